@@ -1,0 +1,27 @@
+"""Anomaly-OV: zero-shot visual anomaly detection. Every public name stands in ``__all__``, loaded when first used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "load": "inspector",
+    "Inspector": "inspector",
+    "Finding": "records",
+    "Region": "records",
+    "AnomalyOVError": "errors",
+}
+__all__ = ["AnomalyOVError", "Finding", "Inspector", "Region", "__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        return getattr(import_module(f"anomaly_ov.{_WHERE[name]}"), name)
+    raise AttributeError(f"module 'anomaly_ov' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

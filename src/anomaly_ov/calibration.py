@@ -1,0 +1,142 @@
+"""From raw outputs to one score and a threshold, both fixed on training sets alone.
+
+``fit_calibration`` takes scores that were made leave-one-set-out: each set scored by weights that never saw it. So
+neither the fusion nor the threshold has seen what it is applied to. Every set counts the same, whatever its size, and
+so does each label: the figures do not follow one large set or one that is mostly anomalous.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
+
+from anomaly_ov.errors import DataError
+from anomaly_ov.models.config import CalibrationConfig
+
+PROBABILITY_FLOOR = 1e-6
+"""Probabilities are moved this far from 0 and 1 before their logit is taken."""
+
+Float64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SetScores:
+    """One set's labels (n,) 0 or 1, with the head's and the map's scores (n,) in 0..1 of each picture."""
+
+    labels: npt.ArrayLike
+    score_raw: npt.ArrayLike
+    score_map: npt.ArrayLike
+
+
+def logit(probability: npt.ArrayLike) -> Float64:
+    """log(p / (1 - p)) of probabilities kept ``PROBABILITY_FLOOR`` away from 0 and 1."""
+    inside = np.clip(np.asarray(probability, dtype=np.float64), PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
+    return np.asarray(np.log(inside) - np.log1p(-inside))
+
+
+def fused_scores(score_raw: npt.ArrayLike, score_map: npt.ArrayLike, config: CalibrationConfig) -> Float64:
+    """``score`` as ``CalibrationConfig`` defines it, in 0..1, elementwise."""
+    return _sigmoid(config.bias + config.head_weight * logit(score_raw) + config.map_weight * logit(score_map))
+
+
+def f1_max_threshold(scores: npt.ArrayLike, labels: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> float:
+    """The threshold of the best F1 under ``score >= threshold``; of several equally good, the highest.
+
+    It lies halfway between the lowest score that it flags and the highest that it does not, which carries over to new
+    pictures better than either. ``weights``: how much each picture counts. Raises ``DataError`` unless both labels
+    occur and the scores are finite.
+    """
+    s, y = np.asarray(scores, dtype=np.float64), np.asarray(labels)
+    w = np.ones(s.shape) if weights is None else np.asarray(weights, dtype=np.float64)
+    _check(y, s)
+    values, group = np.unique(-s, return_inverse=True)
+    hits = np.cumsum(np.bincount(group, weights=w * (y == 1)))
+    flagged = np.cumsum(np.bincount(group, weights=w))
+    f1 = 2 * hits / (flagged + hits[-1])
+    best = int(np.argmax(f1))
+    lowest_flagged = -float(values[best])
+    if best + 1 == len(values):
+        return lowest_flagged
+    middle = (lowest_flagged - float(values[best + 1])) / 2
+    return middle if -float(values[best + 1]) < middle <= lowest_flagged else lowest_flagged
+
+
+def fit_calibration(
+    sets: Mapping[str, SetScores], map_top: float = 0.01, map_threshold: float = 0.5, l2: float = 1e-2
+) -> CalibrationConfig:
+    """Fits bias, head and map weight by logistic regression on the two logits, then the threshold by F1.
+
+    ``sets``: name -> leave-one-set-out scores. Weights are kept >= 0: a higher head or map score never lowers the
+    fused one. ``l2`` times the squared weights, each in units of its logit's spread, is added to the mean loss; so
+    perfectly separable scores give finite weights. ``map_top`` and ``map_threshold`` are passed through.
+    Raises ``DataError`` if a label is absent altogether or scores are not finite.
+    """
+    if not sets:
+        raise DataError("no scores to calibrate on", hint="score the training sets leave-one-set-out first")
+    labels = np.concatenate([np.asarray(scores.labels) for scores in sets.values()])
+    head = np.concatenate([np.asarray(scores.score_raw, dtype=np.float64) for scores in sets.values()])
+    maps = np.concatenate([np.asarray(scores.score_map, dtype=np.float64) for scores in sets.values()])
+    _check(labels, head)
+    _check(labels, maps)
+    owner = np.repeat(np.arange(len(sets)), [np.asarray(scores.labels).size for scores in sets.values()])
+    weights = _balanced(labels, owner)
+    bias, head_weight, map_weight = _fit(np.stack([logit(head), logit(maps)], axis=1), labels, weights, l2)
+    fused = _sigmoid(bias + head_weight * logit(head) + map_weight * logit(maps))
+    return CalibrationConfig(
+        head_weight=head_weight,
+        map_weight=map_weight,
+        bias=bias,
+        map_top=map_top,
+        threshold=f1_max_threshold(fused, labels, weights),
+        threshold_source=f"F1-max on leave-one-set-out scores of {', '.join(sets)} (n = {len(labels)}, balanced)",
+        map_threshold=map_threshold,
+    )
+
+
+def _balanced(labels: npt.NDArray[np.int64], owner: npt.NDArray[np.int64]) -> Float64:
+    """Weights that sum to 1: half to each label, and within a label the same to every set that has it."""
+    weights = np.zeros(len(labels))
+    for label in (0, 1):
+        counts = np.bincount(owner[labels == label], minlength=int(owner.max()) + 1)
+        share = np.divide(0.5 / (counts > 0).sum(), counts, out=np.zeros(len(counts)), where=counts > 0)
+        weights[labels == label] = share[owner[labels == label]]
+    return weights
+
+
+def _fit(logits_N2: Float64, labels: npt.NDArray[np.int64], weights: Float64, l2: float) -> tuple[float, float, float]:
+    """(bias, head weight, map weight) of the smallest weighted logistic loss, a convex problem with bounds."""
+    centre = weights @ logits_N2
+    spread = np.sqrt(weights @ np.square(logits_N2 - centre))
+    inputs_N2 = (logits_N2 - centre) / np.where(spread > 0, spread, 1)
+    signs = np.where(labels == 1, 1.0, -1.0)
+
+    def loss(parameters: Float64) -> tuple[float, Float64]:
+        slopes = parameters[1:]
+        margin = signs * (parameters[0] + inputs_N2 @ slopes)
+        pull = -weights * signs * _sigmoid(-margin)
+        gradient = np.concatenate([[pull.sum()], pull @ inputs_N2 + 2 * l2 * slopes])
+        return float(weights @ np.logaddexp(0, -margin) + l2 * slopes @ slopes), gradient
+
+    bounds = [(None, None), (0, None), (0, None)]
+    found = minimize(
+        loss, np.zeros(3), jac=True, bounds=bounds, method="L-BFGS-B", options={"ftol": 1e-14, "gtol": 1e-9}
+    )
+    slopes = found.x[1:] / np.where(spread > 0, spread, 1)
+    return float(found.x[0] - slopes @ centre), float(slopes[0]), float(slopes[1])
+
+
+def _sigmoid(x: Float64) -> Float64:
+    return np.asarray(np.exp(-np.logaddexp(0, -x)))
+
+
+def _check(labels: npt.NDArray[np.int64], scores: Float64) -> None:
+    if labels.ndim != 1 or labels.shape != scores.shape:
+        raise DataError(f"{labels.shape} labels against {scores.shape} scores", hint="give one label per score")
+    if not np.isfinite(scores).all():
+        raise DataError("scores to calibrate on are not finite", hint="the detector's output is broken")
+    if set(np.unique(labels).tolist()) != {0, 1}:
+        raise DataError("calibration needs pictures of both labels, 0 and 1", hint="leave out the unlabelled ones")

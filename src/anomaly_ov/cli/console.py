@@ -1,0 +1,90 @@
+"""What the verbs share on the terminal: one-line errors, notes and a progress bar on stderr, JSON lines on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+BAR_AFTER_S = 2.0
+PIPE_WIDTH = 160
+
+
+def print_error(message: str, hint: str) -> None:
+    """``error: ...`` and, when there is a next step, ``hint: ...``, each on one line of stderr."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    if hint:
+        print(f"hint: {' '.join(hint.split())}", file=sys.stderr)
+
+
+def note(message: str) -> None:
+    """A line for the person watching, on stderr."""
+    print(message, file=sys.stderr)
+
+
+def print_json_line(values: dict[str, Any]) -> None:
+    """One record, one line of stdout, at once."""
+    sys.stdout.write(json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def stdout_console() -> Console:
+    """A rich console on stdout; wide when piped, so that nothing is cut for want of a terminal."""
+    from rich.console import Console
+
+    class PipeConsole(Console):
+        def on_broken_pipe(self) -> None:
+            """A reader that has seen enough is no error; rich would exit with 1 here."""
+            raise BrokenPipeError
+
+    return PipeConsole() if sys.stdout.isatty() else PipeConsole(width=PIPE_WIDTH)
+
+
+class Bar:
+    """A progress bar with rate and time left on stderr, shown only on a terminal and once two seconds have passed."""
+
+    def __init__(self, total: int | None, what: str, *, quiet: bool = False) -> None:
+        self._total, self._what = total, what
+        self._wanted = sys.stderr.isatty() and not quiet
+        self._started, self._done = time.monotonic(), 0
+        self._progress: Progress | None = None
+        self._task: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def advance(self) -> None:
+        """One more is done."""
+        self._done += 1
+        if self._progress is None and self._wanted and time.monotonic() - self._started > BAR_AFTER_S:
+            self._show()
+        if self._progress is not None:
+            elapsed = time.monotonic() - self._started
+            self._progress.update(self._task, completed=self._done, rate=f"{self._done / elapsed:.1f}/s")
+
+    def _show(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn())
+        self._progress = Progress(
+            *columns,
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._progress.add_task(self._what, total=self._total, completed=self._done, rate="")
+        self._progress.start()

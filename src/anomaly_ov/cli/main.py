@@ -1,0 +1,144 @@
+"""``anomaly-ov``: finds the verb's file, runs it, and turns every outcome into one line and an exit code.
+
+0 done, 1 anomaly found (only with --fail-on-anomaly; 3 comes before 1), 2 usage, 3 some inputs unreadable,
+4 weights or extra missing, 5 device or memory, 70 internal, 130 interrupted.
+
+A verb's file is imported only when its verb is used (or listed by ``--help``), and none imports torch at its top.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from anomaly_ov.cli.console import print_error
+from anomaly_ov.errors import AnomalyOVError
+
+# verb -> module with the verb's ``app``, in the order of the help page
+VERBS = {
+    "inspect": "anomaly_ov.cli.inspect",
+    "models": "anomaly_ov.cli.models",
+    "doctor": "anomaly_ov.cli.doctor",
+    "synthesise": "anomaly_ov.cli.synthesise",
+    "train": "anomaly_ov.cli.train",
+    "eval": "anomaly_ov.cli.eval",
+    "schema": "anomaly_ov.cli.schema",
+}
+INTERNAL, INTERRUPTED = 70, 130
+REPORT_HINT = "this is a bug: run again with --debug and report the traceback together with 'anomaly-ov doctor'"
+
+
+class LazyGroup(TyperGroup):
+    """A command group whose members are modules, imported when asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [verb for verb, module in VERBS.items() if find_spec(module)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in VERBS or find_spec(VERBS[cmd_name]) is None:
+            return None
+        command = typer.main.get_command(import_module(VERBS[cmd_name]).app)
+        command.name = cmd_name
+        return command
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        self.commands = dict.fromkeys(VERBS)  # type: ignore[arg-type]  # names only, for "did you mean"
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except BrokenPipeError:
+            # The reader (head, less) has what it wanted. Python's own flush at exit must not complain again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        except KeyboardInterrupt:
+            print_error("interrupted", "")
+            raise typer.Exit(INTERRUPTED) from None
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    name="anomaly-ov",
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from anomaly_ov import __version__
+
+        print(f"anomaly-ov {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of any error."),
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Show the version."),
+) -> None:
+    """How anomalous a picture is, where, and why; zero-shot, offline."""
+    if debug:
+        os.environ["ANOMALY_OV_DEBUG"] = "1"
+
+
+def run(args: Sequence[str]) -> int:
+    """Runs one command line and returns the exit code; prints nothing but that command's output and one-line errors."""
+    try:
+        result = typer.main.get_command(app)(args=list(args), prog_name="anomaly-ov", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except AnomalyOVError as error:
+        _print_traceback_if_debugging()
+        print_error(error.message, error.hint)
+        return error.exit_code
+    except typer.Abort:
+        return INTERRUPTED
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 0
+    except Exception as error:
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # typer's complaint about the arguments
+            return _usage(error)
+        if isinstance(error, OSError) and error.filename is not None:  # disk full, no permission: the user's to solve
+            print_error(f"{error.strerror}: {error.filename}", "check the path, its permissions and the free space")
+            return 2
+        _print_traceback_if_debugging()
+        print_error(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}", REPORT_HINT)
+        return INTERNAL
+
+
+def _usage(error: Any) -> int:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "anomaly-ov"
+    message = " ".join(error.format_message().split())
+    if type(error).__name__ == "NoArgsIsHelpError":  # the help page itself is the message
+        print(error.format_message(), file=sys.stderr)
+    else:
+        print_error(message.rstrip("."), f"see '{path} --help'")
+    return int(error.exit_code)
+
+
+def _print_traceback_if_debugging() -> None:
+    if os.environ.get("ANOMALY_OV_DEBUG", "0") not in ("", "0"):
+        import traceback
+
+        traceback.print_exc()
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""``anomaly-ov models``: which models there are, what each one is, and converting a released checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anomaly_ov.cli.console import note, stdout_console
+
+app = typer.Typer(add_completion=False, invoke_without_command=True, help="List, show and convert models.")
+MAX_CARD_BYTES = 2**20
+
+
+@app.callback()
+def models(context: typer.Context) -> None:
+    """List, show and convert models."""
+    if context.invoked_subcommand is None:
+        list_models()
+
+
+@app.command("list")
+def list_models() -> None:
+    """List the models that can be used by name."""
+    from rich.table import Table
+
+    from anomaly_ov.models.hub import available
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("name", "size", "revision", "description"):
+        table.add_column(column, overflow="fold")
+    found = available()
+    if not found:
+        note("no model is embedded in this installation; give 'inspect' a model folder with --model")
+        return
+    for name, folder, description in found:
+        table.add_row(name, _size(folder), _revision(folder), description)
+    stdout_console().print(table)
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="A model's name or folder.")] = "tiny") -> None:
+    """Print a model's card: data, licences, recipe, measured limits."""
+    from anomaly_ov.errors import WeightsError
+    from anomaly_ov.models.hub import resolve
+
+    card = Path(resolve(name)) / "README.md"
+    if not card.is_file():
+        raise WeightsError(f"the model folder {card.parent} has no card", hint="a model folder holds a README.md")
+    with card.open(encoding="utf-8", errors="replace") as file:
+        print(file.read(MAX_CARD_BYTES).rstrip())
+
+
+@app.command()
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="A released pretrained_expert_*.pth file.")],
+    out: Annotated[Path, typer.Option(help="A .safetensors file, or a folder for one.")],
+) -> None:
+    """Turn a released expert checkpoint into safetensors, every key and shape checked."""
+    from anomaly_ov.models.convert import convert as convert_expert
+
+    note(f"written to {convert_expert(checkpoint, out)}")
+
+
+def _size(folder: Path) -> str:
+    total = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    return f"{total / 1e6:.1f} MB"
+
+
+def _revision(folder: Path) -> str:
+    import json
+
+    return str(json.loads((folder / "config.json").read_text(encoding="utf-8")).get("revision", ""))

@@ -1,0 +1,144 @@
+"""The folder that ``inspect --out`` fills: ``findings.jsonl``, overlays and maps, written by threads, in order.
+
+A picture's line is written only once its files are on disk, so a run that was stopped continues where it ended.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from anomaly_ov.errors import UsageError
+from anomaly_ov.files import write_atomic
+from anomaly_ov.images.sources import Source
+from anomaly_ov.records import Finding
+
+FINDINGS = "findings.jsonl"
+WAITING = 4
+THREADS = 2
+
+
+def unique_names(sources: Iterable[Source]) -> list[str]:
+    """One file stem per source, in order: the picture's own, with ``-2``, ``-3``... where stems collide."""
+    taken: set[str] = set()
+    names = []
+    for source in sources:
+        stem = PurePath(source.id).stem or "picture"
+        stem = "".join(c if c.isalnum() or c in "-_.+ " else "_" for c in stem) + (
+            f".page{source.page + 1}" if source.page else ""
+        )
+        name, number = stem, 2
+        while name.casefold() in taken:
+            name, number = f"{stem}-{number}", number + 1
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def finished_ids(folder: Path) -> set[str]:
+    """Ids in an earlier run's ``findings.jsonl`` that were read without error; a torn last line is cut off."""
+    path = folder / FINDINGS
+    if not path.is_file():
+        return set()
+    lines = path.read_bytes().split(b"\n")[:-1]
+    try:
+        records = [json.loads(line) for line in lines]
+        finished = [(line, record) for line, record in zip(lines, records, strict=True) if record["error"] is None]
+    except (ValueError, KeyError, TypeError):
+        raise UsageError(
+            f"{path} does not hold findings", hint="use another --out folder, or leave out --resume"
+        ) from None
+    write_atomic(path, b"".join(line + b"\n" for line, _ in finished))
+    return {record["id"] for _, record in finished}
+
+
+class Outputs:
+    """Writes what belongs to each finding. Use as a context: leaving it waits for the files under way."""
+
+    def __init__(self, folder: Path, *, overlay: bool, map_format: str, append: bool) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self._overlay, self._map_format = folder, overlay, map_format
+        self._log = (folder / FINDINGS).open("a" if append else "w", encoding="utf-8")
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="anomaly-ov-write")
+        self._pending: deque[tuple[Future[None], Finding]] = deque()
+
+    def __enter__(self) -> Outputs:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._write_lines(down_to=0)
+        finally:
+            self._threads.shutdown(wait=True)
+            self._log.close()
+
+    def add(self, name: str, finding: Finding, preview_HW3: npt.NDArray[np.uint8] | None) -> Finding:
+        """Starts writing the files of one finding; returns it with the path of its map, without the array."""
+        map_path = self.folder / f"{name}.map.{self._map_format}"
+        light = replace(finding, significance_map=None)
+        if finding.map is not None and self._map_format != "none":
+            light = replace(light, map=replace(finding.map, path=str(map_path)))
+        future = self._threads.submit(self._write_files, name, map_path, finding, preview_HW3)
+        self._pending.append((future, light))
+        self._write_lines(down_to=WAITING)
+        return light
+
+    def _write_lines(self, down_to: int) -> None:
+        while self._pending and (len(self._pending) > down_to or self._pending[0][0].done()):
+            future, finding = self._pending.popleft()
+            future.result()
+            self._log.write(json.dumps(finding.to_json(), ensure_ascii=False, allow_nan=False) + "\n")
+            self._log.flush()
+
+    def _write_files(
+        self, name: str, map_path: Path, finding: Finding, preview_HW3: npt.NDArray[np.uint8] | None
+    ) -> None:
+        map_HW = finding.significance_map
+        if map_HW is None or preview_HW3 is None:
+            return
+        if self._map_format == "npy":
+            write_atomic(map_path, _npy(map_HW))
+        elif self._map_format == "png":
+            write_atomic(map_path, _map_png(map_HW, finding))
+        if self._overlay:
+            write_atomic(self.folder / f"{name}.overlay.png", _overlay_png(finding, map_HW, preview_HW3))
+
+
+def _npy(map_HW: npt.NDArray[np.float32]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, map_HW, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _map_png(map_HW: npt.NDArray[np.float32], finding: Finding) -> bytes:
+    """Grey, 0..255 for 0..1, at the picture's own size."""
+    from PIL import Image
+
+    from anomaly_ov.images.maps import to_image_pixels
+
+    width, height = finding.image.width, finding.image.height
+    assert width is not None
+    assert height is not None
+    full_HW = to_image_pixels(map_HW, (width, height))
+    return _png(Image.fromarray((full_HW * 255).round().astype(np.uint8)))
+
+
+def _overlay_png(finding: Finding, map_HW: npt.NDArray[np.float32], preview_HW3: npt.NDArray[np.uint8]) -> bytes:
+    from anomaly_ov.images.overlay import overlay
+
+    return _png(overlay(preview_HW3, map_HW, finding.regions, finding.threshold, [PurePath(finding.id).name]))
+
+
+def _png(picture: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", compress_level=3)
+    return buffer.getvalue()

@@ -1,0 +1,94 @@
+"""``anomaly-ov schema``: the JSON Schema of the published record, and the function that makes it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, get_args
+
+import typer
+
+app = typer.Typer(add_completion=False)
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of one inspection record."""
+    print(json.dumps(finding_schema(), indent=2))
+
+
+def finding_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of ``Finding.to_json()``; fields are never removed under one version."""
+    from anomaly_ov.records import SCHEMA, Level
+
+    probability = {"type": ["number", "null"], "minimum": 0, "maximum": 1}
+    return {
+        "$schema": DIALECT,
+        "$id": f"urn:{SCHEMA}",
+        "title": "Finding",
+        "description": "One inspection of one picture. Scores are null when the picture could not be read.",
+        **_record(
+            {
+                "schema": {"const": SCHEMA},
+                "id": _text("The picture as it was named"),
+                "image": _image(),
+                "model": _record({name: _text() for name in ("name", "revision", "device", "dtype")}),
+                "score_raw": probability | {"description": "The expert head's score"},
+                "score": probability | {"description": "Fused and calibrated; compared with the threshold"},
+                "score_map": probability | {"description": "Mean of the map's highest values"},
+                "threshold": _or_null(_record({"value": {"type": "number"}, "source": _text("How it was found")})),
+                "anomalous": {"type": ["boolean", "null"]},
+                "level": {"enum": [*get_args(Level), None], "description": "Of score_raw, bounds 0.3 and 0.7"},
+                "map": _or_null(_map()),
+                "regions": {"type": "array", "items": _region()},
+                "timing_ms": {"type": "object", "additionalProperties": {"type": "number", "minimum": 0}},
+                "error": _or_null(_record({name: _text() for name in ("type", "message", "hint")})),
+            }
+        ),
+    }
+
+
+def _record(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def _or_null(schema_: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [schema_, {"type": "null"}]}
+
+
+def _text(description: str = "") -> dict[str, Any]:
+    return {"type": "string"} | ({"description": description} if description else {})
+
+
+def _integers(count: int, minimum: int = 0) -> dict[str, Any]:
+    return {"type": "array", "items": {"type": "integer", "minimum": minimum}, "minItems": count, "maxItems": count}
+
+
+def _image() -> dict[str, Any]:
+    size = {"type": ["integer", "null"], "minimum": 1}
+    sha256 = {"type": ["string", "null"], "pattern": "^[0-9a-f]{64}$"}
+    return _record({"path": _text(), "width": size, "height": size, "sha256": sha256})
+
+
+def _map() -> dict[str, Any]:
+    return _record(
+        {
+            "path": {"type": ["string", "null"]},
+            "grid": _integers(2, 1) | {"description": "Rows and columns before upscaling"},
+        }
+    )
+
+
+def _region() -> dict[str, Any]:
+    unit = {"type": "number", "minimum": 0, "maximum": 1}
+    counts = {"type": "array", "items": {"type": "integer", "minimum": 0}}
+    return _record(
+        {
+            "box": _integers(4) | {"description": "x0, y0, x1, y1 in image pixels; x1 and y1 exclusive"},
+            "area": {"type": "integer", "minimum": 1, "description": "Pixels"},
+            "score": unit | {"description": "Peak of the map inside"},
+            "score_mean": unit,
+            "rle": _record({"size": _integers(2, 1), "counts": counts})
+            | {"description": "COCO run lengths, uncompressed: column by column, zeros first"},
+        }
+    )

@@ -1,0 +1,358 @@
+"""Runs a detector over a labelled data set and measures it: per category, their mean, and pooled.
+
+* Measured are pictures whose label is known; of a set with a train split only the test split, unless asked otherwise.
+* Pictures whose label is uncertain but have a probability are scored too, and enter one extra figure, ``uncertain``,
+  where a probability above 0 counts as anomalous.
+* A picture that cannot be read is counted, named and left out of every figure.
+* Pixel metrics take a category's normal pictures (nothing to find) and its anomalous ones that have a mask, each at its
+  mask's own resolution; a category without any defect pixel has none.
+* ``distinct`` counts files with the same bytes once; where copies bear both labels, none of them counts.
+
+What is scored is kept in the run's folder as it comes; the same call goes on where the last one ended.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from anomaly_ov.data.hashing import sha256_file
+from anomaly_ov.data.samples import DataSet, Sample, read_mask
+from anomaly_ov.errors import DataError
+from anomaly_ov.evaluation.figures import Figures, figures_of, mean_of
+from anomaly_ov.evaluation.pixel_metrics import MAX_EXACT, ExactPixels, HistogramPixels, PixelMetrics
+from anomaly_ov.evaluation.run_folder import Row, RunFolder
+from anomaly_ov.files import write_atomic
+from anomaly_ov.images.sources import Source
+from anomaly_ov.provenance import provenance
+from anomaly_ov.records import Detector, Finding, ModelInfo
+
+METRICS_SCHEMA = "anomaly-ov.detection/1"
+METRICS_NAME = "metrics.json"
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class DetectionResult:
+    """Everything measured on one set.
+
+    ``main``: the figure to quote, the mean over categories or, of a set with one category, that category's.
+    ``counts``: pictures measured (n, normal, anomalous), unreadable, uncertain, and distinct files.
+    ``speed``: pictures scored in this call, seconds, pictures per second (None if all rows were there already).
+    """
+
+    dataset: str
+    layout: str
+    model: ModelInfo
+    threshold_source: str | None
+    counts: dict[str, int]
+    categories: tuple[Figures, ...]
+    main: Figures
+    pooled: Figures
+    distinct: Figures | None
+    uncertain: Figures | None
+    speed: dict[str, float | int | None]
+    notes: tuple[str, ...]
+    provenance: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of ``metrics.json``."""
+        parts = {name: getattr(self, name) for name in ("main", "pooled", "distinct", "uncertain")}
+        return {
+            "schema": METRICS_SCHEMA,
+            "dataset": self.dataset,
+            "layout": self.layout,
+            "model": asdict(self.model),
+            "threshold_source": self.threshold_source,
+            "counts": self.counts,
+            **{name: figures.to_json() if figures else None for name, figures in parts.items()},
+            "categories": [figures.to_json() for figures in self.categories],
+            "speed": self.speed,
+            "notes": list(self.notes),
+            "provenance": self.provenance,
+        }
+
+
+def evaluate_detection(
+    detector: Detector,
+    dataset: DataSet,
+    out: Path | None = None,
+    batch_size: int = 8,
+    progress: bool = False,
+    *,
+    include_train: bool = False,
+    draws: int = 2000,
+    seed: int = 0,
+    max_fpr: float = 0.3,
+) -> DetectionResult:
+    """Scores ``dataset`` with ``detector`` and measures it. See the module's text for the rules.
+
+    ``out``: the run's folder, kept and gone on with; None keeps nothing. ``progress``: a bar with rate and time left
+    on stderr. ``include_train``: also measure the normals of the train split. ``draws``, ``seed``: of the bootstrap.
+    ``max_fpr``: where PRO ends. The detector is given ``images.sources.Source`` objects, one per picture.
+    Raises ``DataError`` if nothing is labelled, or the detector's output is broken.
+    """
+    chosen = _chosen(dataset, include_train)
+    with _folder(out) as folder, RunFolder(folder, detector.info) as run:
+        rows, speed = _score(detector, chosen, run, batch_size, progress)
+        result = _measure(chosen, rows, run, detector.info, speed, _Settings(draws, seed, max_fpr))
+        if out is not None:
+            text = json.dumps(result.to_json(), indent=1, allow_nan=False)
+            write_atomic(out / METRICS_NAME, (text + "\n").encode())
+    return result
+
+
+@dataclass(frozen=True)
+class _Settings:
+    draws: int
+    seed: int
+    max_fpr: float
+
+
+@contextmanager
+def _folder(out: Path | None) -> Iterator[Path]:
+    if out is not None:
+        yield out
+        return
+    with tempfile.TemporaryDirectory(prefix="anomaly-ov-eval-") as folder:
+        yield Path(folder)
+
+
+def _chosen(dataset: DataSet, include_train: bool) -> DataSet:
+    kept = [s for s in dataset if s.label is not None or s.probability is not None]
+    tested = [s for s in kept if include_train or s.split != "train"]
+    if not any(sample.label is not None for sample in tested):
+        raise DataError(f"{dataset.name} has no labelled picture to measure on", hint="give a set with labels")
+    train = len([s for s in kept if s.split == "train"])
+    if not train:
+        return dataset.keep(tested)
+    note = f"pictures of the train split, {'counted in' if include_train else 'not measured'}: {train}"
+    return DataSet(dataset.name, dataset.layout, dataset.root, tuple(tested), (*dataset.notes, note))
+
+
+# --- scoring --------------------------------------------------------------------------------------------------------
+
+
+def _score(
+    detector: Detector, dataset: DataSet, run: RunFolder, batch_size: int, progress: bool
+) -> tuple[dict[str, Row], dict[str, float | int | None]]:
+    """A row per picture, by id, and how fast the missing ones were made."""
+    samples = {dataset.id_of(sample): sample for sample in dataset}
+    masked = _masked_categories(dataset)
+
+    def still_holds(row: Row) -> bool:
+        sample = samples.get(row.id)
+        if sample is None or (row.map is None and _needs_map(sample, masked)):
+            return False
+        return sample.image.is_file() and row.sha256 == sha256_file(sample.image)
+
+    rows = run.resume(still_holds)
+    pending = {id_: sample for id_, sample in samples.items() if id_ not in rows}
+    sources = [Source(str(sample.image), id_) for id_, sample in pending.items()]
+    started = time.perf_counter()
+    with _bar(progress, dataset.name, len(samples), len(rows)) as bar:
+        findings = detector.stream(sources, batch_size) if sources else iter(())
+        for (id_, sample), finding in _paired(pending, findings):
+            rows[id_] = _row(id_, sample, finding, run, _needs_map(sample, masked))
+            run.append(rows[id_])
+            bar.advance(bar.task_ids[0])
+    seconds = time.perf_counter() - started
+    rate = len(pending) / seconds if pending else None
+    return rows, {"scored": len(pending), "seconds": round(seconds, 3), "images_per_second": rate}
+
+
+def _paired(
+    pending: dict[str, Sample], findings: Iterator[Finding]
+) -> Iterator[tuple[tuple[str, Sample], Finding]]:
+    """Each picture with its finding; not by ``zip``, whose ValueError could be mistaken for the detector's own."""
+    answered = 0
+    for item in pending.items():
+        finding = next(findings, None)
+        if finding is None:
+            break
+        answered += 1
+        yield item, finding
+    if answered < len(pending) or next(findings, None) is not None:
+        how_many = f"only {answered}" if answered < len(pending) else "more than that"
+        raise DataError(
+            f"the detector was asked about {len(pending)} pictures and answered {how_many}",
+            hint="this is a fault of the detector",
+        )
+
+
+def _row(id_: str, sample: Sample, finding: Finding, run: RunFolder, needs_map: bool) -> Row:
+    map_file = None
+    if needs_map and finding.significance_map is not None:
+        map_file = run.write_map(id_, finding.significance_map)
+    sha256 = None
+    if finding.image.sha256 is None and sample.image.is_file():
+        sha256 = sha256_file(sample.image)
+    return Row.of(id_, finding, sha256, map_file)
+
+
+def _masked_categories(dataset: DataSet) -> set[str]:
+    return {sample.category for sample in dataset if sample.mask is not None and sample.label == 1}
+
+
+def _needs_map(sample: Sample, masked: set[str]) -> bool:
+    return sample.category in masked and (sample.label == 0 or (sample.label == 1 and sample.mask is not None))
+
+
+# --- measuring ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """A readable picture: its sample and its row."""
+
+    sample: Sample
+    row: Row
+
+
+def _measure(
+    dataset: DataSet,
+    rows: dict[str, Row],
+    run: RunFolder,
+    model: ModelInfo,
+    speed: dict[str, float | int | None],
+    settings: _Settings,
+) -> DetectionResult:
+    scored = [_Scored(sample, rows[dataset.id_of(sample)]) for sample in dataset]
+    readable = [item for item in scored if item.row.error is None]
+    labelled = [item for item in readable if item.sample.label is not None]
+    if not labelled:
+        raise DataError(f"none of the {len(scored)} pictures could be read: {scored[0].row.error}", hint="see the rows")
+    by_category: dict[str, list[_Scored]] = defaultdict(list)
+    for item in labelled:
+        by_category[item.sample.category].append(item)
+    categories = tuple(
+        _figures(name, items, settings, index, _pixels(items, run, settings.max_fpr))
+        for index, (name, items) in enumerate(by_category.items())
+    )
+    single = len(categories) == 1
+    pooled_pixels = categories[0].pixels if single else _pixels(labelled, run, settings.max_fpr)
+    pooled = _figures("pooled", labelled, settings, 0, pooled_pixels)
+    distinct, conflicting = _distinct(labelled)
+    return DetectionResult(
+        dataset=dataset.name,
+        layout=dataset.layout,
+        model=model,
+        threshold_source=next((item.row.threshold_source for item in scored if item.row.threshold_source), None),
+        counts={
+            "n": len(labelled),
+            "normal": pooled.normal,
+            "anomalous": pooled.anomalous,
+            "unreadable": len(scored) - len(readable),
+            "uncertain": len(readable) - len(labelled),
+            "distinct": len({item.row.sha256 for item in labelled}),
+        },
+        categories=categories,
+        main=categories[0] if single else mean_of(categories),
+        pooled=pooled,
+        distinct=_figures("distinct files", distinct, settings, 0) if len(distinct) < len(labelled) else None,
+        uncertain=_uncertain(dataset, readable, settings),
+        speed=speed,
+        notes=(*dataset.notes, *_notes(scored, categories, conflicting, dataset)),
+        provenance=provenance(settings.seed),
+    )
+
+
+def _figures(
+    name: str, items: Sequence[_Scored], settings: _Settings, index: int, pixels: PixelMetrics | None = None
+) -> Figures:
+    labels = [item.sample.label for item in items if item.sample.label is not None]
+    # Another seed per category: their draws are averaged as if independent.
+    seed = settings.seed + index
+    return figures_of(name, [item.row for item in items], labels, draws=settings.draws, seed=seed, pixels=pixels)
+
+
+def _pixels(items: Sequence[_Scored], run: RunFolder, max_fpr: float) -> PixelMetrics | None:
+    """Pixel metrics of the pictures that have a stored map; None if none of them has a mask."""
+    usable = [item for item in items if item.row.map is not None]
+    if not any(item.sample.mask for item in usable):
+        return None
+    maps = [item.row.map for item in usable if item.row.map is not None]
+    expected = sum((item.row.width or 0) * (item.row.height or 0) for item in usable)
+    counter: ExactPixels | HistogramPixels
+    if expected <= MAX_EXACT:
+        counter = ExactPixels(max_fpr)
+    else:
+        # Bounds rounded as the stored maps are, to float32.
+        low, high = min(np.float32(m.low) for m in maps), max(np.float32(m.high) for m in maps)
+        counter = HistogramPixels(float(low), float(high), max_fpr)
+    for item, map_file in zip(usable, maps, strict=True):
+        if item.sample.mask is None:
+            own = (item.row.width, item.row.height)
+            map_HW = run.read_map(map_file, (own[0], own[1]) if own[0] and own[1] else None)
+            counter.add(np.zeros(map_HW.shape, dtype=bool), map_HW)
+        else:
+            mask_HW = read_mask(item.sample.mask)
+            counter.add(mask_HW, run.read_map(map_file, (mask_HW.shape[1], mask_HW.shape[0])))
+    return counter.result()
+
+
+def _distinct(items: Sequence[_Scored]) -> tuple[list[_Scored], list[_Scored]]:
+    """(the first of each set of identical files, all copies that bear both labels)."""
+    copies: dict[str, list[_Scored]] = defaultdict(list)
+    for item in items:
+        copies[item.row.sha256 or item.row.id].append(item)
+    conflicting = [group for group in copies.values() if len({item.sample.label for item in group}) > 1]
+    agreeing = [group[0] for group in copies.values() if len({item.sample.label for item in group}) == 1]
+    return agreeing, [item for group in conflicting for item in group]
+
+
+def _uncertain(dataset: DataSet, readable: Sequence[_Scored], settings: _Settings) -> Figures | None:
+    """Pooled figures with every probability above 0 as anomalous; None if no label is uncertain."""
+    if all(item.sample.label is not None for item in readable):
+        return None
+    relabelled = {sample.image: sample for sample in dataset.uncertain_as_anomalous()}
+    items = [_Scored(relabelled[item.sample.image], item.row) for item in readable]
+    return _figures("probability > 0 as anomalous", items, settings, 0)
+
+
+def _notes(
+    scored: Sequence[_Scored], categories: Sequence[Figures], conflicting: Sequence[_Scored], dataset: DataSet
+) -> Iterator[str]:
+    unreadable = [f"{item.row.id} ({item.row.error})" for item in scored if item.row.error is not None]
+    if unreadable:
+        yield f"could not be read, left out: {len(unreadable)} ({', '.join(unreadable[:_SHOWN])})"
+    undefined = [figures.name for figures in categories if not (figures.normal and figures.anomalous)]
+    if undefined:
+        yield f"one label only, undefined: {len(undefined)} ({', '.join(undefined[:_SHOWN])})"
+    if conflicting:
+        names = ", ".join(item.row.id for item in conflicting[:_SHOWN])
+        yield f"identical files with both labels, left out of the distinct ones: {len(conflicting)} ({names})"
+    masked = _masked_categories(dataset)
+    lacking = [i for i in scored if i.row.error is None and i.row.map is None and _needs_map(i.sample, masked)]
+    if lacking:
+        yield f"the detector gave no map, left out of pixel metrics: {len(lacking)}"
+
+
+# --- progress -------------------------------------------------------------------------------------------------------
+
+
+class _Rate(ProgressColumn):
+    """Pictures per second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f}/s" if task.speed else "-/s", style="progress.data.speed")
+
+
+@contextmanager
+def _bar(shown: bool, name: str, total: int, done: int) -> Iterator[Progress]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
+        bar.add_task(name, total=total, completed=done)
+        yield bar

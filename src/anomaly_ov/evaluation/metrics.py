@@ -1,0 +1,293 @@
+"""Metrics of image scores against labels (0 normal, 1 anomalous), with bootstrap intervals.
+
+All are exact and handle ties; ``score >= threshold`` means anomalous. With only one kind of label a metric is undefined
+and the answer is None, never an error; a score that is not finite is a ``DataError``. The pixel metrics are offered
+here too, from ``pixel_metrics``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from anomaly_ov.errors import DataError
+from anomaly_ov.evaluation.pixel_metrics import PixelMetrics, pixel_auroc, pixel_average_precision, pixel_metrics, pro
+
+__all__ = [
+    "F1Max",
+    "Interval",
+    "Metric",
+    "OperatingPoint",
+    "PairedDifference",
+    "PixelMetrics",
+    "auroc",
+    "average_precision",
+    "bootstrap_draws",
+    "bootstrap_interval",
+    "f1_max",
+    "operating_point",
+    "paired_bootstrap",
+    "pixel_auroc",
+    "pixel_average_precision",
+    "pixel_metrics",
+    "pro",
+]
+
+Metric = Literal["auroc", "average_precision", "f1_max"]
+Float64 = npt.NDArray[np.float64]
+_BLOCK_ELEMENTS = 2**22
+
+
+class F1Max(NamedTuple):
+    """The best F1 of any threshold, and the highest threshold that reaches it (itself one of the scores)."""
+
+    f1: float
+    threshold: float
+
+
+class Interval(NamedTuple):
+    """Ends of a confidence interval."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Counts and rates at one threshold; a rate whose denominator is zero is None."""
+
+    threshold: float
+    true_positives: int
+    false_positives: int
+    true_negatives: int
+    false_negatives: int
+
+    @property
+    def precision(self) -> float | None:
+        return _ratio(self.true_positives, self.true_positives + self.false_positives)
+
+    @property
+    def recall(self) -> float | None:
+        return _ratio(self.true_positives, self.true_positives + self.false_negatives)
+
+    @property
+    def specificity(self) -> float | None:
+        return _ratio(self.true_negatives, self.true_negatives + self.false_positives)
+
+    @property
+    def balanced_accuracy(self) -> float | None:
+        recall, specificity = self.recall, self.specificity
+        return None if recall is None or specificity is None else (recall + specificity) / 2
+
+    @property
+    def f1(self) -> float | None:
+        hits = 2 * self.true_positives
+        return _ratio(hits, hits + self.false_positives + self.false_negatives)
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Metric of A minus metric of B on the same pictures; ``p_value`` two-sided, of "no difference"."""
+
+    difference: float
+    interval: Interval
+    p_value: float
+
+
+def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float | None:
+    """Area under the ROC curve: how often an anomalous picture scores above a normal one, ties counting half."""
+    y, s = _checked(labels, scores)
+    normal, anomalous = np.sort(s[y == 0]), s[y == 1]
+    if not normal.size or not anomalous.size:
+        return None
+    doubled = np.searchsorted(normal, anomalous, "left") + np.searchsorted(normal, anomalous, "right")
+    return float(int(doubled.sum()) / (2 * normal.size * anomalous.size))
+
+
+def average_precision(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float | None:
+    """Sum over thresholds of precision times the step in recall (no interpolation)."""
+    groups = _Groups.of(*_checked(labels, scores))
+    return float(_average_precision(*groups.hits())[0]) if groups.both_kinds else None
+
+
+def f1_max(labels: npt.ArrayLike, scores: npt.ArrayLike) -> F1Max | None:
+    """Best F1 over all thresholds and where; optimistic, since the threshold is chosen on the same pictures."""
+    groups = _Groups.of(*_checked(labels, scores))
+    if not groups.both_kinds:
+        return None
+    f1 = _f1(*groups.hits())[0]
+    best = int(np.argmax(f1))
+    return F1Max(float(f1[best]), float(groups.values[best]))
+
+
+def operating_point(labels: npt.ArrayLike, scores: npt.ArrayLike, threshold: float) -> OperatingPoint:
+    """What ``score >= threshold`` gets right and wrong."""
+    y, s = _checked(labels, scores)
+    flagged = s >= threshold
+    return OperatingPoint(
+        threshold=float(threshold),
+        true_positives=int((flagged & (y == 1)).sum()),
+        false_positives=int((flagged & (y == 0)).sum()),
+        true_negatives=int((~flagged & (y == 0)).sum()),
+        false_negatives=int((~flagged & (y == 1)).sum()),
+    )
+
+
+def bootstrap_draws(
+    labels: npt.ArrayLike, scores: npt.ArrayLike, metric: Metric = "auroc", draws: int = 2000, seed: int = 0
+) -> Float64 | None:
+    """The metric on ``draws`` resamples, (draws,); pictures are drawn with replacement within each label.
+
+    Pictures count as independent: where a set shows one part many times, the truth is wider than these draws.
+    """
+    y, s = _checked(labels, scores)
+    groups = _Groups.of(y, s)
+    if not groups.both_kinds:
+        return None
+    measure = _MEASURES[metric]
+    return np.concatenate([measure(*groups.hits(chosen)) for chosen in _resamples(y, draws, seed)])
+
+
+def bootstrap_interval(
+    labels: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    metric: Metric = "auroc",
+    draws: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval | None:
+    """Stratified percentile interval of a metric; see ``bootstrap_draws``."""
+    values = bootstrap_draws(labels, scores, metric, draws, seed)
+    return None if values is None else percentile_interval(values, level)
+
+
+def percentile_interval(draws: Float64, level: float = 0.95) -> Interval:
+    """The middle ``level`` of bootstrap draws."""
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
+
+
+def paired_bootstrap(
+    labels: npt.ArrayLike,
+    scores_a: npt.ArrayLike,
+    scores_b: npt.ArrayLike,
+    metric: Metric = "auroc",
+    draws: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> PairedDifference | None:
+    """Is A better than B on these pictures? Both are measured on the same resamples."""
+    full = _METRICS[metric](labels, scores_a), _METRICS[metric](labels, scores_b)
+    a = bootstrap_draws(labels, scores_a, metric, draws, seed)
+    b = bootstrap_draws(labels, scores_b, metric, draws, seed)
+    if a is None or b is None or full[0] is None or full[1] is None:
+        return None
+    delta = a - b
+    tail = min(int((delta <= 0).sum()), int((delta >= 0).sum()))
+    p_value = min(1.0, 2 * (tail + 1) / (draws + 1))
+    return PairedDifference(full[0] - full[1], percentile_interval(delta, level), p_value)
+
+
+# --- inside ---------------------------------------------------------------------------------------------------------
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _checked(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], Float64]:
+    y, s = np.asarray(labels), np.asarray(scores, dtype=np.float64)
+    if y.ndim != 1 or y.shape != s.shape:
+        raise DataError(f"{y.shape} labels against {s.shape} scores", hint="give one label per score")
+    if not np.isfinite(s).all():
+        raise DataError(f"{int((~np.isfinite(s)).sum())} scores are not finite", hint="the detector's output is broken")
+    if not np.isin(y, (0, 1)).all():
+        raise DataError("labels must be 0 (normal) or 1 (anomalous)", hint="leave out the unlabelled pictures")
+    return y.astype(np.int64), s
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """Pictures in groups of tied scores, highest first: ``group`` (n,) per picture, ``values`` (G,) per group."""
+
+    labels: npt.NDArray[np.int64]
+    group: npt.NDArray[np.int64]
+    values: Float64
+
+    @classmethod
+    def of(cls, labels: npt.NDArray[np.int64], scores: Float64) -> _Groups:
+        values, group = np.unique(-scores, return_inverse=True)
+        return cls(labels, group, -values)
+
+    @property
+    def both_kinds(self) -> bool:
+        return bool((self.labels == 0).any() and (self.labels == 1).any())
+
+    def hits(self, chosen_DN: npt.NDArray[np.int64] | None = None) -> tuple[Float64, Float64]:
+        """(D, G) anomalous and (D, G) normal pictures at or above each group's score.
+
+        ``chosen_DN``: indices of the D resamples; None is the one sample as it is.
+        """
+        chosen = np.arange(len(self.labels))[None] if chosen_DN is None else chosen_DN
+        draws, groups = len(chosen), len(self.values)
+        cells = np.arange(draws)[:, None] * groups + self.group[chosen]
+        anomalous = self.labels[chosen] == 1
+        counts = (np.bincount(cells[kind], minlength=draws * groups) for kind in (anomalous, ~anomalous))
+        positives, negatives = (np.cumsum(c.reshape(draws, groups), axis=1).astype(np.float64) for c in counts)
+        return positives, negatives
+
+
+def _resamples(labels: npt.NDArray[np.int64], draws: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Blocks of (D, n) indices, stratified by label; the same for the same labels, draws and seed."""
+    if draws < 1:
+        raise ValueError("draws must be at least 1")
+    rng = np.random.default_rng(seed)
+    strata = [np.flatnonzero(labels == kind) for kind in (0, 1)]
+    block = max(1, _BLOCK_ELEMENTS // max(1, len(labels)))
+    for start in range(0, draws, block):
+        size = min(block, draws - start)
+        yield np.concatenate([s[rng.integers(0, len(s), (size, len(s)))] for s in strata], axis=1)
+
+
+def _auroc(positives: Float64, negatives: Float64) -> Float64:
+    """(D,) from cumulative counts: each group's anomalous pictures beat all normal ones below, half of those tied."""
+    steps = np.diff(positives, axis=1, prepend=0.0)
+    before = np.concatenate([np.zeros((len(negatives), 1)), negatives[:, :-1]], axis=1)
+    total = negatives[:, -1:]
+    won = (steps * (total - (before + negatives) / 2)).sum(axis=1)
+    return np.asarray(won / (positives[:, -1] * total[:, 0]))
+
+
+def _average_precision(positives: Float64, negatives: Float64) -> Float64:
+    steps = np.diff(positives, axis=1, prepend=0.0)
+    precision = positives / np.maximum(positives + negatives, 1.0)
+    return np.asarray((steps * precision).sum(axis=1) / positives[:, -1])
+
+
+def _f1(positives: Float64, negatives: Float64) -> Float64:
+    return np.asarray(2 * positives / (positives + negatives + positives[:, -1:]))
+
+
+def _best_f1(positives: Float64, negatives: Float64) -> Float64:
+    return np.asarray(_f1(positives, negatives).max(axis=1))
+
+
+def _f1_value(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float | None:
+    best = f1_max(labels, scores)
+    return None if best is None else best.f1
+
+
+_MEASURES: dict[Metric, Callable[[Float64, Float64], Float64]] = {
+    "auroc": _auroc,
+    "average_precision": _average_precision,
+    "f1_max": _best_f1,
+}
+_METRICS: dict[Metric, Callable[[npt.ArrayLike, npt.ArrayLike], float | None]] = {
+    "auroc": auroc,
+    "average_precision": average_precision,
+    "f1_max": _f1_value,
+}

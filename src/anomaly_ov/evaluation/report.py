@@ -1,0 +1,113 @@
+"""Results as tables: markdown for files, rich for terminals. Figures in percent, "-" where undefined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from anomaly_ov.evaluation.detect import DetectionResult
+from anomaly_ov.evaluation.figures import Figures
+
+COLUMNS = (
+    "set",
+    "normal / anomalous",
+    "AUROC [95 %]",
+    "head",
+    "map",
+    "AP",
+    "F1-max",
+    "bal. acc.",
+    "spec.",
+    "pixel AUROC",
+    "pixel AP",
+    "PRO",
+    "images/s",
+)
+
+
+def rows(results: Sequence[DetectionResult], per_category: bool = False) -> list[tuple[str, ...]]:
+    """The cells below ``COLUMNS``: per set its main figure, then what differs from it, then (if asked) its categories.
+
+    Balanced accuracy and specificity are at the detector's own threshold, all pictures pooled.
+    """
+    return [cells for result in results for cells in _of_result(result, per_category)]
+
+
+def markdown(results: Sequence[DetectionResult], per_category: bool = False) -> str:
+    """A markdown table of ``results``, followed by one line per note."""
+    lines = [f"| {' | '.join(COLUMNS)} |", f"|{'-|' * len(COLUMNS)}"]
+    lines += [f"| {' | '.join(_escaped(cell) for cell in cells)} |" for cells in rows(results, per_category)]
+    notes = [f"- {result.dataset}: {note}" for result in results for note in result.notes]
+    return "\n".join([*lines, "", *notes] if notes else lines) + "\n"
+
+
+def table(results: Sequence[DetectionResult], per_category: bool = False) -> Table:
+    """The same table for a terminal."""
+    shown = Table(title="detection, %")
+    for index, column in enumerate(COLUMNS):
+        shown.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
+    for cells in rows(results, per_category):
+        shown.add_row(*cells)
+    return shown
+
+
+def print_report(
+    results: Sequence[DetectionResult], console: Console | None = None, per_category: bool = False
+) -> None:
+    """Prints the table and the notes to ``console`` (stdout by default)."""
+    console = console or Console()
+    console.print(table(results, per_category))
+    for result in results:
+        for note in result.notes:
+            console.print(f"{result.dataset}: {note}", style="dim", markup=False, highlight=False)
+
+
+def _of_result(result: DetectionResult, per_category: bool) -> list[tuple[str, ...]]:
+    several = len(result.categories) > 1
+    name = f"{result.dataset} (mean of {result.main.categories})" if several else result.dataset
+    found = [_cells(name, result.main, _speed(result), result.pooled)]
+    if several:
+        found.append(_cells(f"{result.dataset}, pooled", result.pooled))
+    for extra in (result.distinct, result.uncertain):
+        if extra is not None:
+            found.append(_cells(f"{result.dataset}, {extra.name}", extra))
+    if several and per_category:
+        found += [_cells(f"  {figures.name}", figures) for figures in result.categories]
+    return found
+
+
+def _cells(name: str, figures: Figures, speed: str = "-", point_of: Figures | None = None) -> tuple[str, ...]:
+    scores, pixels = figures.scores, figures.pixels
+    point = (point_of or figures).at_threshold
+    interval = scores["score"].interval
+    main = _percent(scores["score"].auroc)
+    return (
+        name,
+        f"{figures.normal} / {figures.anomalous}",
+        f"{main} [{_percent(interval.low)}, {_percent(interval.high)}]" if interval else main,
+        _percent(scores["score_raw"].auroc),
+        _percent(scores["score_map"].auroc),
+        _percent(scores["score"].average_precision),
+        _percent(scores["score"].f1_max),
+        _percent(point.balanced_accuracy if point else None),
+        _percent(point.specificity if point else None),
+        _percent(pixels.auroc if pixels else None),
+        _percent(pixels.average_precision if pixels else None),
+        _percent(pixels.pro if pixels else None),
+        speed,
+    )
+
+
+def _speed(result: DetectionResult) -> str:
+    rate = result.speed["images_per_second"]
+    return "-" if rate is None else f"{rate:.1f}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("\n", " ")

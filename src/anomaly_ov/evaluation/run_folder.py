@@ -1,0 +1,161 @@
+"""The folder of one evaluation run: a row per picture as it is scored, its map beside it, so that a run can go on.
+
+``per_image.jsonl``   one row per picture, appended and flushed at once; a line cut short by a kill is dropped.
+``maps/<id>.png``     the map where pixel metrics need one: 16-bit grey, 0 and 65535 standing for the row's ``low`` and
+                      ``high``, so no value is off by more than (high - low) / 131070. Written before its row.
+``metrics.json``      the figures (see ``detect``).
+
+A row is used again only for the same bytes, model name, revision and precision; a model without a revision could have
+other weights under the same name, so nothing of it is used again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from anomaly_ov.errors import DataError
+from anomaly_ov.files import write_atomic
+from anomaly_ov.images.maps import to_image_pixels
+from anomaly_ov.records import Finding, ModelInfo
+
+ROW_SCHEMA = "anomaly-ov.evaluation-row/1"
+ROWS_NAME = "per_image.jsonl"
+_STEPS = 65535
+
+
+@dataclass(frozen=True)
+class MapFile:
+    """Where a map lies, relative to the run's folder, and the values of its ends."""
+
+    path: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one picture scored. ``error`` is set, and the scores are None, if it could not be read."""
+
+    id: str
+    sha256: str | None
+    model: ModelInfo
+    width: int | None = None
+    height: int | None = None
+    score: float | None = None
+    score_raw: float | None = None
+    score_map: float | None = None
+    threshold: float | None = None
+    threshold_source: str | None = None
+    error: str | None = None
+    map: MapFile | None = None
+
+    @classmethod
+    def of(cls, id_: str, finding: Finding, sha256: str | None, map_file: MapFile | None) -> Row:
+        """The row of a finding; ``sha256`` stands in where the finding itself has none."""
+        return cls(
+            id=id_,
+            sha256=finding.image.sha256 or sha256,
+            model=finding.model,
+            width=finding.image.width,
+            height=finding.image.height,
+            score=finding.score,
+            score_raw=finding.score_raw,
+            score_map=finding.score_map,
+            threshold=finding.threshold.value if finding.threshold else None,
+            threshold_source=finding.threshold.source if finding.threshold else None,
+            error=f"{finding.error.type}: {finding.error.message}" if finding.error else None,
+            map=map_file,
+        )
+
+
+class RunFolder:
+    """Rows and maps of one run of one model. Use as a context manager; one process at a time."""
+
+    def __init__(self, folder: Path, model: ModelInfo) -> None:
+        self.folder = folder
+        self._model = model
+        self._file: IO[str] | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def resume(self, still_holds: Callable[[Row], bool]) -> dict[str, Row]:
+        """Rows of an earlier run that may be used again, by id; all others are removed from the file."""
+        rows = {row.id: row for row in self._read() if self._usable(row) and still_holds(row)}
+        write_atomic(self.folder / ROWS_NAME, "".join(map(_line, rows.values())).encode())
+        return rows
+
+    def append(self, row: Row) -> None:
+        """Adds a row and hands it to the operating system at once."""
+        if self._file is None:
+            self._file = (self.folder / ROWS_NAME).open("a", encoding="utf-8")
+        self._file.write(_line(row))
+        self._file.flush()
+
+    def write_map(self, id_: str, map_HW: npt.NDArray[np.floating]) -> MapFile:
+        """Stores a map; see the module's text for its precision. Raises ``DataError`` if it is not finite."""
+        low, high = float(map_HW.min()), float(map_HW.max())
+        if not np.isfinite([low, high]).all():
+            raise DataError(f"the map of {id_} is not finite", hint="the detector's output is broken")
+        scaled = (map_HW.astype(np.float64) - low) * (_STEPS / (high - low) if high > low else 0.0)
+        buffer = BytesIO()
+        Image.fromarray(np.rint(scaled).astype(np.uint16)).save(buffer, "PNG", compress_level=1)
+        name = f"maps/{id_}.png"
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, buffer.getvalue())
+        return MapFile(name, low, high)
+
+    def read_map(self, map_file: MapFile, wh: tuple[int, int] | None = None) -> npt.NDArray[np.float32]:
+        """A stored map, (H, W) float32 in [low, high], bilinearly at ``wh`` (width, height) if given."""
+        with Image.open(self.folder / map_file.path) as picture:
+            steps = np.asarray(picture).astype(np.float64)
+        values = (map_file.low + steps * ((map_file.high - map_file.low) / _STEPS)).astype(np.float32)
+        resized = values if wh is None else to_image_pixels(values, wh)
+        return np.clip(resized, np.float32(map_file.low), np.float32(map_file.high))
+
+    def _read(self) -> list[Row]:
+        path = self.folder / ROWS_NAME
+        if not path.is_file():
+            return []
+        rows = (_parse(line) for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
+        return [row for row in rows if row is not None]
+
+    def _usable(self, row: Row) -> bool:
+        same = (row.model.name, row.model.revision, row.model.dtype) == (
+            self._model.name,
+            self._model.revision,
+            self._model.dtype,
+        )
+        has_map = row.map is None or (self.folder / row.map.path).is_file()
+        return bool(self._model.revision) and same and row.error is None and has_map
+
+
+def _line(row: Row) -> str:
+    return json.dumps({"schema": ROW_SCHEMA} | asdict(row)) + "\n"
+
+
+def _parse(line: str) -> Row | None:
+    """A row, or None for a line that was cut short or is of another schema."""
+    try:
+        values: dict[str, Any] = json.loads(line)
+        if values.pop("schema") != ROW_SCHEMA:
+            return None
+        map_file = MapFile(**values.pop("map")) if values.get("map") else values.pop("map", None)
+        return Row(**values | {"model": ModelInfo(**values["model"]), "map": map_file})
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None

@@ -1,0 +1,41 @@
+"""Writing a file whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+from anomaly_ov.errors import UsageError
+
+
+def write_atomic(path: str | Path, data: bytes) -> None:
+    """Replaces ``path`` by ``data``: readers see the old file or the new one, whatever moment the machine dies.
+
+    The bytes go to a temporary file in the same folder, are flushed to disk, then renamed; on any failure the
+    temporary file is removed and ``path`` is as before. A link is followed. Raises UsageError when the folder is
+    missing, is not writable or is full, or when ``path`` is a folder or a device.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise UsageError(f"cannot write {path}: it is a folder or a device", hint="name a file")
+    temporary = target.parent / f".{secrets.token_hex(8)}.tmp"
+    try:
+        _write_flushed(temporary, data)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {path}: {error.strerror or error}",
+            hint="the folder must exist, be writable and have room",
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _write_flushed(path: Path, data: bytes) -> None:
+    with open(path, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

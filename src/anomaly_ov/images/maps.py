@@ -1,0 +1,173 @@
+"""One significance map in image pixels, blended from the maps of all views, and a score read from it.
+
+Each view's map holds one probability per cell. The base view's cells and the crops' cells (stitched to one grid over
+the canvas, so crop borders leave no seam) are each interpolated linearly between cell centres to the pixels of the
+capped picture, then averaged. Beyond the outermost centres the value stays that of the nearest cell. Cells that show
+mostly padding take no part. Values stay probabilities: nothing is stretched per picture, so 0.3 means the same
+everywhere. Interpolation is linear in the cells and separable, hence two small matrix products.
+
+Shapes: N views, h w cells of one view, r c cells of a stitched grid, H W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from anomaly_ov.errors import UsageError
+from anomaly_ov.images.geometry import Geometry
+
+Floats = npt.NDArray[np.float32]
+
+BASE_WEIGHT = 0.5
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """Cells along one axis of a layer that show picture: centres in 0..1 of the picture's extent, and their place."""
+
+    centres: npt.NDArray[np.float64]
+    cells: slice
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A grid of cells laid over the whole picture: the base view's, or that of all crops together."""
+
+    values_rc: Floats
+    rows: _Axis
+    columns: _Axis
+    weight: float
+
+
+def significance_map(
+    maps_Nhw: npt.NDArray[np.floating],
+    geometry: Geometry,
+    *,
+    base_weight: float = BASE_WEIGHT,
+    patch: float | None = None,
+) -> Floats:
+    """(H, W) float32 in 0..1 on the pixels of the capped picture (``geometry.capped_wh``).
+
+    ``maps_Nhw``: one probability map per view, 0..1, base view first. ``base_weight``: share of the base view, the
+    crops have the rest. ``patch``: side of a cell in view pixels; None = the cells span the view evenly (give it where
+    patches leave a rim: 27 x 14 of 384). Raises UsageError for maps of another shape or holding NaN.
+    """
+    width, height = geometry.capped_wh
+    return _blend(_layers(maps_Nhw, geometry, base_weight, patch), height, width)
+
+
+def cell_map(
+    maps_Nhw: npt.NDArray[np.floating],
+    geometry: Geometry,
+    *,
+    base_weight: float = BASE_WEIGHT,
+    patch: float | None = None,
+) -> Floats:
+    """The same blend at the resolution of its finest layer: float32 in 0..1, one value per cell that shows picture.
+
+    Its shape is the map's native resolution (rows, columns), as published in a finding's ``map.grid``.
+    """
+    layers = _layers(maps_Nhw, geometry, base_weight, patch)
+    rows = max(len(layer.rows.centres) for layer in layers)
+    columns = max(len(layer.columns.centres) for layer in layers)
+    return _blend(layers, rows, columns)
+
+
+def to_image_pixels(map_HW: Floats, image_wh: tuple[int, int]) -> Floats:
+    """The map on the pixels of the picture itself (``image_wh``), bilinearly; unchanged where no cap applied."""
+    height, width = map_HW.shape
+    if (width, height) == image_wh:
+        return map_HW
+    image = Image.fromarray(np.ascontiguousarray(map_HW, np.float32))
+    return np.asarray(image.resize(image_wh, Image.Resampling.BILINEAR))
+
+
+def map_score(map_HW: Floats, top: float) -> float:
+    """Mean of the highest values of the map, a fraction ``top`` in (0, 1] of all, at least one pixel."""
+    if not 0 < top <= 1:
+        raise UsageError(f"top = {top} is no fraction of a map", hint="give a number in (0, 1]")
+    values = map_HW.ravel()
+    count = max(1, round(top * values.size))
+    if count == 1:
+        return float(values.max())
+    return float(np.partition(values, values.size - count)[values.size - count :].mean(dtype=np.float64))
+
+
+def _layers(
+    maps_Nhw: npt.NDArray[np.floating], geometry: Geometry, base_weight: float, patch: float | None
+) -> list[_Layer]:
+    maps_Nhw = np.asarray(maps_Nhw, np.float32)
+    if maps_Nhw.ndim != 3 or len(maps_Nhw) != geometry.views or not maps_Nhw.size:
+        raise UsageError(
+            f"maps of shape {maps_Nhw.shape} do not belong to {geometry.views} views",
+            hint="give one (rows, columns) map per view, base view first",
+        )
+    if not np.isfinite(maps_Nhw).all():
+        raise UsageError("a view's map holds NaN or infinity", hint="run the model in float32 and report the picture")
+    if not 0 <= base_weight <= 1:
+        raise UsageError(f"base_weight = {base_weight} is no share", hint="give a number in 0..1")
+    (columns, rows), base = geometry.grid_wh, geometry.base_size
+    h, w = maps_Nhw.shape[1:]
+    x0, y0, x1, y1 = geometry.content_box
+    if not columns:
+        # The only view shows the whole canvas squashed: the content's place shrinks with it.
+        shrink_x, shrink_y = base / geometry.canvas_wh[0], base / geometry.canvas_wh[1]
+        row_axis = _axis(h, 1, base, patch, y0 * shrink_y, y1 * shrink_y)
+        column_axis = _axis(w, 1, base, patch, x0 * shrink_x, x1 * shrink_x)
+        return [_Layer(maps_Nhw[0], row_axis, column_axis, 1.0)]
+    stitched_rc = maps_Nhw[1:].reshape(rows, columns, h, w).transpose(0, 2, 1, 3).reshape(rows * h, columns * w)
+    whole_rows, whole_columns = _axis(h, 1, base, patch, 0, base), _axis(w, 1, base, patch, 0, base)
+    crop_rows, crop_columns = _axis(h, rows, base, patch, y0, y1), _axis(w, columns, base, patch, x0, x1)
+    return [
+        _Layer(maps_Nhw[0], whole_rows, whole_columns, base_weight),
+        _Layer(stitched_rc, crop_rows, crop_columns, 1 - base_weight),
+    ]
+
+
+def _axis(cells: int, views: int, base: int, patch: float | None, start: float, end: float) -> _Axis:
+    """The cells of ``views`` views in a row that show mostly picture, which lies at ``start``..``end`` of the row.
+
+    A picture thinner than a cell keeps the one cell that shows most of it.
+    """
+    side = base / cells if patch is None else patch
+    if not 0 < side * cells <= base * (1 + 1e-9):
+        raise UsageError(f"{cells} cells of {side} pixels exceed a view of {base}", hint="correct the patch size")
+    lower = (np.arange(views)[:, None] * base + np.arange(cells) * side).ravel()
+    covered = np.minimum(lower + side, end) - np.maximum(lower, start)
+    shown = np.flatnonzero(covered >= side / 2)
+    first, last = (shown[0], shown[-1]) if shown.size else (covered.argmax(),) * 2
+    kept = slice(int(first), int(last) + 1)
+    return _Axis((lower[kept] + side / 2 - start) / (end - start), kept)
+
+
+def _blend(layers: list[_Layer], height: int, width: int) -> Floats:
+    """All layers interpolated to (height, width) and added by weight."""
+    down = np.concatenate([_interpolation(height, layer.rows) for layer in layers], axis=1)
+    across = [
+        (layer.weight * layer.values_rc[layer.rows.cells, layer.columns.cells]) @ _interpolation(width, layer.columns).T
+        for layer in layers
+    ]
+    blended_HW: Floats = down @ np.concatenate(across)
+    # Sums of float32 weights may leave 0..1 by a rounding error.
+    return np.clip(blended_HW, 0, 1, out=blended_HW)
+
+
+def _interpolation(pixels: int, axis: _Axis) -> Floats:
+    """(pixels, cells) matrix of linear interpolation from cell centres to pixel centres; each row sums to 1."""
+    count = len(axis.centres)
+    weights = np.zeros((pixels, count), np.float32)
+    if count == 1:
+        weights[:] = 1
+        return weights
+    wanted = (np.arange(pixels) + 0.5) / pixels
+    left = np.clip(np.searchsorted(axis.centres, wanted, side="right") - 1, 0, count - 2)
+    gap = axis.centres[left + 1] - axis.centres[left]
+    share = np.clip((wanted - axis.centres[left]) / gap, 0, 1)
+    each = np.arange(pixels)
+    weights[each, left] = 1 - share
+    weights[each, left + 1] = share
+    return weights

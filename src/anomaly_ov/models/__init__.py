@@ -1,0 +1,1 @@
+"""The networks: encoder, look-twice expert, and the folder format that holds both."""

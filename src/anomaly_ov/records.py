@@ -1,0 +1,142 @@
+"""What an inspection hands out: plain frozen records, their JSON form, and the ``Detector`` protocol.
+
+The JSON form is published (``schema``: name/version) and never changes meaning under one version:
+
+``schema, id, image{path,width,height,sha256}, model{name,revision,device,dtype}, score_raw, score, score_map,
+threshold{value,source}, anomalous, level, map{path,grid}, regions[{box,area,score,score_mean,rle}], timing_ms, error``
+
+* ``score_raw``  head of the expert, 0..1; ``level`` follows it at 0.3 / 0.7 (reference, section 1).
+* ``score_map``  a documented statistic of the map, 0..1.
+* ``score``      the fused, calibrated score, 0..1; compared with ``threshold``.
+* ``box``        [x0, y0, x1, y1] in image pixels, x1 and y1 exclusive; ``area`` in pixels.
+* ``rle``        COCO uncompressed run lengths, {"size": [h, w], "counts": [...]}, column-major, starting with zeros.
+
+A picture that could not be read still gets a record: ``error`` is set, the scores are null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+SCHEMA = "anomaly-ov.finding/1"
+
+Level = Literal["slightly", "moderately", "highly"]
+LEVEL_BOUNDS: tuple[float, float] = (0.3, 0.7)
+
+
+def level_of(score_raw: float) -> Level:
+    """Adverb of a raw head score: < 0.3 slightly, < 0.7 moderately, else highly, compared in float32."""
+    score = np.float32(score_raw)
+    if score < np.float32(LEVEL_BOUNDS[0]):
+        return "slightly"
+    return "moderately" if score < np.float32(LEVEL_BOUNDS[1]) else "highly"
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """Where a picture came from. ``width``/``height`` in pixels after the EXIF turn; null if unreadable."""
+
+    path: str
+    width: int | None = None
+    height: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Which weights looked at the picture, where and in what precision."""
+
+    name: str
+    revision: str
+    device: str
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """``score >= value`` means anomalous; ``source`` says how the value was found."""
+
+    value: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Region:
+    """One connected suspicious area, in image pixels. ``score`` is the peak of the map in it, 0..1."""
+
+    box: tuple[int, int, int, int]
+    area: int
+    score: float
+    score_mean: float
+    rle: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class MapInfo:
+    """Where the map was written, if it was, and its native resolution (rows, columns) before upscaling."""
+
+    path: str | None
+    grid: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ErrorInfo:
+    """A failed picture's error: class name, message and next step."""
+
+    type: str
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """All that one inspection of one picture found out. ``significance_map`` (H, W) float32 in 0..1 stays in memory."""
+
+    id: str
+    image: ImageInfo
+    model: ModelInfo
+    score_raw: float | None = None
+    score: float | None = None
+    score_map: float | None = None
+    threshold: Threshold | None = None
+    anomalous: bool | None = None
+    level: Level | None = None
+    map: MapInfo | None = None
+    regions: tuple[Region, ...] = ()
+    timing_ms: dict[str, float] = field(default_factory=dict)
+    error: ErrorInfo | None = None
+    significance_map: npt.NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """The published record as JSON-ready values (no arrays)."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "significance_map"}
+        return {"schema": SCHEMA} | {name: _plain(value) for name, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "__dataclass_fields__"):
+        return _plain(asdict(value))
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """Whatever can be measured: ours, a baseline, a remote model."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """Identity of the weights that answer."""
+        ...
+
+    def stream(self, sources: Iterable[Any], batch_size: int = 8) -> Iterator[Finding]:
+        """One finding per picture, in order; an unreadable picture yields a finding with ``error`` set."""
+        ...

@@ -1,0 +1,106 @@
+"""Distilling a compact encoder: every level of the student regresses standardised taps of a frozen teacher.
+
+The student is an ordinary ``Encoder``; one linear map per level, dropped afterwards, predicts the teacher's taps on
+the student's grid. Taps are standardised per channel over the first crops, so that each counts alike; the loss is
+their mean squared error, that is, one minus the variance explained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from anomaly_ov.models.encoder import Encoder, resample
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """``taps``: for each of the student's levels the teacher's maps that it regresses (a level may have none)."""
+
+    taps: tuple[tuple[str, ...], ...] = ()
+    statistics_crops: int = 512
+
+
+UNSEEN = 2**40
+"""Sample indices from here on are never trained on: tap statistics and held-out figures use them."""
+
+
+class Student(nn.Module):
+    """Encoder plus the linear maps that predict the teacher's standardised taps from its levels."""
+
+    tap_mean: Tensor
+    tap_std: Tensor
+
+    def __init__(self, encoder: Encoder, tap_widths: Sequence[int]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.heads = nn.ModuleList(
+            nn.Linear(width, taps) if taps else nn.Identity()
+            for width, taps in zip(encoder.level_widths, tap_widths, strict=True)
+        )
+        self.register_buffer("tap_mean", torch.zeros(sum(tap_widths)))
+        self.register_buffer("tap_std", torch.ones(sum(tap_widths)))
+
+
+class Distillation:
+    """The task: see the module's docstring. ``teacher`` maps pixels (N, 3, H, W) in -1..1 to named maps; frozen, bf16."""
+
+    def __init__(
+        self, encoder: Encoder, teacher: nn.Module, config: DistillConfig, crops: Dataset[Tensor], device: str = "cpu"
+    ) -> None:
+        self._config, self._crops, self._device = config, crops, torch.device(device)
+        # Pure bf16 is what the matrix units of CPUs and GPUs are fast at; the targets lose nothing that matters.
+        self._teacher = teacher.to(self._device, torch.bfloat16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._widths = self._tap_widths(encoder.config.image_size)
+        self.module: nn.Module = Student(encoder, self._widths).to(self._device).train()
+        self._measure_taps()
+
+    def samples(self) -> Dataset[Tensor]:
+        return self._crops
+
+    def collate(self, items: list[Tensor]) -> Tensor:
+        return torch.stack(items)
+
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        assert isinstance(self.module, Student)
+        pixels = self.module.encoder.normalise(batch.to(self._device))
+        features = self.module.encoder(pixels)
+        targets = (self._taps(pixels, features.grid_hw) - self.module.tap_mean) / self.module.tap_std
+        parts: dict[str, Tensor] = {}
+        for k, target in enumerate(targets.split(self._widths, dim=2)):
+            if self._widths[k]:
+                parts[f"level{k}"] = F.mse_loss(self.module.heads[k](features.levels_NPD[k]).float(), target)
+        return {"loss": torch.stack(list(parts.values())).mean()} | parts
+
+    def _tap_widths(self, size: int) -> list[int]:
+        maps = self._run_teacher(torch.zeros(1, 3, size, size, device=self._device))
+        return [sum(maps[name].shape[1] for name in names) for names in self._config.taps]
+
+    @torch.no_grad()
+    def _run_teacher(self, pixels: Tensor) -> Mapping[str, Tensor]:
+        with torch.autocast(self._device.type, enabled=False):
+            taps: Mapping[str, Tensor] = self._teacher(pixels.bfloat16())
+            return taps
+
+    def _taps(self, pixels: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+        """All taps on the student's grid, (N, P, sum of widths), float32."""
+        maps = self._run_teacher(pixels)
+        resampled = [resample(maps[name].float(), grid_hw) for names in self._config.taps for name in names]
+        return torch.cat(resampled, dim=1).flatten(2).transpose(1, 2)
+
+    @torch.no_grad()
+    def _measure_taps(self) -> None:
+        assert isinstance(self.module, Student)
+        encoder = self.module.encoder
+        batches = []
+        for start in range(0, self._config.statistics_crops, 32):
+            crops = torch.stack([self._crops[UNSEEN + start + k] for k in range(32)])
+            batches.append(self._taps(encoder.normalise(crops.to(self._device)), encoder.grid_hw).flatten(0, 1))
+        taps = torch.cat(batches)
+        self.module.tap_mean.copy_(taps.mean(0))
+        self.module.tap_std.copy_(taps.std(0).clamp_min(1e-3))

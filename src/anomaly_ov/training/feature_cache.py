@@ -1,0 +1,76 @@
+"""Features of a frozen encoder on disk: computed once, memory-mapped ever after.
+
+One safetensors file per picture, ``<folder>/<model key>/<first two of sha>/<sha>.safetensors``, float16. The model
+key hashes the encoder's weights and its views, the picture's key its bytes, so that nothing stale can be read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from anomaly_ov.configuration import to_mapping
+from anomaly_ov.files import write_atomic
+from anomaly_ov.images.views import ViewsConfig
+from anomaly_ov.models.features import Features
+
+Compute = Callable[[], Features]
+
+
+def model_key(encoder: nn.Module, views: ViewsConfig) -> str:
+    """Hash of an encoder's weights and of how pictures are cut, 16 hex digits."""
+    digest = hashlib.sha256(json.dumps(to_mapping(views), sort_keys=True).encode())
+    for name, value in sorted(encoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+class FeatureCache:
+    """Features by picture hash. Entries are written atomically; a damaged one is computed again."""
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self._folder = folder / key
+
+    def path(self, sha256: str) -> Path:
+        """Where the features of one picture lie."""
+        return self._folder / sha256[:2] / f"{sha256}.safetensors"
+
+    def get(self, sha256: str) -> Features | None:
+        """Memory-mapped features (float16), None if absent or damaged."""
+        path = self.path(sha256)
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, framework="pt") as file:
+                grid = json.loads(file.metadata()["grid_hw"])
+                levels = sorted(name for name in file.keys() if name.startswith("level"))  # noqa: SIM118
+                return Features(
+                    file.get_tensor("final"), tuple(file.get_tensor(name) for name in levels), (grid[0], grid[1])
+                )
+        except (SafetensorError, KeyError, TypeError, ValueError):
+            return None
+
+    def get_or_compute(self, sha256: str, compute: Compute) -> Features:
+        """The cached features, computed and stored first if need be."""
+        found = self.get(sha256)
+        if found is not None:
+            return found
+        features = compute()
+        tensors = {"final": _half(features.final_NPD)}
+        tensors |= {f"level{k:02d}": _half(level) for k, level in enumerate(features.levels_NPD)}
+        write_atomic(self.path(sha256), save(tensors, metadata={"grid_hw": json.dumps(list(features.grid_hw))}))
+        cached = self.get(sha256)
+        assert cached is not None
+        return cached
+
+
+def _half(tensor: Tensor) -> Tensor:
+    return tensor.detach().to(torch.float16).cpu().contiguous()

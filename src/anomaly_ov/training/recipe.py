@@ -1,0 +1,71 @@
+"""Recipes: one committed YAML file per published training run, parsed into frozen dataclasses.
+
+Folders in a recipe are relative to the data folder that the command is given, so that a recipe names no machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from anomaly_ov.configuration import parse, read_yaml
+from anomaly_ov.models.config import EncoderConfig, ExpertConfig
+from anomaly_ov.images.views import ViewsConfig
+from anomaly_ov.training.defect_samples import MixConfig
+from anomaly_ov.training.distill import DistillConfig
+from anomaly_ov.training.loop import LoopConfig
+from anomaly_ov.training.stage1 import Stage1Config
+
+
+@dataclass(frozen=True)
+class EncoderRecipe:
+    """``anomaly-ov train encoder``: distil ``encoder`` from a teacher over random crops of ``folders``.
+
+    ``smallest``: least share of a picture's shorter side that a crop covers.
+    """
+
+    name: str
+    encoder: EncoderConfig
+    distill: DistillConfig
+    folders: tuple[str, ...]
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    smallest: float = 0.35
+
+
+@dataclass(frozen=True)
+class ExpertRecipe:
+    """``anomaly-ov train expert``: stage 1 on ``sets`` (labelled folders) and, live, on synthetic defects.
+
+    ``expert``: widths and grid are taken from the encoder. ``cached``: frozen encoder, features of all views from
+    disk (the paper's setting); otherwise single views live. ``photos``: folders whose pictures carry synthetic
+    defects. ``synthetic_pictures``: with ``cached``, so many generated pictures join as one more set.
+    """
+
+    name: str
+    sets: tuple[str, ...]
+    expert: ExpertConfig = field(default_factory=ExpertConfig)
+    views: ViewsConfig = field(default_factory=ViewsConfig)
+    stage1: Stage1Config = field(default_factory=Stage1Config)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    mix: MixConfig = field(default_factory=MixConfig)
+    cached: bool = True
+    photos: tuple[str, ...] = ()
+    synthetic_pictures: int = 0
+
+
+def read_encoder_recipe(path: Path, overrides: dict[str, Any]) -> EncoderRecipe:
+    """The recipe with the loop's fields in ``overrides`` replaced. ``ConfigError`` names a bad field."""
+    recipe = parse(EncoderRecipe, read_yaml(path), str(path))
+    return replace(recipe, loop=_overridden(recipe.loop, overrides))
+
+
+def read_expert_recipe(path: Path, overrides: dict[str, Any]) -> ExpertRecipe:
+    """The recipe with the loop's fields in ``overrides`` replaced. ``ConfigError`` names a bad field."""
+    recipe = parse(ExpertRecipe, read_yaml(path), str(path))
+    return replace(recipe, loop=_overridden(recipe.loop, overrides))
+
+
+def _overridden(loop: LoopConfig, overrides: dict[str, Any]) -> LoopConfig:
+    given = {name: value for name, value in overrides.items() if value is not None}
+    return replace(loop, **given)

@@ -1,0 +1,173 @@
+"""From a recipe and a data folder to a trained model folder: reads data, builds the task, runs the loop, exports."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from anomaly_ov.configuration import to_mapping
+from anomaly_ov.data.hashing import sha256_file
+from anomaly_ov.data.layouts import discover_all
+from anomaly_ov.data.leakage import LeakageReport, check
+from anomaly_ov.data.samples import DataSet
+from anomaly_ov.errors import DataError
+from anomaly_ov.images.views import ViewsConfig
+from anomaly_ov.models.config import ExpertConfig, ModelConfig
+from anomaly_ov.models.encoder import Encoder
+from anomaly_ov.models.expert import Expert
+from anomaly_ov.models.model import AnomalyModel
+from anomaly_ov.provenance import provenance
+from anomaly_ov.training.checkpoint import write_run
+from anomaly_ov.training.crops import Crops
+from anomaly_ov.training.defect_samples import DefectSamples
+from anomaly_ov.training.distill import Distillation, Student
+from anomaly_ov.training.feature_cache import FeatureCache, model_key
+from anomaly_ov.training.loop import run
+from anomaly_ov.training.multi_view_samples import MultiViewSamples
+from anomaly_ov.training.recipe import EncoderRecipe, ExpertRecipe
+from anomaly_ov.training.stage1 import CachedStage1, EncoderAndExpert, LiveStage1, merge_lora
+from anomaly_ov.training.synthetic_set import synthetic_set
+from anomaly_ov.training.teacher import load_teacher
+
+PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+MASK_FOLDERS = {"ground_truth", "masks", "mask"}
+
+
+def train_encoder(recipe: EncoderRecipe, data: Path, teacher: Path, out: Path, device: str = "cpu") -> Path:
+    """Distils the recipe's encoder; returns the model folder ``out/model`` (its expert is untrained)."""
+    pictures = pictures_in(data / folder for folder in recipe.folders)
+    record = _record(recipe, recipe.loop.seed, {"teacher": sha256_file(teacher), "pictures": hash_of(pictures)})
+    write_run(out, record)
+    torch.manual_seed(recipe.loop.seed)
+    encoder = Encoder(recipe.encoder)
+    crops = Crops(pictures, size=recipe.encoder.image_size, seed=recipe.loop.seed, smallest=recipe.smallest)
+    student = run(Distillation(encoder, load_teacher(teacher), recipe.distill, crops, device), recipe.loop, out, record)
+    assert isinstance(student, Student)
+    config = ModelConfig(
+        name=recipe.name,
+        encoder=recipe.encoder,
+        expert=expert_for(student.encoder, ExpertConfig(hidden=64)),
+        views=ViewsConfig(base_size=recipe.encoder.image_size),
+    )
+    return _export(AnomalyModel(config), student.encoder, None, out / "model")
+
+
+def train_expert(
+    recipe: ExpertRecipe,
+    data: Path,
+    start: Path,
+    out: Path,
+    *,
+    leave_out: Sequence[str] = (),
+    test: Sequence[Path] = (),
+    cache: Path | None = None,
+    device: str = "cpu",
+) -> Path:
+    """Stage 1 from the encoder (and, if shapes agree, nothing else) of model folder ``start``; returns ``out/model``.
+
+    ``leave_out``: names of sets not to train on. ``test``: folders that will be tested on; a picture of theirs among
+    the training pictures is a ``LeakageError``.
+    """
+    sets = labelled_sets([data / folder for folder in recipe.sets], leave_out)
+    photos = pictures_in(data / folder for folder in recipe.photos)
+    refuse_leakage([s.image for one in sets for s in one.samples] + photos, test)
+    base = AnomalyModel.from_pretrained(start)
+    hashes = {"start": model_key(base, recipe.views), "photos": hash_of(photos)}
+    hashes |= {one.name: hash_of([s.image for s in one.samples]) for one in sets}
+    record = _record(recipe, recipe.loop.seed, hashes)
+    write_run(out, record)
+    torch.manual_seed(recipe.loop.seed)
+    expert = Expert(expert_for(base.encoder, recipe.expert))
+    config = replace(base.config, name=recipe.name, revision="", views=recipe.views, expert=expert.config)
+    if recipe.cached:
+        if recipe.synthetic_pictures:
+            sets = [*sets, synthetic_set(out / "synthetic", recipe.synthetic_pictures, recipe.loop.seed, photos)]
+        store = FeatureCache(cache or out / "features", model_key(base.encoder, recipe.views))
+        samples = MultiViewSamples(store, recipe.views, sets, recipe.loop.seed)
+        samples.fill(base.encoder.to(device))
+        trained = run(CachedStage1(expert, recipe.stage1, samples, device), recipe.loop, out, record)
+        return _export(AnomalyModel(config), base.encoder, trained, out / "model")
+    live = DefectSamples(
+        recipe.mix,
+        photos=photos,
+        sets=sets,
+        size=recipe.views.base_size,
+        grid_hw=base.encoder.grid_hw,
+        seed=recipe.loop.seed,
+    )
+    both = run(LiveStage1(base.encoder, expert, recipe.stage1, live, device), recipe.loop, out, record)
+    assert isinstance(both, EncoderAndExpert)
+    if recipe.stage1.train_encoder == "lora":
+        merge_lora(both.encoder)
+    return _export(AnomalyModel(config), both.encoder, both.expert, out / "model")
+
+
+def expert_for(encoder: Encoder, expert: ExpertConfig) -> ExpertConfig:
+    """The expert's configuration with the encoder's widths, levels and grid."""
+    return replace(
+        expert,
+        width=encoder.width,
+        level_widths=tuple(encoder.level_widths),
+        levels=len(encoder.level_widths),
+        grid_hw=encoder.grid_hw,
+    )
+
+
+def labelled_sets(folders: Sequence[Path], leave_out: Sequence[str] = ()) -> list[DataSet]:
+    """The labelled data sets in ``folders``, without those named in ``leave_out`` (an unknown name is an error)."""
+    found = [one.labelled() for folder in folders for one in discover_all(folder)]
+    unknown = set(leave_out) - {one.name for one in found}
+    if unknown:
+        names = ", ".join(one.name for one in found)
+        raise DataError(f"no data set named {', '.join(sorted(unknown))} to leave out", hint=f"there are: {names}")
+    return [one for one in found if one.name not in leave_out]
+
+
+def pictures_in(folders: Iterable[Path]) -> list[Path]:
+    """All pictures below ``folders`` in sorted order, masks left out."""
+    found: list[Path] = []
+    for folder in folders:
+        here = sorted(
+            path
+            for path in folder.rglob("*")
+            if path.suffix.lower() in PICTURES and not MASK_FOLDERS.intersection(path.relative_to(folder).parts)
+        )
+        if not here:
+            raise DataError(f"no pictures in {folder}", hint="check --data and the recipe's folders")
+        found += here
+    return found
+
+
+def refuse_leakage(train: Sequence[Path], test: Sequence[Path]) -> LeakageReport | None:
+    """Raises ``LeakageError`` if a test picture is among the training pictures, byte for byte; warns if by sight."""
+    if not test:
+        return None
+    report = check(train, pictures_in(test))
+    report.raise_if_any()
+    return report
+
+
+def hash_of(paths: Iterable[Path]) -> str:
+    """One hash over the bytes of many files, in order."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(bytes.fromhex(sha256_file(path)))
+    return digest.hexdigest()
+
+
+def _record(recipe: Any, seed: int, hashes: dict[str, str]) -> dict[str, Any]:
+    return {"recipe": to_mapping(recipe), "data": hashes, "provenance": provenance(seed)}
+
+
+def _export(model: AnomalyModel, encoder: nn.Module, expert: nn.Module | None, folder: Path) -> Path:
+    model.encoder.load_state_dict(encoder.state_dict())
+    if expert is not None:
+        model.expert.load_state_dict(expert.state_dict())
+    model.save_pretrained(folder)
+    return folder

@@ -1,0 +1,129 @@
+"""The command line as a whole: help, exit codes, one-line errors, tracebacks only on request."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import pytest
+import typer
+
+from anomaly_ov import errors
+from anomaly_ov.cli import main
+from anomaly_ov.cli.main import VERBS, run
+
+
+def raising(error: BaseException) -> types.ModuleType:
+    app = typer.Typer()
+
+    @app.command()
+    def fail() -> None:
+        raise error
+
+    module = types.ModuleType("failing")
+    module.app = app  # type: ignore[attr-defined]
+    return module
+
+
+def fail_with(error: BaseException, monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
+    monkeypatch.setattr(main, "import_module", lambda name: raising(error))
+    return run([*options, "doctor"])
+
+
+def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    out = capsys.readouterr().out
+    for verb in VERBS:
+        assert f" {verb} " in out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([verb, "--help"]) == 0
+    assert f"anomaly-ov {verb}" in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("anomaly-ov ")
+
+
+@pytest.mark.parametrize(
+    ("args", "part"),
+    [
+        (["inspct"], "Did you mean 'inspect'?"),
+        (["inspect"], "PATH"),
+        (["inspect", "x.png", "--no-such-option"], "--no-such-option"),
+        (["inspect", "x.png", "--batch-size", "0"], "--batch-size"),
+        (["inspect", "x.png", "--threshold", "2"], "--threshold"),
+        (["inspect", "x.png", "--map", "gif"], "--map"),
+    ],
+)
+def test_usage_errors_are_one_line_and_a_hint(args: list[str], part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(args) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    error, hint = captured.err.splitlines()
+    assert error.startswith("error: ")
+    assert part in error
+    assert hint.startswith("hint: see 'anomaly-ov")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.UsageError("no such thing", hint="try another"), 2),
+        (errors.ConfigError("field 'x'", hint="y"), 2),
+        (errors.UnreadableImage("broken", hint="look"), 3),
+        (errors.WeightsError("no weights", hint="fetch"), 4),
+        (errors.MissingExtra("fastapi", "serve"), 4),
+        (errors.DeviceError("no device", hint="cpu"), 5),
+    ],
+)
+def test_each_error_has_its_exit_code(
+    error: errors.AnomalyOVError, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fail_with(error, monkeypatch) == code
+    assert capsys.readouterr().err == f"error: {error.message}\nhint: {error.hint}\n"
+
+
+def test_missing_extra_says_the_pip_line() -> None:
+    assert errors.MissingExtra("fastapi", "serve").hint == 'pip install "anomaly-ov[serve]"'
+
+
+def test_a_bug_is_one_line_and_says_how_to_report_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("ANOMALY_OV_DEBUG", raising=False)
+    assert fail_with(ZeroDivisionError("division\nby zero"), monkeypatch) == 70
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error == "error: ZeroDivisionError: division by zero"
+    assert "--debug" in hint
+
+
+@pytest.mark.parametrize("by_option", [True, False])
+def test_traceback_on_request(
+    by_option: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ANOMALY_OV_DEBUG", "0" if by_option else "1")
+    fail_with(ZeroDivisionError("oops"), monkeypatch, *(["--debug"] if by_option else []))
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_interrupt_is_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fail_with(KeyboardInterrupt(), monkeypatch) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_unwritable_place_is_the_users_to_solve(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fail_with(PermissionError(13, "Permission denied", "/out"), monkeypatch) == 2
+    assert capsys.readouterr().err.startswith("error: Permission denied: /out\nhint: ")
+
+
+def test_console_script_exits_with_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["anomaly-ov", "no-such-verb"])
+    with pytest.raises(SystemExit) as exit_:
+        main.main()
+    assert exit_.value.code == 2
