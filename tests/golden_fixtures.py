@@ -39,7 +39,7 @@ def released_shapes() -> dict[str, tuple[int, ...]]:
 
 
 def expert_parameters(shapes: Mapping[str, Sequence[int]], seed: int = 20250212) -> dict[str, np.ndarray]:
-    """One normal draw per name in alphabetical order, scaled by role; the negative embedding stays near the positive."""
+    """One normal draw per name in alphabetical order, scaled by role; the two embeddings lie close together."""
     stream = np.random.RandomState(seed)
     drawn = {name: _scale(name, stream.standard_normal(tuple(shapes[name]))) for name in sorted(shapes)}
     drawn["negative_embedding"] = drawn["positive_embedding"] + 0.25 * drawn["negative_embedding"]

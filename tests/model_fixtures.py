@@ -10,26 +10,24 @@ from anomaly_ov.images.views import ViewsConfig
 from anomaly_ov.models.config import CalibrationConfig, EncoderConfig, ExpertConfig, ModelConfig
 from anomaly_ov.models.model import AnomalyModel
 
-SIDE, PATCH, WIDTH = 32, 8, 16
+SIDE, CELLS = 32, 4
 
 
 def small_config(**calibration: object) -> ModelConfig:
-    """Two transformer blocks of width 16 on 32 x 32 views, a 4 x 4 grid, at most 3 x 3 crops."""
-    vision = {
-        "model_type": "siglip_vision_model",
-        "hidden_size": WIDTH,
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "image_size": SIDE,
-        "patch_size": PATCH,
+    """A residual network of two stages on 32 x 32 views, a 4 x 4 grid, at most 3 x 3 crops."""
+    network = {
+        "model_type": "resnet",
+        "layer_type": "basic",
+        "embedding_size": 8,
+        "hidden_sizes": [8, 16],
+        "depths": [1, 1],
     }
-    grid = (SIDE // PATCH, SIDE // PATCH)
+    grid = (CELLS, CELLS)
     return ModelConfig(
         name="small",
         revision="test",
-        encoder=EncoderConfig(backbone=vision, levels=(1, 2), final=2, image_size=SIDE),
-        expert=ExpertConfig(width=WIDTH, hidden=8, grid_hw=grid, levels=2),
+        encoder=EncoderConfig(backbone=network, levels=(1, 2), final=2, image_size=SIDE, grid_hw=grid),
+        expert=ExpertConfig(width=16, hidden=8, grid_hw=grid, levels=2, level_widths=(8, 16)),
         views=ViewsConfig(base_size=SIDE, grids=tuple((c, r) for c in (1, 2, 3) for r in (1, 2, 3)), cap=96),
         calibration=CalibrationConfig(**calibration),  # type: ignore[arg-type]
     )

@@ -217,14 +217,14 @@ def test_out_of_memory_shrinks_the_pass_and_changes_nothing(
 ) -> None:
     inspector = Inspector(small_model(), device="cpu")
     reference = list(inspector.stream(pictures))
-    whole = inspector._encoder.forward
+    whole = inspector.encoder.forward
 
     def small_memory(pixels: torch.Tensor) -> object:
         if len(pixels) > limit:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return whole(pixels)
 
-    monkeypatch.setattr(inspector._encoder, "forward", small_memory)
+    monkeypatch.setattr(inspector.encoder, "forward", small_memory)
     for finding, expected in zip(inspector.stream(pictures), reference, strict=True):
         same(finding, expected)
 
@@ -235,7 +235,7 @@ def test_no_memory_at_all_is_a_device_error(pictures: Path, monkeypatch: pytest.
     def no_memory(pixels: torch.Tensor) -> object:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(inspector._encoder, "forward", no_memory)
+    monkeypatch.setattr(inspector.encoder, "forward", no_memory)
     with pytest.raises(DeviceError, match="out of memory"):
         list(inspector.stream(pictures))
 
@@ -246,7 +246,7 @@ def test_other_failures_of_the_network_are_not_hidden(pictures: Path, monkeypatc
     def broken(pixels: torch.Tensor) -> object:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(inspector._encoder, "forward", broken)
+    monkeypatch.setattr(inspector.encoder, "forward", broken)
     with pytest.raises(RuntimeError, match="mat1"):
         list(inspector.stream(pictures))
 

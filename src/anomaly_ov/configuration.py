@@ -43,7 +43,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}", hint="correct the file") from None
+        raise ConfigError(
+            f"{path} is not valid YAML: {' '.join(str(error).split())}", hint="correct the file"
+        ) from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold a mapping of fields", hint="see recipes/ for examples")
     return values

@@ -95,15 +95,15 @@ class Inspector:
         self._limits = limits or Limits()
         self._calibration = model.config.calibration
         self._threshold = _threshold(self._calibration, threshold)
-        self._views_per_forward = views_per_forward or VIEWS_PER_FORWARD.get(self._device.type, 16)
-        if self._views_per_forward < 1:
+        self.views_per_forward = views_per_forward or VIEWS_PER_FORWARD.get(self._device.type, 16)
+        if self.views_per_forward < 1:
             raise UsageError(f"views_per_forward = {views_per_forward} must be >= 1", hint="leave it out")
-        self._views_config = model.config.views
+        self.views_config = model.config.views
         with self._memory_errors():
             # Batch norms folded in; the model itself may go on being trained or saved under its own names.
-            self._encoder = model.encoder.fuse().eval().to(self._device, self._dtype)
+            self.encoder = model.encoder.fuse().eval().to(self._device, self._dtype)
             # The expert is a small share of the work, and its softmax over 100 x cosine loses digits in 16 bits.
-            self._expert = model.expert.eval().to(self._device, torch.float32)
+            self.expert = model.expert.eval().to(self._device, torch.float32)
         self._info = ModelInfo(
             name=model.config.name,
             revision=model.config.revision,
@@ -120,6 +120,11 @@ class Inspector:
     def threshold(self) -> Threshold:
         """What ``score`` is compared with, and where that value comes from."""
         return self._threshold
+
+    @property
+    def map_threshold(self) -> float:
+        """Value of the significance map from which a place belongs to a region."""
+        return self._calibration.map_threshold
 
     def inspect(self, source: Any) -> Finding:
         """The finding on one picture: a path, bytes, an open binary file, an (H, W[, 3]) array or a PIL image.
@@ -191,7 +196,7 @@ class Inspector:
     def _cut(self, id_: str, picture: Picture, started: float, *, preview: bool) -> _Prepared:
         timing = {"read": _ms_since(started)}
         started = time.perf_counter()
-        views = anyres(picture.pixels_HW3, self._views_config)
+        views = anyres(picture.pixels_HW3, self.views_config)
         preview_HW3 = _shrink(picture.pixels_HW3, views.geometry.capped_wh) if preview else None
         timing["views"] = _ms_since(started)
         image = ImageInfo(picture.path, picture.width, picture.height, picture.sha256)
@@ -204,7 +209,7 @@ class Inspector:
         while reading and len(batch) < batch_size:
             following = reading[0].result()
             views += _count(following)
-            if views > self._views_per_forward:
+            if views > self.views_per_forward:
                 break
             batch.append(following)
             reading.popleft()
@@ -226,8 +231,8 @@ class Inspector:
         if len(batch) > 1:
             half = len(batch) // 2
             return self._forward(batch[:half]) + self._forward(batch[half:])
-        if self._views_per_forward > 1:
-            self._views_per_forward = max(1, min(self._views_per_forward, _count(batch[0])) // 2)
+        if self.views_per_forward > 1:
+            self.views_per_forward = max(1, min(self.views_per_forward, _count(batch[0])) // 2)
             return self._forward(batch)
         raise self._no_memory()
 
@@ -239,7 +244,7 @@ class Inspector:
         pixels_NHW3 = np.concatenate([v.pixels_NHW3 for v in views]) if len(views) > 1 else views[0].pixels_NHW3
         counts = [len(v.pixels_NHW3) for v in views]
         with torch.inference_mode():
-            output = self._expert(self._features(pixels_NHW3), counts)
+            output = self.expert(self._features(pixels_NHW3), counts)
             map_Nhw = output.map_Nhw.float().cpu().numpy()
             scores_B = output.score_B.float().cpu().numpy()
         ms_per_view = _ms_since(started) / len(pixels_NHW3)
@@ -256,9 +261,9 @@ class Inspector:
         from anomaly_ov.models.features import Features
 
         parts = []
-        for start in range(0, len(pixels_NHW3), self._views_per_forward):
-            chunk = torch.from_numpy(pixels_NHW3[start : start + self._views_per_forward])
-            parts.append(self._encoder(self._encoder.normalise(chunk)))
+        for start in range(0, len(pixels_NHW3), self.views_per_forward):
+            chunk = torch.from_numpy(pixels_NHW3[start : start + self.views_per_forward])
+            parts.append(self.encoder(self.encoder.normalise(chunk)))
         if len(parts) == 1:
             only = parts[0]
             return Features(only.final_NPD.float(), tuple(level.float() for level in only.levels_NPD), only.grid_hw)
@@ -301,8 +306,8 @@ class Inspector:
 
     def _patch(self) -> float | None:
         """Side of a map's cell in view pixels where patches are the cells; None where tokens were resampled."""
-        own = self._encoder.patch is not None and self._encoder.config.grid_hw is None
-        return float(self._encoder.patch) if own and self._encoder.patch else None
+        own = self.encoder.patch is not None and self.encoder.config.grid_hw is None
+        return float(self.encoder.patch) if own and self.encoder.patch else None
 
     @contextmanager
     def _memory_errors(self) -> Iterator[None]:

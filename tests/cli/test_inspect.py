@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -93,9 +94,7 @@ def test_exit_codes(inspect: Any, pictures: Path, capsys: pytest.CaptureFixture[
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_threshold_of_the_caller_is_recorded(
-    inspect: Any, pictures: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_threshold_of_the_caller_is_recorded(inspect: Any, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     inspect(pictures / "p0.png", "--json", "--threshold", 0.25)
     assert records(capsys.readouterr().out)[0]["threshold"] == {"value": 0.25, "source": "set by the caller"}
 
@@ -132,9 +131,9 @@ def test_out_folder_without_overlays(inspect: Any, pictures: Path, tmp_path: Pat
 def test_equal_stems_get_names_of_their_own(inspect: Any, pictures: Path, tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-        (pictures / "p0.png").rename(tmp_path / folder / "x.png") if folder == "a" else (
-            pictures / "p1.png"
-        ).rename(tmp_path / folder / "X.png")
+        (pictures / "p0.png").rename(tmp_path / folder / "x.png") if folder == "a" else (pictures / "p1.png").rename(
+            tmp_path / folder / "X.png"
+        )
     out = tmp_path / "out"
     inspect(tmp_path / "a", tmp_path / "b", "--out", out, "--no-overlay", "--map", "npy")
     assert np.load(out / "x.map.npy").shape == (40, 40)
@@ -191,16 +190,11 @@ def test_resume_refuses_a_file_that_is_not_ours(inspect: Any, pictures: Path, tm
     assert (tmp_path / "findings.jsonl").read_text() == '["something", "else"]\n'
 
 
-def run_process(*args: object, **options: Any) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "anomaly_ov.cli.main", *map(str, args)], **options)
-
-
 def test_reader_that_stops_early_is_no_error(small_folder: Path, pictures: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    process = run_process(
-        "inspect", pictures, "--json", "--model", small_folder, stdout=writing, stderr=subprocess.PIPE
-    )
+    command = [sys.executable, "-m", "anomaly_ov.cli.main", "inspect", pictures, "--json", "--model", small_folder]
+    process = subprocess.Popen(command, stdout=writing, stderr=subprocess.PIPE)
     os.close(writing)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0
@@ -208,11 +202,11 @@ def test_reader_that_stops_early_is_no_error(small_folder: Path, pictures: Path)
     assert b"error" not in err
 
 
-def test_standard_input(small_folder: Path, pictures: Path) -> None:
-    process = run_process(
-        "inspect", "-", "--json", "--model", small_folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    out, _ = process.communicate((pictures / "p1.png").read_bytes(), timeout=120)
-    assert process.returncode == 0
-    record = records(out.decode())[0]
+def test_standard_input(
+    inspect: Any, pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stdin = io.TextIOWrapper(io.BytesIO((pictures / "p1.png").read_bytes()))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert inspect("-", "--json") == 0
+    record = records(capsys.readouterr().out)[0]
     assert (record["id"], record["image"]["width"]) == ("-", 96)

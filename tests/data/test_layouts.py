@@ -184,7 +184,9 @@ def _elpv(root: Path, text: str) -> Path:
 
 
 def test_elpv_leaves_uncertain_labels_open(tmp_path: Path) -> None:
-    lines = "images/cell0001.png  1.0   mono\nimages/cell0002.png 0.0 poly\nimages/cell0003.png 0.3333333333333333 mono\n"
+    lines = (
+        "images/cell0001.png  1.0   mono\nimages/cell0002.png 0.0 poly\nimages/cell0003.png 0.3333333333333333 mono\n"
+    )
     data = discover(_elpv(tmp_path / "elpv", lines + "images/cell0004.png  0.6666666666666666  poly\n"))
     assert data.layout == "elpv"
     assert [s.label for s in data] == [1, 0, None, None]
@@ -197,7 +199,8 @@ def test_elpv_bad_lines_missing_files_and_repeats_are_noted(tmp_path: Path) -> N
     _image(tmp_path / "outside.png")
     text = (
         "images/cell0001.png 1.0 mono\nimages/cell0001.png 1.0 mono\nimages/cell0002.png high mono\n"
-        "images/cell0003.png 1.5 mono\nimages/cell0004.png nan mono\nimages/none.png 0.0 mono\n../outside.png 0.0 mono\n"
+        "images/cell0003.png 1.5 mono\nimages/cell0004.png nan mono\nimages/none.png 0.0 mono\n"
+        "../outside.png 0.0 mono\n"
     )
     data = discover(_elpv(tmp_path / "elpv", text))
     assert len(data) == 1
@@ -206,7 +209,7 @@ def test_elpv_bad_lines_missing_files_and_repeats_are_noted(tmp_path: Path) -> N
         "listed picture is missing, left out: 1 (images/none.png)",
         "leads outside the data set's folder, left out: 1 (../outside.png)",
         "listed twice: 1 (images/cell0001.png)",
-    ) or set(data.notes) >= {"listed twice: 1 (images/cell0001.png)"}
+    )
 
 
 def test_elpv_conflicting_labels_are_an_error(tmp_path: Path) -> None:
@@ -225,7 +228,14 @@ def test_jsonl_list(tmp_path: Path) -> None:
     path = _jsonl(
         tmp_path / "my list.jsonl",
         {"image": "pictures/a.png", "label": "normal"},
-        {"image": "pictures/b.png", "label": 1, "mask": "masks/b.png", "category": "nut", "defect": "x", "split": "test"},
+        {
+            "image": "pictures/b.png",
+            "label": 1,
+            "mask": "masks/b.png",
+            "category": "nut",
+            "defect": "x",
+            "split": "test",
+        },
         "",
         {"image": "pictures/c.png", "label": None, "probability": 0.5, "something": "else"},
         {"image": str(tmp_path / "pictures/d.png"), "label": True, "mask": "masks/none.png"},
@@ -300,7 +310,7 @@ def test_several_data_sets_are_not_mixed_silently(tmp_path: Path) -> None:
     _mvtec(tmp_path / "all/first/tire")
     _image(tmp_path / "all/second/yes/1.png")
     _image(tmp_path / "all/second/no/1.png")
-    with pytest.raises(DataError, match="several data sets: first/tire .mvtec., second .folders."):
+    with pytest.raises(DataError, match=r"several data sets: first/tire \(mvtec\), second \(folders\)"):
         discover(tmp_path / "all")
     assert [(d.name, d.layout) for d in discover_all(tmp_path / "all")] == [("first", "mvtec"), ("second", "folders")]
     assert [d.name for d in discover_all(tmp_path / "all/second")] == ["second"]

@@ -222,7 +222,7 @@ def raw_tiff(
     sample_format: int,
     size: tuple[int, int] | None = None,
     bits: int = 0,
-    tiles: dict[int, int] | None = None,
+    tags: dict[int, int] | None = None,
 ) -> bytes:
     """A one-strip (or one-tile) uncompressed grey TIFF, written by hand, for kinds that Pillow does not write."""
     big = isinstance(pixels, np.ndarray) and pixels.dtype.byteorder == ">"
@@ -231,9 +231,11 @@ def raw_tiff(
     bits = bits or pixels.dtype.itemsize * 8  # type: ignore[union-attr]
     values = {256: width, 257: height, 258: bits, 259: 1, 262: 1, 273: 0, 277: 1, 278: height, 279: len(body)}
     values[339] = sample_format
-    if tiles is not None:
-        values = {tag: value for tag, value in values.items() if tag not in (273, 278, 279)} | tiles
-    values[273 if tiles is None else 324] = 8 + 2 + 12 * len(values) + 4
+    values |= tags or {}
+    tiled = 324 in values
+    if tiled:
+        values = {tag: value for tag, value in values.items() if tag not in (273, 278, 279)}
+    values[324 if tiled else 273] = 8 + 2 + 12 * len(values) + 4
     order = ">" if big else "<"
     entries = b"".join(struct.pack(order + "HHII", tag, 4, 1, value) for tag, value in sorted(values.items()))
     head = (b"MM\x00*" if big else b"II*\x00") + struct.pack(order + "IH", 8, len(values))
@@ -280,7 +282,15 @@ def test_every_exif_orientation_is_turned_upright(orientation: int) -> None:
     assert np.abs(jpeg.astype(int) - SMOOTH).max() <= 12
 
 
-def test_16_bit_and_palette_pictures_are_turned_too() -> None:
+def test_turned_tiff_in_one_strip() -> None:
+    stored_HW = np.ascontiguousarray(np.rot90(COLOUR[..., 0], 1))
+    data = raw_tiff(stored_HW, 1, tags={274: 6})
+    image = Image.open(io.BytesIO(data))
+    for source in (data, image, image):  # the second time already loaded
+        np.testing.assert_array_equal(read(source).pixels_HW3[..., 0], COLOUR[..., 0])
+
+
+def test_16_bit_pictures_are_turned_too() -> None:
     deep = Image.fromarray(np.array([[0, 65535]], np.uint16))
     pixels_HW3 = read(encoded(deep, "PNG", exif=oriented(6))).pixels_HW3
     np.testing.assert_array_equal(pixels_HW3[:, 0, 0], [0, 255])

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
 import pytest
 
 from anomaly_ov.images.geometry import Geometry
-from anomaly_ov.images.unpad import token_counts, unpad
+from anomaly_ov.images.unpad import REDUCE_ABOVE, token_counts, unpad
+from anomaly_ov.images.views import ALL_GRIDS, best_grid, fit_box
 
-SIZES = json.loads((Path(__file__).parents[1] / "golden" / "anyres" / "sizes.json").read_text())["sizes"]
+GOLDEN = Path(__file__).parents[1] / "golden" / "anyres"
+SIZES = json.loads((GOLDEN / "sizes.json").read_text())["sizes"]
 TEXT_TOKENS_OF_THE_SAMPLE = 2
 
 
@@ -47,3 +50,18 @@ def test_reduction_follows_the_allowance():
     assert unpad(geometry, (27, 27)).reduced_hw is None
     assert unpad(geometry, (27, 27), max_views=4).reduced_hw == (54, 54)
     assert unpad(geometry, (27, 27), max_views=4).final_hw == (54, 54)
+
+
+def test_under_the_cap_nothing_is_reduced_and_nothing_vanishes():
+    claims = json.loads((GOLDEN / "capped_claims.json").read_text())
+    largest = (0, 0)
+    for size in itertools.product((1, 2, 26, 27, 383, 385, 700, 1023, 1024), repeat=2):
+        grid = best_grid(size, 384, ALL_GRIDS)
+        canvas = (grid[0] * 384, grid[1] * 384)
+        left = unpad(Geometry(size, size, canvas, fit_box(size, canvas), grid, 384), (27, 27))
+        assert left.reduced_hw is None
+        assert min(left.unpadded_hw) > 0
+        largest = max(largest[0], grid[0]), max(largest[1], grid[1])
+    assert list(largest) == claims["max_grid_wh"]
+    assert claims["max_times"] <= REDUCE_ABOVE
+    assert claims["empty_after_unpad"] == 0

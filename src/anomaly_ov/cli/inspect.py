@@ -87,8 +87,9 @@ def inspect(
     tally, findings = Tally(), []
     drawn = out is not None and (overlay is not False or map_format != "none")
     results = _results(inspector, [source for _, source in jobs], batch_size, previews=drawn)
+    folder = _outputs(out, overlay, map_format, resume, inspector.map_threshold)
     try:
-        with _outputs(out, overlay, map_format, resume) as outputs, Bar(len(jobs), "inspecting", quiet=as_json) as bar:
+        with folder as outputs, Bar(len(jobs), "inspecting", quiet=as_json) as bar:
             for (name, _), (finding, preview_HW3) in zip(jobs, results, strict=True):
                 light = outputs.add(name, finding, preview_HW3) if outputs else replace(finding, significance_map=None)
                 tally.add(light)
@@ -112,9 +113,11 @@ def inspect(
 
 def _jobs(sources: list[Source], out: Path | None, resume: bool) -> list[tuple[str, Source]]:
     """(file stem, source) of each picture to do."""
+    if out is None:
+        return [("", source) for source in sources]
     from anomaly_ov.cli.outputs import finished_ids, unique_names
 
-    finished = finished_ids(out) if out is not None and resume else set()
+    finished = finished_ids(out) if resume else set()
     return [(n, s) for n, s in zip(unique_names(sources), sources, strict=True) if s.id not in finished]
 
 
@@ -128,13 +131,14 @@ def _results(
 
 
 def _outputs(
-    out: Path | None, overlay: bool | None, map_format: str, resume: bool
+    out: Path | None, overlay: bool | None, map_format: str, resume: bool, map_threshold: float
 ) -> AbstractContextManager[Outputs | None]:
     from anomaly_ov.cli.outputs import Outputs
 
     if out is None:
         return nullcontext(None)
-    return Outputs(out, overlay=overlay is not False, map_format=map_format, append=resume)
+    wanted = overlay is not False
+    return Outputs(out, overlay=wanted, map_format=map_format, map_threshold=map_threshold, append=resume)
 
 
 def _print_table(findings: list[Finding]) -> None:

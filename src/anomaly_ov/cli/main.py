@@ -49,7 +49,7 @@ class LazyGroup(TyperGroup):
         return command
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        self.commands = dict.fromkeys(VERBS)  # type: ignore[arg-type]  # names only, for "did you mean"
+        self.commands = dict.fromkeys(VERBS)  # type: ignore[assignment]  # names only, for "did you mean"
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:

@@ -12,13 +12,16 @@ from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path, PurePath
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from anomaly_ov.errors import UsageError
 from anomaly_ov.files import write_atomic
+from anomaly_ov.images.maps import to_image_pixels
+from anomaly_ov.images.overlay import overlay, save_png
+from anomaly_ov.images.regions import regions
 from anomaly_ov.images.sources import Source
 from anomaly_ov.records import Finding
 
@@ -64,9 +67,10 @@ def finished_ids(folder: Path) -> set[str]:
 class Outputs:
     """Writes what belongs to each finding. Use as a context: leaving it waits for the files under way."""
 
-    def __init__(self, folder: Path, *, overlay: bool, map_format: str, append: bool) -> None:
+    def __init__(self, folder: Path, *, overlay: bool, map_format: str, map_threshold: float, append: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self._overlay, self._map_format = folder, overlay, map_format
+        self._map_threshold = map_threshold
         self._log = (folder / FINDINGS).open("a" if append else "w", encoding="utf-8")
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="anomaly-ov-write")
         self._pending: deque[tuple[Future[None], Finding]] = deque()
@@ -108,9 +112,10 @@ class Outputs:
         if self._map_format == "npy":
             write_atomic(map_path, _npy(map_HW))
         elif self._map_format == "png":
-            write_atomic(map_path, _map_png(map_HW, finding))
+            save_png(_map_picture(map_HW, finding), map_path)
         if self._overlay:
-            write_atomic(self.folder / f"{name}.overlay.png", _overlay_png(finding, map_HW, preview_HW3))
+            sheet = _sheet(finding, map_HW, preview_HW3, self._map_threshold)
+            save_png(sheet, self.folder / f"{name}.overlay.png")
 
 
 def _npy(map_HW: npt.NDArray[np.float32]) -> bytes:
@@ -119,26 +124,25 @@ def _npy(map_HW: npt.NDArray[np.float32]) -> bytes:
     return buffer.getvalue()
 
 
-def _map_png(map_HW: npt.NDArray[np.float32], finding: Finding) -> bytes:
+def _map_picture(map_HW: npt.NDArray[np.float32], finding: Finding) -> Image.Image:
     """Grey, 0..255 for 0..1, at the picture's own size."""
-    from PIL import Image
-
-    from anomaly_ov.images.maps import to_image_pixels
-
-    width, height = finding.image.width, finding.image.height
-    assert width is not None
-    assert height is not None
-    full_HW = to_image_pixels(map_HW, (width, height))
-    return _png(Image.fromarray((full_HW * 255).round().astype(np.uint8)))
+    assert finding.image.width is not None
+    assert finding.image.height is not None
+    full_HW = to_image_pixels(map_HW, (finding.image.width, finding.image.height))
+    return Image.fromarray((full_HW * 255).round().astype(np.uint8))
 
 
-def _overlay_png(finding: Finding, map_HW: npt.NDArray[np.float32], preview_HW3: npt.NDArray[np.uint8]) -> bytes:
-    from anomaly_ov.images.overlay import overlay
-
-    return _png(overlay(preview_HW3, map_HW, finding.regions, finding.threshold, [PurePath(finding.id).name]))
-
-
-def _png(picture: Any) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", compress_level=3)
-    return buffer.getvalue()
+def _sheet(
+    finding: Finding, map_HW: npt.NDArray[np.float32], preview_HW3: npt.NDArray[np.uint8], map_threshold: float
+) -> Image.Image:
+    """The overlay, drawn on the picture at the map's size, with the regions found at that size."""
+    assert finding.score is not None
+    assert finding.threshold is not None
+    verdict = "anomalous" if finding.anomalous else "not anomalous"
+    caption = (
+        PurePath(finding.id).name,
+        f"score {finding.score:.3f}, threshold {finding.threshold.value:.3f}: {verdict}; {finding.level} suspicious",
+    )
+    height, width = map_HW.shape
+    shown = regions(map_HW, map_threshold, (width, height))
+    return overlay(preview_HW3, map_HW, shown, map_threshold, caption)

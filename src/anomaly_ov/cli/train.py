@@ -16,6 +16,8 @@ Data = Annotated[Path, typer.Option("--data", help="The folder that the recipe's
 Out = Annotated[Path, typer.Option("--out", help="Folder of this run; a killed run resumes from it.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
 Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Instead of the recipe's number of steps.")]
+Start = Annotated[str, typer.Option("--start", help="Name or folder of the model whose encoder is used.")]
+Cache = Annotated[Path | None, typer.Option("--cache", help="Folder of cached features, shared between runs.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Instead of the recipe's seed.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default all.")]
 
@@ -43,13 +45,17 @@ def encoder(
 def expert(
     recipe: Recipe,
     data: Data,
-    start: Annotated[str, typer.Option("--start", help="Name or folder of the model whose encoder is used.")],
+    start: Start,
     out: Out,
     leave_out: Annotated[list[str] | None, typer.Option("--leave-out", help="Name of a set not to train on.")] = None,
     test: Annotated[
         list[Path] | None, typer.Option("--test", help="Folder to be tested on; checked for leakage before training.")
     ] = None,
-    cache: Annotated[Path | None, typer.Option("--cache", help="Folder of cached features, shared between runs.")] = None,
+    cache: Cache = None,
+    calibration: Annotated[
+        Path | None, typer.Option("--calibration", help="calibration.json of 'train leave-one-out'.")
+    ] = None,
+    card: Annotated[Path | None, typer.Option("--card", help="Text of the model card, Markdown.")] = None,
     device: Device = "cpu",
     steps: Steps = None,
     seed: Seed = None,
@@ -57,11 +63,43 @@ def expert(
 ) -> None:
     """Stage 1: train the look-twice expert on labelled sets and synthetic defects."""
     from anomaly_ov.models.hub import resolve
+    from anomaly_ov.training.leave_one_out import read_calibration
     from anomaly_ov.training.recipe import read_expert_recipe
     from anomaly_ov.training.runs import train_expert
 
     plan = read_expert_recipe(recipe, {"steps": steps, "seed": seed, "threads": threads})
     folder = train_expert(
-        plan, data, resolve(start), out, leave_out=leave_out or (), test=test or (), cache=cache, device=device
+        plan,
+        data,
+        resolve(start),
+        out,
+        leave_out=leave_out or (),
+        test=test or (),
+        cache=cache,
+        calibration=None if calibration is None else read_calibration(calibration),
+        card="" if card is None else card.read_text(encoding="utf-8"),
+        device=device,
     )
     note(f"model written to {folder}")
+
+
+@app.command("leave-one-out")
+def leave_one_out(
+    recipe: Recipe,
+    data: Data,
+    start: Start,
+    out: Out,
+    cache: Annotated[Path, typer.Option("--cache", help="Folder of cached features, shared between runs.")],
+    device: Device = "cpu",
+    steps: Steps = None,
+    seed: Seed = None,
+    threads: Threads = None,
+) -> None:
+    """Score every training set by an expert that never saw it, and fit the calibration on these scores."""
+    from anomaly_ov.models.hub import resolve
+    from anomaly_ov.training.leave_one_out import leave_one_set_out
+    from anomaly_ov.training.recipe import read_expert_recipe
+
+    plan = read_expert_recipe(recipe, {"steps": steps, "seed": seed, "threads": threads})
+    leave_one_set_out(plan, data, resolve(start), out, cache, device)
+    note(f"calibration written to {out / 'calibration.json'}, its figures to {out / 'leave_one_out.json'}")

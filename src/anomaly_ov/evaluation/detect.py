@@ -173,9 +173,7 @@ def _score(
     return rows, {"scored": len(pending), "seconds": round(seconds, 3), "images_per_second": rate}
 
 
-def _paired(
-    pending: dict[str, Sample], findings: Iterator[Finding]
-) -> Iterator[tuple[tuple[str, Sample], Finding]]:
+def _paired(pending: dict[str, Sample], findings: Iterator[Finding]) -> Iterator[tuple[tuple[str, Sample], Finding]]:
     """Each picture with its finding; not by ``zip``, whose ValueError could be mistaken for the detector's own."""
     answered = 0
     for item in pending.items():

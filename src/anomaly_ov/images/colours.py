@@ -68,4 +68,5 @@ def encoded(light: Floats) -> Colours:
     """sRGB values of light: 0..1, clipped, to 0..255."""
     light = np.clip(light, 0, 1)
     value = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
-    return np.rint(value * 255).astype(np.uint8)
+    codes: Colours = np.rint(value * 255).astype(np.uint8)
+    return codes

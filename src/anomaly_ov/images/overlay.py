@@ -24,13 +24,14 @@ from anomaly_ov.records import LEVEL_BOUNDS, Region
 
 # Room for one panel, (width, height): with margins, legend and captions no sheet exceeds 1600 pixels.
 ROOM_BESIDE, ROOM_STACKED = (768, 1200), (1560, 560)
-MAX_LINES = 8
+MAX_LINES, MAX_CAPTION = 8, 2000
 MAX_NUMBERS = 20
 MIN_LONG_SIDE = 384
 MIN_SHORT_SIDE = 8
 MIN_WIDTH = 480
 STACK_ABOVE = 2.2
 STRONGEST, OPACITY_POWER = 0.9, 0.75
+GREY_LOW, GREY_HIGH = 32, 200
 PAPER, INK, SOFT_INK, MARK, FRAME = (255, 255, 255), (24, 24, 27), (113, 113, 122), (255, 255, 255), (212, 212, 216)
 
 Pixels = npt.NDArray[np.uint8]
@@ -112,7 +113,7 @@ class _Look:
             panels_wh=(panel_w + step[0], panel_h + step[1]),
             step_xy=step,
             margin=margin,
-            stroke=max(1, round(max(panel_w, panel_h) / 350)),
+            stroke=max(1, round(min(max(panel_w, panel_h) / 450, min(panel_w, panel_h) / 120))),
             line=round(letters * 1.45),
             legend_height=round(letters * 4.6),
             font=ImageFont.load_default(size=letters),
@@ -134,7 +135,8 @@ def _coloured(picture: Image.Image, map_HW: npt.NDArray[np.float32]) -> Image.Im
     """The picture in grey under the map's colours."""
     values = Image.fromarray(np.ascontiguousarray(map_HW, np.float32)).resize(picture.size, Image.Resampling.BILINEAR)
     value_HW = np.nan_to_num(np.clip(np.asarray(values), 0, 1))
-    grey_HW = np.asarray(picture.convert("L"))
+    # Neither white nor black, so that lightness is left to the map.
+    grey_HW = np.rint(GREY_LOW + np.asarray(picture.convert("L")) * ((GREY_HIGH - GREY_LOW) / 255)).astype(np.uint8)
     return Image.fromarray(_blended(grey_HW, value_HW))
 
 
@@ -148,6 +150,8 @@ def _blended(grey_HW: Pixels, value_HW: npt.NDArray[np.floating]) -> Pixels:
 
 def _outlined(panel: Image.Image, regions: Sequence[Region], image_hw: tuple[int, ...], look: _Look) -> Image.Image:
     """White outlines with a dark rim, readable on any picture, and each region's number."""
+    if not regions:
+        return panel
     width, height = panel.size
     number_HW = np.zeros((height, width), np.int32)
     for number, region in enumerate(regions, 1):
@@ -194,7 +198,7 @@ def _draw_legend(sheet: Image.Image, top: int, threshold: float | None, look: _L
     left, right = look.margin, sheet.width - look.margin
     bar_top, bar_h = top + look.line, round(look.line * 0.6)
     value_1W = np.linspace(0, 1, right - left)[None]
-    bar = Image.fromarray(_blended(np.full(value_1W.shape, 160, np.uint8), value_1W))
+    bar = Image.fromarray(_blended(np.full(value_1W.shape, (GREY_LOW + GREY_HIGH) // 2, np.uint8), value_1W))
     sheet.paste(bar.resize((right - left, bar_h)), (left, bar_top))
     draw.rectangle((left - 1, bar_top - 1, right, bar_top + bar_h), outline=SOFT_INK)
 
@@ -225,7 +229,7 @@ def _draw_threshold(
 def _wrapped(text: str, font: Font, width: int) -> list[str]:
     """``text`` in lines no wider than ``width``, broken at spaces, or within a word that fits no line."""
     lines, line = [], ""
-    for word in text.split():
+    for word in text[:MAX_CAPTION].split():
         joined = f"{line} {word}".strip()
         if font.getlength(joined) <= width:
             line = joined
@@ -233,8 +237,17 @@ def _wrapped(text: str, font: Font, width: int) -> list[str]:
         if line:
             lines.append(line)
         while font.getlength(word) > width and len(word) > 1:
-            fits = max(1, next(n for n in range(len(word), 0, -1) if n == 1 or font.getlength(word[:n]) <= width))
+            fits = _fitting(word, font, width)
             lines.append(word[:fits])
             word = word[fits:]
         line = word
     return [*lines, line] if line else lines
+
+
+def _fitting(word: str, font: Font, width: int) -> int:
+    """How many letters of ``word`` fit, at least one; found by halving, for a word may be very long."""
+    fits, beyond = 1, len(word)
+    while beyond - fits > 1:
+        middle = (fits + beyond) // 2
+        fits, beyond = (middle, beyond) if font.getlength(word[:middle]) <= width else (fits, middle)
+    return fits

@@ -53,8 +53,8 @@ BIT_DEPTHS = (8, 10, 12, 14, 16)
 FLOAT_SLACK = 1e-3  # rounding of earlier processing may leave 0..1 by this much; it is clipped
 KNOWN_FORMATS = "JPEG, PNG, TIFF, BMP, WebP, GIF, PBM/PGM/PPM"
 _CHUNK = 2**20
-_BITS_PER_SAMPLE, _STRIP_OFFSETS, _ROWS_PER_STRIP = 258, 273, 278  # tags of TIFF 6.0, section 8
-_TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS = 322, 323, 324  # and section 15
+_WIDTH, _LENGTH, _BITS_PER_SAMPLE, _STRIP_OFFSETS, _ROWS_PER_STRIP = 256, 257, 258, 273, 278  # tags of TIFF 6.0
+_TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS = 322, 323, 324
 
 # First bytes -> decoder. An MPO is a JPEG with more of them behind it; the plain JPEG decoder reads the first. The
 # classes are called directly, not through Image.open: that one warns or fails at Pillow's own process-wide pixel
@@ -325,7 +325,8 @@ def _check_parts(image: TiffImageFile, limits: Limits, label: str) -> None:
 
     Without the second, a header with a wrong height would pass as a picture that is black where it has no data.
     """
-    tags, (width, height) = image.tag_v2, image.size
+    tags = image.tag_v2
+    width, height = tags[_WIDTH], tags[_LENGTH]  # as stored; image.size is that of the turned picture
     columns, rows, offsets = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0), tags.get(_TILE_OFFSETS)
     if offsets is not None:
         _check_size((columns, rows), limits, label)

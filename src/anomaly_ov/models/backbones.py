@@ -43,6 +43,8 @@ _STEM_WIDTH = {
     "dinov3_convnext": "num_channels",
 }
 
+# Mean and std of a checkpoint that comes without a preprocessor file: CLIP's own, SigLIP's 0.5, else ImageNet's.
+CLIP_STATISTICS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _PLAIN = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
@@ -87,7 +89,11 @@ def build(backbone: Mapping[str, Any], depth: int) -> Backbone:
     if model_type == ResNetConfig.model_type:  # our own, so that the embedded model starts without transformers
         return cut(ResNet(config_from(mapping)), depth)
     config = _config_of(model_type, mapping)
-    return cut(_class_for(config)(config), depth)
+    try:
+        network = _class_for(config)(config)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise _refused(type(config).__name__, error) from None
+    return cut(network, depth)
 
 
 def cut(network: nn.Module, depth: int) -> Backbone:
@@ -97,13 +103,17 @@ def cut(network: nn.Module, depth: int) -> Backbone:
     widths = _widths(config)
     total = len(widths) - 1
     if depth > total:
-        raise ConfigError(f"hidden state {depth} asked for, but {config.model_type} has {total} blocks", hint="lower it")
+        raise ConfigError(
+            f"encoder: hidden state {depth} asked for, but {config.model_type} has {total} blocks",
+            hint="lower levels or final",
+        )
     path, blocks = _find_blocks(network, total, config.model_type)
     _drop_tail(network, path)
     # The input of the first block is hidden state 0, so one block stays even when nothing deeper is asked for.
     del blocks[max(depth, 1) :]
     patch = getattr(config, "patch_size", None) if config.model_type not in _STEM_WIDTH else None
-    return Backbone(network, blocks, widths, side_of(patch), config.model_type, side_of(getattr(config, "image_size", None)))
+    own_size = side_of(getattr(config, "image_size", None))
+    return Backbone(network, blocks, widths, side_of(patch), config.model_type, own_size)
 
 
 def minimal_mapping(config: Any) -> dict[str, Any]:
@@ -111,7 +121,8 @@ def minimal_mapping(config: Any) -> dict[str, Any]:
     default = type(config)().to_dict()
     mine = config.to_dict()
     differing = {k: v for k, v in mine.items() if k in default and v != default[k] and k not in _IGNORED}
-    return {"model_type": config.model_type} | json.loads(json.dumps(differing))
+    mapping: dict[str, Any] = json.loads(json.dumps({"model_type": config.model_type} | differing))
+    return mapping
 
 
 def pretrained(name_or_folder: str | Path) -> tuple[nn.Module, Any]:
@@ -122,6 +133,7 @@ def pretrained(name_or_folder: str | Path) -> tuple[nn.Module, Any]:
     ``CheckpointMismatch`` when weights of the network are missing in it.
     """
     import torch
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     try:
@@ -134,7 +146,7 @@ def pretrained(name_or_folder: str | Path) -> tuple[nn.Module, Any]:
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StrictDataclassError) as error:
         reason = " ".join(str(error).split())[:300]
         raise WeightsError(
             f"cannot load the encoder '{name_or_folder}': {reason}",
@@ -151,7 +163,7 @@ def pretrained(name_or_folder: str | Path) -> tuple[nn.Module, Any]:
 
 def preprocessing(name_or_folder: str | Path, config: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """(mean, std) per channel that a checkpoint was trained with, from its preprocessor file; else the family's."""
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     if hasattr(config, "norm_mean"):  # RADIO normalises inside the network
         return _PLAIN
@@ -159,12 +171,13 @@ def preprocessing(name_or_folder: str | Path, config: Any) -> tuple[tuple[float,
     values = json.loads(Path(found).read_text(encoding="utf-8")) if found else {}
     if not values.get("do_normalize", True):
         return _PLAIN
-    half = ((0.5,) * 3, (0.5,) * 3)
-    mean, std = half if config.model_type.startswith("siglip") else IMAGENET
+    families = {"siglip": ((0.5,) * 3, (0.5,) * 3), "clip": CLIP_STATISTICS}
+    mean, std = families.get(config.model_type.split("_")[0].rstrip("2"), IMAGENET)
     return tuple(values.get("image_mean", mean)), tuple(values.get("image_std", std))
 
 
 def _config_of(model_type: Any, mapping: dict[str, Any]) -> Any:
+    from huggingface_hub.errors import StrictDataclassError
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
@@ -180,9 +193,13 @@ def _config_of(model_type: Any, mapping: dict[str, Any]) -> Any:
             raise ConfigError(f"encoder.backbone: {kind.__name__} has no field '{name}'", hint="correct that field")
     try:
         return kind(**mapping)
-    except (TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"encoder.backbone: {kind.__name__} refuses this: {reason}", hint="correct it") from None
+    except (TypeError, ValueError, StrictDataclassError) as error:
+        raise _refused(kind.__name__, error) from None
+
+
+def _refused(kind: str, error: Exception) -> ConfigError:
+    reason = " ".join(str(error).split())
+    return ConfigError(f"encoder.backbone: {kind} refuses these fields: {reason}", hint="correct them")
 
 
 def _check_size(name: str, value: Any) -> None:
@@ -210,14 +227,13 @@ def _widths(config: Any) -> tuple[int, ...]:
     if model_type in _STEM_WIDTH:
         stem = getattr(config, _STEM_WIDTH[model_type])
         return (stem[0] if isinstance(stem, (list, tuple)) else stem, *config.hidden_sizes)
-    sizes = [getattr(config, name, None) for name in ("num_hidden_layers", "hidden_size", "patch_size")]
-    if None in sizes or hasattr(config, "depths"):  # several depths: a hierarchy of grids
+    layers, width, patch = (getattr(config, name, None) for name in ("num_hidden_layers", "hidden_size", "patch_size"))
+    if not layers or not width or not patch or hasattr(config, "depths"):  # several depths: a hierarchy of grids
         raise ConfigError(
             f"encoder.backbone: '{model_type}' is neither a plain vision transformer nor a known convolutional network",
             hint=f"convolutional networks known: {', '.join(_STEM_WIDTH)}",
         )
-    layers, width, _ = sizes
-    return (width,) * (layers + 1)
+    return (int(width),) * (int(layers) + 1)
 
 
 def _find_blocks(network: nn.Module, count: int, model_type: str) -> tuple[str, nn.ModuleList]:

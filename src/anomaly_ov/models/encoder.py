@@ -24,6 +24,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from anomaly_ov.errors import ConfigError
 from anomaly_ov.models import backbones
@@ -61,7 +62,7 @@ class Encoder(nn.Module):
         scale = 1.0 / (255.0 * torch.tensor(config.std, dtype=torch.float64, device="cpu"))
         shift = -255.0 * torch.tensor(config.mean, dtype=torch.float64, device="cpu") * scale
         self._scale_shift = (tuple(scale.tolist()), tuple(shift.tolist()))
-        self.register_load_state_dict_post_hook(_restore_memory_format)
+        self.register_load_state_dict_post_hook(_restore_memory_format)  # type: ignore[no-untyped-call]
         _restore_memory_format(self)
         self.eval()
 
@@ -130,8 +131,7 @@ class Encoder(nn.Module):
             found = _conv_and_norm(module)
             if found:
                 conv, norm = found
-                folded = torch.nn.utils.fusion.fuse_conv_bn_eval(module._modules[conv], module._modules[norm])
-                module._modules[conv] = folded
+                module._modules[conv] = fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm))
                 module._modules[norm] = nn.Identity()
         _restore_memory_format(fused)
         return fused
@@ -158,18 +158,21 @@ class Encoder(nn.Module):
         return kept
 
     def _inputs(self, pixels_N3HW: Tensor) -> dict[str, Tensor]:
-        if self.model_type != "siglip2_vision_model":
+        """What the network's forward takes; most cut the pixels beyond the last whole patch themselves."""
+        if self.patch is None or self.model_type not in ("radio", "siglip2_vision_model"):
             return {"pixel_values": pixels_N3HW}
-        # SigLIP 2 (NaFlex) wants flattened patches, (row, column, channel) within each, and the grid they came from.
-        assert self.patch is not None
         size = self.patch
         rows, columns = (side // size for side in pixels_N3HW.shape[-2:])
-        patches = pixels_N3HW[..., : rows * size, : columns * size].unflatten(-1, (columns, size))
-        patches = patches.unflatten(2, (rows, size)).permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
-        count, device = len(patches), pixels_N3HW.device
+        whole_N3HW = pixels_N3HW[..., : rows * size, : columns * size]
+        if self.model_type == "radio":
+            return {"pixel_values": whole_N3HW}
+        # SigLIP 2 (NaFlex) wants flattened patches, (row, column, channel) within each, and the grid they came from.
+        count = len(whole_N3HW)
+        patches = whole_N3HW.reshape(count, 3, rows, size, columns, size).permute(0, 2, 4, 3, 5, 1)
+        patches = patches.reshape(count, rows * columns, size * size * 3)
         return {
             "pixel_values": patches,
-            "pixel_attention_mask": torch.ones(count, rows * columns, dtype=torch.int64, device=device),
+            "pixel_attention_mask": torch.ones(count, rows * columns, dtype=torch.int64, device=patches.device),
             "spatial_shapes": torch.tensor([[rows, columns]] * count),
         }
 
@@ -188,7 +191,8 @@ class Encoder(nn.Module):
         patches = hidden[:, prefix:]
         if own_hw == grid_hw:
             return patches
-        return flatten_map(resample(patches.unflatten(1, own_hw).permute(0, 3, 1, 2), grid_hw))
+        map_NChw = patches.reshape(len(patches), *own_hw, self.width).permute(0, 3, 1, 2)
+        return flatten_map(resample(map_NChw, grid_hw))
 
     def _grid(self) -> tuple[int, int]:
         if self.config.grid_hw is not None:
@@ -283,6 +287,6 @@ def _conv_and_norm(module: nn.Module) -> tuple[str, str] | None:
     if len(convs) != 1 or convs[0] + 1 >= len(children):
         return None
     (conv_name, conv), (norm_name, norm) = children[convs[0]], children[convs[0] + 1]
-    if isinstance(norm, nn.BatchNorm2d) and norm.num_features == conv.out_channels:  # type: ignore[union-attr]
+    if isinstance(norm, nn.BatchNorm2d) and norm.num_features == conv.out_channels:
         return conv_name, norm_name
     return None

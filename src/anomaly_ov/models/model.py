@@ -67,10 +67,12 @@ class AnomalyModel(nn.Module):
         The files are complete before any of them takes its name, ``config.json`` last; a reader in between finds the
         old model or an error, never a mixture. Tensors that fp16 cannot hold stay float32, and the card says which.
         Unless ``config.revision`` is a chosen name it becomes the digest of the weights, here and on disk.
+        Raises ``CheckpointMismatch`` when the weights are not those of ``config`` (a fused copy, unmerged adapters).
         """
         if dtype not in (torch.float32, torch.float16):
             raise WeightsError(f"weights are stored as float32 or float16, not {dtype}", hint="pass one of these")
         tensors, notes = weights.to_full(self.state_dict()), list[str]()
+        weights.require_same(_expected(self.config), weights.shapes_of(tensors), "the model in memory")
         if dtype == torch.float16:
             tensors, notes = weights.to_half(tensors)
         folder = Path(folder)
@@ -104,9 +106,7 @@ class AnomalyModel(nn.Module):
                 f"{path} has digest {revision}, but {CONFIG_FILE} was saved with {config.revision}",
                 hint="copy both files again, or save the model again",
             )
-        with weights.empty_parameters():
-            encoder = Encoder(config.encoder)
-        model = cls(replace(config, revision=config.revision or revision), encoder)
+        model = cls(replace(config, revision=config.revision or revision), _empty_encoder(config))
         weights.require_same(weights.shapes_of(model.state_dict()), found, _where(path))
         model.load_state_dict(weights.to_full(weights.read(path), dtype), assign=True)
         # Buffers that are in no file were computed in float32.
@@ -127,6 +127,16 @@ def read_config(folder: Path) -> ModelConfig:
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold a mapping of fields", hint="copy the file again")
     return parse(ModelConfig, values, where=str(path))
+
+
+def _empty_encoder(config: ModelConfig) -> Encoder:
+    with weights.empty_parameters():
+        return Encoder(config.encoder)
+
+
+def _expected(config: ModelConfig) -> weights.Shapes:
+    """Names and shapes that a model of ``config`` has."""
+    return weights.shapes_of(AnomalyModel(config, _empty_encoder(config)).state_dict())
 
 
 def _check(config: ModelConfig, encoder: Encoder) -> None:
@@ -154,8 +164,8 @@ def _cast(features: Features, dtype: torch.dtype) -> Features:
 def _card(card: str, config: ModelConfig, notes: list[str]) -> str:
     """``card``, or the bare facts when none is given, plus what fp16 could not hold."""
     text = card.strip() or (
-        f"# {config.name}\n\nRevision {config.revision}. Encoder {config.encoder.backbone.get('model_type', 'SigLIP')}, "
-        f"views of {config.views.base_size} pixels. No card was written for these weights."
+        f"# {config.name}\n\nRevision {config.revision}, views of {config.views.base_size} pixels.\n\n"
+        "No card was written for these weights."
     )
     listed = "".join(f"\n- {note}" for note in notes)
     return text + (f"\n\n## Precision\n{listed}" if notes else "") + "\n"

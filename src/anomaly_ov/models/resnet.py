@@ -57,7 +57,8 @@ def config_from(mapping: Mapping[str, Any]) -> ResNetConfig:
     for name in mapping:
         if name not in known:
             raise ConfigError(f"encoder.backbone: ResNetConfig has no field '{name}'", hint="correct that field")
-    return ResNetConfig(**{k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in mapping.items()})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in mapping.items()}
+    return ResNetConfig(**values)
 
 
 class ResNet(nn.Module):
@@ -121,14 +122,12 @@ class _Block(nn.Module):
         super().__init__()
         same = narrow == wide and stride == 1
         self.shortcut: nn.Module = nn.Identity() if same else _ConvLayer(narrow, wide, 1, stride)
+        # Inside a block transformers uses relu, whatever hidden_act says.
         if config.layer_type == "basic":
-            self.layer = nn.Sequential(
-                _ConvLayer(narrow, wide, 3, stride, config.hidden_act), _ConvLayer(wide, wide, 3, 1)
-            )
+            self.layer = nn.Sequential(_ConvLayer(narrow, wide, 3, stride, "relu"), _ConvLayer(wide, wide, 3, 1))
         else:
             inner = wide // _REDUCTION
             first, second = (stride, 1) if config.downsample_in_bottleneck else (1, stride)
-            # transformers' bottlenecks use relu inside whatever hidden_act says.
             self.layer = nn.Sequential(
                 _ConvLayer(narrow, inner, 1, first, "relu"),
                 _ConvLayer(inner, inner, 3, second, "relu"),

@@ -98,7 +98,9 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         return Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
     except (RuntimeError, TypeError, EOFError, pickle.UnpicklingError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise UnsafeCheckpoint(f"{path} is damaged or not a checkpoint: {reason}", hint="delete it to start over") from None
+        raise UnsafeCheckpoint(
+            f"{path} is damaged or not a checkpoint: {reason}", hint="delete it to start over"
+        ) from None
 
 
 def write_run(folder: Path, provenance: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from torch.utils.data import Dataset
 
 from anomaly_ov.images.read import read
 
+T = TypeVar("T", bound=np.generic)
 FLIPS = 8
 """The eight symmetries of the square."""
 
@@ -40,12 +42,13 @@ def random_view(
     top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
     crop = Image.fromarray(pixels_HW3[top : top + side, left : left + side])
     view = np.asarray(crop.resize((size, size), Image.Resampling.BICUBIC), np.float32)
-    return np.ascontiguousarray(flip(_jitter(view, rng), int(rng.integers(FLIPS))))
+    turned: npt.NDArray[np.uint8] = flip(_jitter(view, rng), int(rng.integers(FLIPS)))
+    return np.ascontiguousarray(turned)
 
 
-def flip(pixels: npt.NDArray[np.uint8], which: int) -> npt.NDArray[np.uint8]:
+def flip(pixels: npt.NDArray[T], which: int) -> npt.NDArray[T]:
     """One of the eight symmetries of the square, of an array (H, W, ...)."""
-    turned = np.rot90(pixels, which % 4)
+    turned: npt.NDArray[T] = np.rot90(pixels, which % 4)
     return turned[:, ::-1] if which >= 4 else turned
 
 

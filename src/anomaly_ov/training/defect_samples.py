@@ -23,6 +23,9 @@ from anomaly_ov.data.synthetic import generate, normal
 from anomaly_ov.images.read import read
 from anomaly_ov.training.crops import FLIPS, flip, random_view
 
+Drawn = tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_] | None, int]
+"""View (S, S, 3), mask (S', S') or None if unknown, label."""
+
 FULL_CELL = 0.25
 """A cell counts as fully anomalous once this share of it is masked; below, its target grows linearly."""
 
@@ -74,10 +77,10 @@ class DefectSamples(Dataset[DefectSample]):
         target = np.full(self._grid_hw, np.nan, np.float32)
         if mask is not None:
             target = cell_targets(flip(mask, which), self._grid_hw)
-        view = np.ascontiguousarray(flip(view, which))
+        view = np.array(flip(view, which))  # a copy: pictures are read-only
         return DefectSample(torch.from_numpy(view), torch.tensor(float(label)), torch.from_numpy(target))
 
-    def _synthetic(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_], int]:
+    def _synthetic(self, rng: np.random.Generator) -> Drawn:
         photo = None
         if self._photos and rng.random() < self._mix.on_photos:
             pixels = read(self._photos[int(rng.integers(len(self._photos)))]).pixels_HW3
@@ -86,7 +89,7 @@ class DefectSamples(Dataset[DefectSample]):
         sample = (generate if label else normal)(int(rng.integers(2**62)), self._size, photo)
         return sample.image_HW3, sample.mask_HW, label
 
-    def _real(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_] | None, int]:
+    def _real(self, rng: np.random.Generator) -> Drawn:
         pools = self._pools[int(rng.integers(len(self._pools)))]
         pool = pools[int(rng.integers(2))]
         sample = pool[int(rng.integers(len(pool)))]

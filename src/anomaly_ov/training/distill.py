@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from anomaly_ov.models.encoder import Encoder, resample
 
+
 @dataclass(frozen=True)
 class DistillConfig:
     """``taps``: for each of the student's levels the teacher's maps that it regresses (a level may have none)."""
@@ -48,7 +49,7 @@ class Student(nn.Module):
 
 
 class Distillation:
-    """The task: see the module's docstring. ``teacher`` maps pixels (N, 3, H, W) in -1..1 to named maps; frozen, bf16."""
+    """The task. ``teacher``: frozen, pixels (N, 3, H, W) in -1..1 -> named maps (N, C, h, w); run in bf16."""
 
     def __init__(
         self, encoder: Encoder, teacher: nn.Module, config: DistillConfig, crops: Dataset[Tensor], device: str = "cpu"
@@ -72,7 +73,7 @@ class Distillation:
         features = self.module.encoder(pixels)
         targets = (self._taps(pixels, features.grid_hw) - self.module.tap_mean) / self.module.tap_std
         parts: dict[str, Tensor] = {}
-        for k, target in enumerate(targets.split(self._widths, dim=2)):
+        for k, target in enumerate(torch.split(targets, self._widths, dim=2)):
             if self._widths[k]:
                 parts[f"level{k}"] = F.mse_loss(self.module.heads[k](features.levels_NPD[k]).float(), target)
         return {"loss": torch.stack(list(parts.values())).mean()} | parts

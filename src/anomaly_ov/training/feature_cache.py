@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from anomaly_ov.configuration import to_mapping
+from anomaly_ov.errors import WeightsError
 from anomaly_ov.files import write_atomic
 from anomaly_ov.images.views import ViewsConfig
+from anomaly_ov.models.encoder import Encoder
 from anomaly_ov.models.features import Features
-
-Compute = Callable[[], Features]
 
 
 def model_key(encoder: nn.Module, views: ViewsConfig) -> str:
@@ -58,17 +59,21 @@ class FeatureCache:
         except (SafetensorError, KeyError, TypeError, ValueError):
             return None
 
-    def get_or_compute(self, sha256: str, compute: Compute) -> Features:
-        """The cached features, computed and stored first if need be."""
+    def get_or_encode(self, sha256: str, encoder: Encoder, pixels_NHW3: npt.NDArray[np.uint8]) -> Features:
+        """The cached features of a picture, its views encoded and stored first if need be."""
         found = self.get(sha256)
         if found is not None:
             return found
-        features = compute()
+        with torch.inference_mode():
+            features = encoder(encoder.normalise(torch.from_numpy(pixels_NHW3)))
         tensors = {"final": _half(features.final_NPD)}
         tensors |= {f"level{k:02d}": _half(level) for k, level in enumerate(features.levels_NPD)}
-        write_atomic(self.path(sha256), save(tensors, metadata={"grid_hw": json.dumps(list(features.grid_hw))}))
+        path = self.path(sha256)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, save(tensors, metadata={"grid_hw": json.dumps(list(features.grid_hw))}))
         cached = self.get(sha256)
-        assert cached is not None
+        if cached is None:
+            raise WeightsError(f"features written to {path} cannot be read back", hint="check the disk")
         return cached
 
 

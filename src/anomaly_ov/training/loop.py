@@ -82,7 +82,7 @@ class Task(Protocol):
         ...
 
 
-class Diverged(AnomalyOVError):
+class DivergedError(AnomalyOVError):
     """The loss is no longer a number."""
 
 
@@ -102,7 +102,7 @@ def run(task: Task, config: LoopConfig, out: Path, provenance: dict[str, Any]) -
     """Trains ``task.module`` for ``config.steps`` steps into folder ``out``; resumes from its checkpoint if there.
 
     Returns the module with its final (averaged, if ``ema``) weights. Ctrl-C ends the step, saves, then passes on.
-    Raises ``Diverged`` when the loss is not finite.
+    Raises ``DivergedError`` when the loss is not finite.
     """
     keep_freed_memory()
     _seed_everything(config.seed)
@@ -164,7 +164,9 @@ def _step(
         losses = task.losses(batch)
     loss = losses["loss"]
     if not torch.isfinite(loss):
-        raise Diverged(f"the loss is {loss.item()} at step {step}", hint="lower learning_rate or use precision: f32")
+        raise DivergedError(
+            f"the loss is {loss.item()} at step {step}", hint="lower learning_rate or use precision: f32"
+        )
     optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     if config.clip_norm > 0:
@@ -174,7 +176,7 @@ def _step(
 
 
 def _groups(module: nn.Module, config: LoopConfig) -> list[dict[str, Any]]:
-    """Weights decay, vectors (biases, norms, embeddings) do not; parameters under ``encoder.`` learn at their own rate."""
+    """Matrices decay, vectors (biases, norms) do not; parameters under ``encoder.`` learn at their own rate."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
@@ -206,6 +208,7 @@ def _batches(task: Task, config: LoopConfig, start: int) -> Iterator[Any]:
         num_workers=config.workers,
         prefetch_factor=4 if config.workers else None,
         worker_init_fn=_quiet_worker,
+        generator=torch.Generator(),  # its own, so that opening a loader leaves the model's random state alone
         drop_last=True,
     )
     return iter(loader)

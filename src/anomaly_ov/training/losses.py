@@ -1,4 +1,4 @@
-"""Losses of stage 1: balanced BCE on the image score (the paper's), and an optional loss on the map where masks exist."""
+"""Losses of stage 1: balanced BCE on the image score (the paper's), and an optional loss on masked maps."""
 
 from __future__ import annotations
 

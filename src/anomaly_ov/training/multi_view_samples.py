@@ -58,12 +58,7 @@ class MultiViewSamples(Dataset[MultiViewSample]):
             picture = read(sample.image)
             self._shas[str(sample.image)] = picture.sha256
             views = anyres(picture.pixels_HW3, self._views)
-
-            def compute(pixels: npt.NDArray[np.uint8] = views.pixels_NHW3) -> Features:
-                with torch.inference_mode():
-                    return encoder(encoder.normalise(torch.from_numpy(pixels)))
-
-            self._cache.get_or_compute(picture.sha256, compute)
+            self._cache.get_or_encode(picture.sha256, encoder, views.pixels_NHW3)
 
     def __getitem__(self, index: int) -> MultiViewSample:
         rng = np.random.default_rng((self._seed, index))

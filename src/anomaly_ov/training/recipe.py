@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from anomaly_ov.configuration import parse, read_yaml
-from anomaly_ov.models.config import EncoderConfig, ExpertConfig
 from anomaly_ov.images.views import ViewsConfig
+from anomaly_ov.models.config import EncoderConfig, ExpertConfig
 from anomaly_ov.training.defect_samples import MixConfig
 from anomaly_ov.training.distill import DistillConfig
 from anomaly_ov.training.loop import LoopConfig

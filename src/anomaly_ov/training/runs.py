@@ -18,7 +18,7 @@ from anomaly_ov.data.leakage import LeakageReport, check
 from anomaly_ov.data.samples import DataSet
 from anomaly_ov.errors import DataError
 from anomaly_ov.images.views import ViewsConfig
-from anomaly_ov.models.config import ExpertConfig, ModelConfig
+from anomaly_ov.models.config import CalibrationConfig, ExpertConfig, ModelConfig
 from anomaly_ov.models.encoder import Encoder
 from anomaly_ov.models.expert import Expert
 from anomaly_ov.models.model import AnomalyModel
@@ -67,12 +67,15 @@ def train_expert(
     leave_out: Sequence[str] = (),
     test: Sequence[Path] = (),
     cache: Path | None = None,
+    calibration: CalibrationConfig | None = None,
+    card: str = "",
     device: str = "cpu",
 ) -> Path:
     """Stage 1 from the encoder (and, if shapes agree, nothing else) of model folder ``start``; returns ``out/model``.
 
-    ``leave_out``: names of sets not to train on. ``test``: folders that will be tested on; a picture of theirs among
-    the training pictures is a ``LeakageError``.
+    ``leave_out``: names of sets not to train on. ``calibration``: from ``leave_one_set_out``. ``card``: the model
+    card's text. ``test``: folders that will be tested on; a picture of theirs among the training pictures is a
+    ``LeakageError``.
     """
     sets = labelled_sets([data / folder for folder in recipe.sets], leave_out)
     photos = pictures_in(data / folder for folder in recipe.photos)
@@ -85,6 +88,7 @@ def train_expert(
     torch.manual_seed(recipe.loop.seed)
     expert = Expert(expert_for(base.encoder, recipe.expert))
     config = replace(base.config, name=recipe.name, revision="", views=recipe.views, expert=expert.config)
+    config = replace(config, calibration=calibration or CalibrationConfig())
     if recipe.cached:
         if recipe.synthetic_pictures:
             sets = [*sets, synthetic_set(out / "synthetic", recipe.synthetic_pictures, recipe.loop.seed, photos)]
@@ -92,7 +96,7 @@ def train_expert(
         samples = MultiViewSamples(store, recipe.views, sets, recipe.loop.seed)
         samples.fill(base.encoder.to(device))
         trained = run(CachedStage1(expert, recipe.stage1, samples, device), recipe.loop, out, record)
-        return _export(AnomalyModel(config), base.encoder, trained, out / "model")
+        return _export(AnomalyModel(config), base.encoder, trained, out / "model", card)
     live = DefectSamples(
         recipe.mix,
         photos=photos,
@@ -105,7 +109,7 @@ def train_expert(
     assert isinstance(both, EncoderAndExpert)
     if recipe.stage1.train_encoder == "lora":
         merge_lora(both.encoder)
-    return _export(AnomalyModel(config), both.encoder, both.expert, out / "model")
+    return _export(AnomalyModel(config), both.encoder, both.expert, out / "model", card)
 
 
 def expert_for(encoder: Encoder, expert: ExpertConfig) -> ExpertConfig:
@@ -165,9 +169,9 @@ def _record(recipe: Any, seed: int, hashes: dict[str, str]) -> dict[str, Any]:
     return {"recipe": to_mapping(recipe), "data": hashes, "provenance": provenance(seed)}
 
 
-def _export(model: AnomalyModel, encoder: nn.Module, expert: nn.Module | None, folder: Path) -> Path:
+def _export(model: AnomalyModel, encoder: nn.Module, expert: nn.Module | None, folder: Path, card: str = "") -> Path:
     model.encoder.load_state_dict(encoder.state_dict())
     if expert is not None:
         model.expert.load_state_dict(expert.state_dict())
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, dtype=torch.float16, card=card)
     return folder

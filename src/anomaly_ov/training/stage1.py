@@ -95,9 +95,7 @@ class LiveStage1:
 class CachedStage1:
     """Every sample is the cached features of all views of one picture."""
 
-    def __init__(
-        self, expert: Expert, config: Stage1Config, samples: Dataset[Any], device: str = "cpu"
-    ) -> None:
+    def __init__(self, expert: Expert, config: Stage1Config, samples: Dataset[Any], device: str = "cpu") -> None:
         self._config, self._samples, self._device = config, samples, torch.device(device)
         self.module: nn.Module = expert.to(self._device).train()
 
@@ -130,7 +128,9 @@ def prepare_encoder(encoder: Encoder, config: Stage1Config) -> None:
         except ImportError:
             raise MissingExtra("peft", "train") from None
         linear = [name for name, module in encoder.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
-        inject_adapter_in_model(LoraConfig(r=config.lora_rank, lora_alpha=config.lora_rank, target_modules=linear), encoder)
+        inject_adapter_in_model(
+            LoraConfig(r=config.lora_rank, lora_alpha=config.lora_rank, target_modules=linear), encoder
+        )
 
 
 def merge_lora(encoder: nn.Module) -> None:

@@ -17,7 +17,7 @@ from anomaly_ov.errors import WeightsError
 
 
 class _Stage(NamedTuple):
-    """Blocks of one resolution: the first widens by ``entry`` and strides, the others widen by 4 and add to their input."""
+    """Blocks of one resolution: the first widens by ``entry`` and strides, the others by 4 and are residual."""
 
     fused: bool
     width: int
@@ -69,7 +69,7 @@ class InvertedBottleneck(nn.Module):
         self._residual = not first
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.expand(x)
+        y: Tensor = self.expand(x)
         y = self.project(y if self.dw is None else self.dw(y))
         return x + y if self._residual else y
 
@@ -112,5 +112,7 @@ def load_teacher(path: Path) -> MobileNetEdgeTPU:
     try:
         teacher.load_state_dict({k: v.float() for k, v in stored.items() if not k.startswith(unused)})
     except RuntimeError as error:
-        raise WeightsError(f"{path} does not hold MobileNetEdgeTPU weights: {str(error).splitlines()[-1].strip()}") from None
+        raise WeightsError(
+            f"{path} does not hold MobileNetEdgeTPU weights: {str(error).splitlines()[-1].strip()}"
+        ) from None
     return teacher.eval().requires_grad_(False)

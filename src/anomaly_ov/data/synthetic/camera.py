@@ -46,7 +46,7 @@ class Camera:
         x0, x1, _ = columns.indices(width)
         top, left = max(0, y0 - margin), max(0, x0 - margin)
         wide = slice(top, min(height, y1 + margin)), slice(left, min(width, x1 + margin))
-        image = image_HW3[wide] * self.gain_3
+        image: Array = image_HW3[wide] * self.gain_3
         if self.light_HW is not None:
             image *= self.light_HW[wide][..., None]
         if self.grey:

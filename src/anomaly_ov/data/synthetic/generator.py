@@ -1,9 +1,10 @@
 """Draws synthetic samples: ``generate`` (one to three defects) and ``normal`` (none), from a seed alone or on a photo.
 
-Scene, defects and camera draw from separate streams of the seed, so ``normal(seed)`` is the clean twin's scene of
-``generate(seed)`` seen by the same camera. The mask is measured, not assumed: pixels that differ visibly between the
-two, after camera and noise. Equal arguments give equal bytes with the same library versions; nothing global is read
-or written, so any number of threads and processes may draw at once.
+Scene, defects and camera draw from separate streams of the seed, so ``normal(seed)`` is the clean twin of
+``generate(seed)``, seen by the same camera (unless no defect showed and the scene was redrawn). The mask is measured,
+not assumed: pixels that differ visibly between the two, after camera and noise, before compression. Equal arguments
+give equal bytes with the same library versions; nothing global is read or written, so any number of threads and
+processes may draw at once.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from anomaly_ov.errors import UsageError
 
 SCENE, DEFECT, CAMERA, DECOY = range(4)
 MIN_SIZE, MAX_SIZE = 64, 1024
-ATTEMPTS = 6
+ATTEMPTS = 7
+REDRAWS = 5  # scenes tried when a defect of the wanted kind does not show: a bend on a blank wall
 VISIBLE = 5 / 255  # a smoothed difference below this does not show
 RELATIVE = 0.25  # the mask leaves out what is fainter than this share of the defect's own peak
 MIN_PIXELS = 8
@@ -106,28 +108,37 @@ class _Drawing:
 def _draw(seed: int, size: int, photo_HW3: npt.NDArray[np.uint8] | None, kind: str | None) -> _Drawing:
     if kind is not None and kind not in DEFECTS:
         raise UsageError(f"unknown defect kind {kind!r}", hint=f"one of: {', '.join(KINDS)}")
-    scene, camera = _scene_and_camera(seed, size, photo_HW3)
-    image, clean = scene.image_HW3, camera.expose(scene.image_HW3)
-    exposed = clean
-    found: list[tuple[str, Mask]] = []
-    for number in range(int(stream(seed, DEFECT).choice([1, 1, 1, 2, 2, 3]))):
-        made = _one_defect(seed, number, scene, camera, image, exposed, kind)
-        if made is not None:
-            image, exposed, name, mask = made
-            found.append((name, mask))
-    return _Drawing(seed, scene, camera, image, exposed, clean, tuple(found))
+    for redraw in range(REDRAWS):
+        scene, camera = _scene_and_camera(seed, size, photo_HW3, redraw)
+        image, clean = scene.image_HW3, camera.expose(scene.image_HW3)
+        exposed = clean
+        found: list[tuple[str, Mask]] = []
+        for number in range(int(stream(seed, DEFECT).choice([1, 1, 1, 2, 2, 3]))):
+            made = _one_defect((seed, DEFECT, redraw, number), scene, camera, image, exposed, kind)
+            if made is not None:
+                image, exposed, name, mask = made
+                found.append((name, mask))
+        if found:
+            return _Drawing(seed, scene, camera, image, exposed, clean, tuple(found))
+    raise UsageError(
+        f"no visible defect of kind {kind!r} can be drawn on this photo (seed {seed})",
+        hint="use another photo or seed, or leave the kind open",
+    )
 
 
-def _scene_and_camera(seed: int, size: int, photo_HW3: npt.NDArray[np.uint8] | None) -> tuple[Scene, Camera]:
+def _scene_and_camera(
+    seed: int, size: int, photo_HW3: npt.NDArray[np.uint8] | None, redraw: int = 0
+) -> tuple[Scene, Camera]:
     if seed < 0:
         raise UsageError(f"seed {seed} is negative", hint="use 0 or more")
     if not MIN_SIZE <= size <= MAX_SIZE:
         raise UsageError(f"size {size} is out of range", hint=f"use {MIN_SIZE} to {MAX_SIZE} pixels")
-    rng = stream(seed, SCENE)
+    rng = stream(seed, SCENE, redraw) if redraw else stream(seed, SCENE)
     if photo_HW3 is None:
         scene = random_scene(rng, size)
     else:
-        if photo_HW3.ndim != 3 or photo_HW3.shape[2] != 3 or photo_HW3.dtype != np.uint8 or min(photo_HW3.shape[:2]) < 8:
+        rgb = photo_HW3.ndim == 3 and photo_HW3.shape[2] == 3 and photo_HW3.dtype == np.uint8
+        if not rgb or min(photo_HW3.shape[:2]) < 8:
             raise UsageError(
                 f"photo has shape {photo_HW3.shape} and type {photo_HW3.dtype}",
                 hint="pass uint8 RGB of shape (height, width, 3), at least 8 pixels a side",
@@ -137,11 +148,11 @@ def _scene_and_camera(seed: int, size: int, photo_HW3: npt.NDArray[np.uint8] | N
 
 
 def _one_defect(
-    seed: int, number: int, scene: Scene, camera: Camera, image_HW3: Array, before_HW3: Pixels, kind: str | None
+    path: tuple[int, ...], scene: Scene, camera: Camera, image_HW3: Array, before_HW3: Pixels, kind: str | None
 ) -> tuple[Array, Pixels, str, Mask] | None:
-    """Adds a defect that shows: each failed attempt is redrawn stronger. Only the first defect may not give up."""
-    for attempt in range(ATTEMPTS * (3 if number == 0 else 1)):
-        rng = stream(seed, DEFECT, number, attempt)
+    """Adds a defect that shows, redrawn stronger after each failure; None if none of the attempts showed."""
+    for attempt in range(ATTEMPTS):
+        rng = stream(*path, attempt)
         name = kind or _choose_kind(rng, scene)
         strength = min(1.0, log_between(rng, 0.12, 1.0) * 1.5**attempt)
         area = max(log_between(rng, 0.0008, 0.16), 0.004 if attempt > 2 else 0.0)
@@ -158,12 +169,7 @@ def _one_defect(
             after, mask = before_HW3.copy(), np.zeros((scene.size, scene.size), np.bool_)
             after[box], mask[box] = seen, inner
             return edited, after, name, mask
-    if number > 0:
-        return None
-    raise UsageError(
-        f"no visible defect of kind {kind!r} can be drawn on this photo (seed {seed})",
-        hint="use another photo or seed, or leave the kind open",
-    )
+    return None
 
 
 def _choose_kind(rng: Rng, scene: Scene) -> str:
@@ -176,7 +182,8 @@ def _difference(after_HW3: Pixels, before_HW3: Pixels) -> Array:
     """Largest channel difference, 0..1."""
     change = np.maximum(after_HW3, before_HW3) - np.minimum(after_HW3, before_HW3)
     most = np.maximum(np.maximum(change[..., 0], change[..., 1]), change[..., 2])
-    return most.astype(np.float32) * np.float32(1 / 255)
+    difference: Array = most.astype(np.float32) * np.float32(1 / 255)
+    return difference
 
 
 def visible(difference_HW: Array) -> Mask:

@@ -40,11 +40,10 @@ def mix(first_3: Array, second_3: Array, share_HW: Array) -> Array:
 
 def luminance(image_HW3: Array) -> Array:
     """Rec. 601 luma."""
-    return (
-        image_HW3[..., 0] * np.float32(0.299)
-        + image_HW3[..., 1] * np.float32(0.587)
-        + image_HW3[..., 2] * np.float32(0.114)
-    )
+    luma: Array = image_HW3[..., 0] * np.float32(0.299)
+    luma += image_HW3[..., 1] * np.float32(0.587)
+    luma += image_HW3[..., 2] * np.float32(0.114)
+    return luma
 
 
 def colour_name(rgb: tuple[float, float, float]) -> str:

@@ -7,7 +7,7 @@ or move; ``body_HW`` says where defects may lie (1 on the object, 0 on its backg
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Scene:
-    """One clean picture. ``prefers`` names the defect kinds that such a thing suffers in life."""
+    """One clean picture. ``prefers`` names the defect kinds that such a thing suffers in life.
+
+    ``regular``: the parts stand in rows, so that a whole part missing or moved is plain to see.
+    """
 
     surface: str
     object: str | None
@@ -38,8 +41,8 @@ class Scene:
     parts: tuple[Part, ...] = ()
     prefers: tuple[str, ...] = ()
     light_yx: tuple[float, float] = (-0.7, -0.7)
+    regular: bool = False
     edge_px: float = 0.8
-    repeat_px: float = field(default=0.0)
 
     @property
     def size(self) -> int:
@@ -47,13 +50,13 @@ class Scene:
 
     def spot(self, rng: Rng, margin: float = 0.04) -> tuple[float, float]:
         """A random (row, column) on the body, at least ``margin`` of the side from the picture's border."""
-        size, centre = self.size, self.size / 2
+        size = self.size
+        y = x = size / 2
         for _ in range(24):
-            y, x = rng.uniform(margin * size, (1 - margin) * size, 2).tolist()
-            centre = y, x
+            y, x = (between(rng, margin * size, (1 - margin) * size) for _ in range(2))
             if self.body_HW is None or self.body_HW[int(y), int(x)] > 0.6:
                 break
-        return float(centre[0]), float(centre[1])
+        return y, x
 
 
 def random_light(rng: Rng) -> tuple[float, float]:

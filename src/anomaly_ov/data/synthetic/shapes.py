@@ -44,7 +44,8 @@ class Window:
                 margin = np.minimum(margin, line)
             if part.stop < self.size:
                 margin = np.minimum(margin, count - 1 - line)
-        return np.clip(margin / np.float32(width), 0, 1)
+        rim: Array = np.clip(margin / np.float32(width), 0, 1)
+        return rim
 
 
 def window(size: int, centre: Point, half: float) -> Window:
@@ -62,7 +63,7 @@ def window(size: int, centre: Point, half: float) -> Window:
 
 def ramp(signed_px: Array, softness: float) -> Array:
     """Smooth step from 0 (outside, negative) to 1 (inside) over ``softness`` pixels about zero."""
-    t = np.clip(signed_px / np.float32(max(softness, 0.5)) + np.float32(0.5), 0, 1)
+    t: Array = np.clip(signed_px / np.float32(max(softness, 0.5)) + np.float32(0.5), 0, 1)
     return t * t * (3 - 2 * t)
 
 
@@ -127,4 +128,5 @@ def speckle(rng: Rng, area: Window, envelope_hw: Array, cover: float, slope: flo
     """Grains inside ``envelope_hw``: thresholded noise that keeps about ``cover`` of it."""
     field = fractal_window(rng, *area.shape, slope=slope)
     level = np.float32(np.quantile(field, 1 - min(max(cover, 0.02), 0.98)))
-    return np.clip((field - level) * np.float32(2.5) + np.float32(0.5), 0, 1) * envelope_hw
+    grains: Array = np.clip((field - level) * np.float32(2.5) + np.float32(0.5), 0, 1)
+    return grains * envelope_hw

@@ -17,11 +17,12 @@ def contact_sheet(
     seed: int = 0, columns: int = 8, size: int = 192, kinds: tuple[str, ...] = KINDS, normal_rows: int = 3
 ) -> Image.Image:
     """A picture of ``(len(kinds) + normal_rows) x columns`` samples of ``size`` pixels, in the order of ``kinds``."""
-    rows = [
-        [_outlined(s.image_HW3, s.mask_HW) for s in (generate(seed + c, size, kind=kind) for c in range(columns))]
-        for kind in kinds
-    ]
-    rows += [[normal(seed + r * columns + c, size).image_HW3 for c in range(columns)] for r in range(normal_rows)]
+    rows = []
+    for r, kind in enumerate(kinds):
+        samples = [generate(seed + r * columns + c, size, kind=kind) for c in range(columns)]
+        rows.append([_outlined(sample.image_HW3, sample.mask_HW) for sample in samples])
+    start = seed + len(kinds) * columns
+    rows += [[normal(start + r * columns + c, size).image_HW3 for c in range(columns)] for r in range(normal_rows)]
     cells = [np.concatenate([np.pad(cell, ((1, 1), (1, 1), (0, 0))) for cell in row], axis=1) for row in rows]
     return Image.fromarray(np.concatenate(cells, axis=0))
 

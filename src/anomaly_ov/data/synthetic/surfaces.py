@@ -12,8 +12,20 @@ from collections.abc import Callable
 import numpy as np
 
 from anomaly_ov.data.synthetic.noise import (
-    Array, Rng, between, blur, chance, enlarge, fractal, log_between, pixel_grid, relief, smooth, streaks, white,
-)  # fmt: skip
+    Array,
+    Rng,
+    between,
+    blur,
+    chance,
+    enlarge,
+    fractal,
+    log_between,
+    pixel_grid,
+    relief,
+    smooth,
+    streaks,
+    white,
+)
 from anomaly_ov.data.synthetic.palette import colour, mix, near, tint
 from anomaly_ov.data.synthetic.scene import Part, Scene, paste, random_light
 
@@ -42,7 +54,8 @@ def _wave(phase_HW: Array) -> Array:
 def _bars(along_HW: Array, pitch: float, width: float, phase: float = 0.0) -> Array:
     """1 on lines of ``width`` pixels that repeat every ``pitch`` pixels, with antialiased sides."""
     offset = np.abs((along_HW + np.float32(phase)) % np.float32(pitch) - np.float32(pitch / 2))
-    return np.clip(np.float32(width / 2) - offset + np.float32(0.5), 0, 1)
+    line: Array = np.clip(np.float32(width / 2) - offset + np.float32(0.5), 0, 1)
+    return line
 
 
 def brushed_metal(rng: Rng, size: int) -> Scene:
@@ -93,8 +106,10 @@ def fabric(rng: Rng, size: int) -> Scene:
     image = mix(first, second, np.clip(warp * 0.5 + 0.5, 0, 1)) * luma[..., None]
     if chance(rng, 0.3):
         band = _bars(u, between(rng, 24, 90) * size / 256, between(rng, 4, 20) * size / 256)
-        image = image + (colour(rng) - image) * (np.broadcast_to(band, (size, size)) * between(rng, 0.3, 0.9))[..., None]
-    return _scene("woven fabric", image, random_light(rng), ("hole", "stain", "fibre", "colour_shift", "broken_pattern"))
+        share = np.broadcast_to(band, (size, size)) * between(rng, 0.3, 0.9)
+        image = image + (colour(rng) - image) * share[..., None]
+    return _scene("woven fabric", image, random_light(rng),
+                  ("hole", "stain", "fibre", "colour_shift", "broken_pattern"))  # fmt: skip
 
 
 def leather(rng: Rng, size: int) -> Scene:
@@ -126,10 +141,12 @@ def rubber(rng: Rng, size: int) -> Scene:
 def wood(rng: Rng, size: int) -> Scene:
     u, v = _turned(rng, size)
     stretch = smooth(rng, size, 4) * between(rng, 4, 26) * size / 256
-    rings = _wave((v + stretch + (u - size / 2) ** 2 * between(rng, -0.001, 0.001)) / (between(rng, 5, 40) * size / 256))
+    bow = (u - size / 2) ** 2 * between(rng, -0.001, 0.001)
+    rings = _wave((v + stretch + bow) / (between(rng, 5, 40) * size / 256))
     fine = streaks(rng, size, int(between(rng, 20, 90) * size / 256), True)
     pale = colour(rng, (0.5, 0.9), (0.3, 0.6)) * np.asarray([1.0, 0.82, 0.6], np.float32)
-    image = mix(pale, pale * between(rng, 0.55, 0.9), rings * 0.5 + 0.5) * (1 + fine * between(rng, 0.01, 0.06))[..., None]
+    image = mix(pale, pale * between(rng, 0.55, 0.9), rings * 0.5 + 0.5)
+    image = image * (1 + fine * between(rng, 0.01, 0.06))[..., None]
     return _scene("wood", image, random_light(rng), ("scratch", "hole", "stain", "crack", "burn", "colour_shift"))
 
 
@@ -140,7 +157,8 @@ def stone(rng: Rng, size: int) -> Scene:
         grain = fractal(rng, size, between(rng, 0.5, 1.25))
         share = np.clip((grain - between(rng, 0.3, 1.6)) * between(rng, 1, 5), 0, 1) * between(rng, 0.2, 0.9)
         image = image + (colour(rng, (0.05, 0.95), (0, 0.3)) - image) * share[..., None]
-    return _scene("granite" if chance(rng, 0.5) else "stone", image, random_light(rng), ("crack", "stain", "chipped_edge"))
+    name = "granite" if chance(rng, 0.5) else "stone"
+    return _scene(name, image, random_light(rng), ("crack", "stain", "chipped_edge"))
 
 
 def concrete(rng: Rng, size: int) -> Scene:
@@ -173,7 +191,8 @@ def ceramic(rng: Rng, size: int) -> Scene:
     image = tint(luma, colour(rng, (0.35, 0.97)))
     if chance(rng, 0.5):
         image = image + (np.exp(-(far**2) / between(rng, 0.002, 0.05)) * between(rng, 0.1, 0.7))[..., None]
-    return _scene("glazed ceramic", image, random_light(rng), ("crack", "scratch", "hole", "contamination", "chipped_edge"))
+    return _scene("glazed ceramic", image, random_light(rng),
+                  ("crack", "scratch", "hole", "contamination", "chipped_edge"))  # fmt: skip
 
 
 def painted(rng: Rng, size: int) -> Scene:
@@ -223,6 +242,7 @@ def solar_cell(rng: Rng, size: int) -> Scene:
     """Electroluminescence look: grain, thin fingers, two to five dark bus bars, dark border, soft vignetting."""
     y, x = pixel_grid(size)
     level = between(rng, 0.3, 0.75)
+    luma: Array
     if chance(rng, 0.6):  # multicrystalline: patches with soft dark dislocation clouds
         clouds = np.abs(fractal(rng, size, between(rng, 1.0, 1.75)))
         luma = level * (1 - np.clip(1 - clouds * 1.2, 0, 1) * between(rng, 0.05, 0.45))
@@ -233,7 +253,7 @@ def solar_cell(rng: Rng, size: int) -> Scene:
     bars = int(rng.integers(2, 6))
     bus = _bars(x, size / bars, between(rng, 2, 9) * size / 256)
     luma = luma * (1 - bus * between(rng, 0.4, 0.95))
-    border = np.minimum(np.minimum(x, size - 1 - x), np.minimum(y, size - 1 - y))
+    border: Array = np.minimum(np.minimum(x, size - 1 - x), np.minimum(y, size - 1 - y))
     if chance(rng, 0.6):
         chamfer = np.minimum(border, (x + y) * 0.7 - between(rng, 0, 0.09) * size) if chance(rng, 0.5) else border
         luma = luma * np.clip((chamfer - between(rng, 0, 4)) / between(rng, 1, 10), 0.05, 1)
@@ -257,7 +277,7 @@ def tissue(rng: Rng, size: int) -> Scene:
     grey = between(rng, 0.25, 0.55) + np.clip(folds - 0.5, -0.5, 1) * between(rng, 0.05, 0.25)
     brain = grey * (1 + (0.75 - r) * between(rng, -0.4, 0.6))
     inside = np.clip((0.86 - r) * size / 6, 0, 1)
-    image = brain * inside
+    image: Array = brain * inside
     image = image + between(rng, 0.2, 0.95) * np.clip(1 - np.abs(r - 0.97) * between(rng, 18, 40), 0, 1)
     image = image * (1 - np.clip(1 - np.abs(u) * between(rng, 40, 80), 0, 1) * inside * between(rng, 0.1, 0.7))
     for side in (-1, 1):  # ventricles, one on either side of the midline
@@ -317,22 +337,21 @@ def printed_label(rng: Rng, size: int) -> Scene:
     alphabet = [glyph(rng, d) for _ in range(int(rng.integers(4, 12)))]
     gap = max(1, int(d * between(rng, 0.05, 0.3)))
     lead = max(1, int(d * between(rng, 0.15, 0.9)))
-    margin = int(between(rng, 0.02, 0.2) * size)
+    margin = int(between(rng, 0.02, 0.3) * size)
     for top in range(margin, size - margin - d + 1, d + lead):
         for left in range(margin, size - margin - d + 1, d + gap):
-            if chance(rng, 0.12):
-                continue
             part = Part(top, left, alphabet[int(rng.integers(len(alphabet)))], np.broadcast_to(ink, (d, d, 3)))
             paste(image, part)
             parts.append(part)
     return Scene("printed label", None, np.clip(image, 0, 1), np.clip(plate, 0, 1), parts=tuple(parts),
                  prefers=("print_error", "missing_part", "misplaced_part", "scratch", "fold"),
-                 light_yx=random_light(rng))  # fmt: skip
+                 light_yx=random_light(rng), regular=True)  # fmt: skip
 
 
 def glyph(rng: Rng, d: int) -> Array:
     """A letter-like sign (d, d): a few straight and round strokes on a 3 x 5 frame."""
-    y, x = np.arange(d, dtype=np.float32)[:, None] / (d - 1) * 2 - 1, np.arange(d, dtype=np.float32)[None, :] / (d - 1) * 2 - 1
+    line = np.arange(d, dtype=np.float32) / (d - 1) * 2 - 1
+    y, x = line[:, None], line[None, :]
     pen, soft = np.float32(between(rng, 0.1, 0.22)), np.float32(d / 2)
     sign = np.zeros((d, d), np.float32)
     for _ in range(int(rng.integers(2, 5))):
@@ -363,7 +382,8 @@ def ruled(rng: Rng, size: int) -> Scene:
     first = colour(rng, (0.05, 0.95))
     second = near(rng, first, between(rng, 0.03, 0.35))
     image = mix(first, second, share) * (1 + fractal(rng, size, 1.0) * between(rng, 0, 0.06))[..., None]
-    return _scene("ruled pattern", image, random_light(rng), ("broken_pattern", "deformation", "missing_part", "scratch"))
+    return _scene("ruled pattern", image, random_light(rng),
+                  ("broken_pattern", "deformation", "missing_part", "scratch"))  # fmt: skip
 
 
 def bristles(rng: Rng, size: int) -> Scene:

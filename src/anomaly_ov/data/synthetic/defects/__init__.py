@@ -7,8 +7,15 @@ from anomaly_ov.data.synthetic.defects.lines import broken_pattern, crack, fibre
 from anomaly_ov.data.synthetic.defects.parts import blur_spot, foreign_patch, misplaced_part, missing_part, print_error
 from anomaly_ov.data.synthetic.defects.relief import chipped_edge, deformation, dent, hole, pitting
 from anomaly_ov.data.synthetic.defects.stains import (
-    bright_blob, burn, colour_shift, contamination, corrosion, dark_area, rot, stain,
-)  # fmt: skip
+    bright_blob,
+    burn,
+    colour_shift,
+    contamination,
+    corrosion,
+    dark_area,
+    rot,
+    stain,
+)
 
 DEFECTS: dict[str, Defect] = {
     "scratch": scratch,

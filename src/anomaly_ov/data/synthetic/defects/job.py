@@ -50,9 +50,14 @@ class Job:
     def view(self, area: Window) -> Array:
         return self.image_HW3[area.rows, area.columns]
 
-    def put(self, area: Window, view_hw3: Array) -> Edit:
-        """The window's content replaced."""
-        return Edit(area.rows, area.columns, np.clip(view_hw3, 0, 1))
+    def put(self, area: Window, view_hw3: Array, confined: bool = True) -> Edit:
+        """The window's content replaced; ``confined`` to the body where the scene has one, as paint on an object is."""
+        view_hw3 = np.clip(view_hw3, 0, 1)
+        if confined and self.scene.body_HW is not None:
+            body = self.scene.body_HW[area.rows, area.columns]
+            before = self.view(area)
+            view_hw3 = before + (view_hw3 - before) * body[..., None]
+        return Edit(area.rows, area.columns, view_hw3)
 
 
 @dataclass(frozen=True)
@@ -109,11 +114,11 @@ def shift_tone(job: Job, view_hw3: Array, alpha_hw: Array, amount: float, darkne
 
 def grained(job: Job, area: Window, base_3: Array, depth: float, slope: float = 1.0) -> Array:
     """A picture (h, w, 3) of material ``base_3`` with multiplicative noise of ``depth``."""
-    field = fractal_window(job.rng, *area.shape, slope=slope)
+    field = fractal_window(job.rng, area.shape[0], area.shape[1], slope)
     return np.clip(base_3 * (1 + field * np.float32(depth))[..., None], 0, 1)
 
 
 def natural(alpha_hw: Array, rng: Rng, depth: float) -> Array:
     """Makes a mask's inside uneven: multiplied by noise of ``depth``, still within 0..1 and zero outside."""
-    field = fractal_window(rng, *alpha_hw.shape, slope=1.5)
+    field = fractal_window(rng, alpha_hw.shape[0], alpha_hw.shape[1], 1.5)
     return np.clip(alpha_hw * (1 + field * np.float32(depth)), 0, 1)

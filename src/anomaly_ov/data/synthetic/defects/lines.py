@@ -96,9 +96,9 @@ def _steered(rng: Rng, start: Point, angle: float, length: float, step: float, t
 
 
 def _tapered(points: list[Point], thickness: float) -> list[Line]:
-    third = max(1, len(points) // 3)
-    return [(points[: third + 1], max(0.34, thickness * 0.6)), (points[third : 2 * third + 1], thickness),
-            (points[2 * third :] if len(points) - 2 * third > 1 else points[-2:], max(0.34, thickness * 0.6))]  # fmt: skip
+    third, thin = max(1, len(points) // 3), max(0.34, thickness * 0.6)
+    last = points[2 * third :] if len(points) - 2 * third > 1 else points[-2:]
+    return [(points[: third + 1], thin), (points[third : 2 * third + 1], thickness), (last, thin)]
 
 
 def fibre(job: Job) -> Edit:
@@ -114,7 +114,7 @@ def fibre(job: Job) -> Edit:
     shadow = strokes(area, [([(y + fall, x + fall) for y, x in path], thickness)], 1.0)
     view = shade(view, shadow * (1 - mask), 0.4 * job.strength)
     thread = colour(rng, (0.02, 0.3)) if darker(job, view) else colour(rng, (0.7, 1.0))
-    return job.put(area, cover(view, mask * np.float32(min(1.0, job.strength * 1.6)), thread))
+    return job.put(area, cover(view, mask * np.float32(min(1.0, job.strength * 1.6)), thread), confined=False)
 
 
 def fold(job: Job) -> Edit:

@@ -41,18 +41,22 @@ def _outline(area: Window, part: Part) -> Array:
 
 
 def missing_part(job: Job) -> Edit:
-    """A part (or a piece of one) is gone and the plate shows; without parts, structure is wiped out."""
+    """A part, or a piece of one, is gone and the plate shows; without parts, structure is wiped out.
+
+    Only from a regular arrangement does a whole part go: among loose ones nobody could tell.
+    """
     part = _pick(job) if chance(job.rng, 0.85) else None
     if part is None:
         return _wiped(job)
     area = _frame(job, part, 2)
     alpha = _outline(area, part)
-    if chance(job.rng, 0.35):  # a piece only: cut by a line
+    if not job.scene.regular or chance(job.rng, 0.3):  # a piece only: cut by a line
         angle, far = between(job.rng, 0, 2 * math.pi), part.alpha_hw.shape[0] * between(job.rng, -0.25, 0.2)
         side = area.y_hw * np.float32(math.sin(angle)) + area.x_hw * np.float32(math.cos(angle))
         alpha = alpha * ramp(side - np.float32(far), job.scene.edge_px)
     plate = job.scene.plate_HW3[area.rows, area.columns]
-    return job.put(area, cover(job.view(area), np.clip(alpha * 1.05, 0, 1) * np.float32(min(1.0, job.strength * 3)), plate))
+    alpha = np.clip(alpha * 1.05, 0, 1) * np.float32(min(1.0, job.strength * 3))
+    return job.put(area, cover(job.view(area), alpha, plate), confined=False)
 
 
 def _wiped(job: Job) -> Edit:
@@ -72,8 +76,8 @@ def _wiped(job: Job) -> Edit:
 
 
 def misplaced_part(job: Job) -> Edit:
-    """A part moved or turned (its old place shows the plate); without parts, a piece of the picture turned in place."""
-    part = _pick(job) if chance(job.rng, 0.85) else None
+    """A part of a regular arrangement moved or turned; elsewhere a piece of the picture turned in place or slid."""
+    part = _pick(job) if job.scene.regular and chance(job.rng, 0.85) else None
     if part is None:
         return _turned_piece(job)
     rng, strength = job.rng, min(1.0, job.strength * 1.5)
@@ -90,7 +94,7 @@ def misplaced_part(job: Job) -> Edit:
         view = job.view(area).copy()
     paste(view, Part(moved.top - area.rows.start, moved.left - area.columns.start, moved.alpha_hw, moved.colour_hw3),
           1.0 if strength > 0 else 0.0)  # fmt: skip
-    return job.put(area, view)
+    return job.put(area, view, confined=False)
 
 
 def _rotated(part: Part, angle: float) -> tuple[Array, Array]:
@@ -120,7 +124,11 @@ def _turned_piece(job: Job) -> Edit:
         shift = rng.normal(0, 1, 2) * job.radius * 0.6
         dy, dx = (np.full(area.shape, float(s) * strength, np.float32) for s in shift)
     view = job.view(area)
-    return job.put(area, cover(view, mask * np.float32(strength > 0), warped(view, dy, dx)))
+    result = cover(view, mask * np.float32(strength > 0), warped(view, dy, dx))
+    if chance(rng, 0.4):  # its rim catches the light
+        rim = relief(blur(mask, 0.8), job.scene.light_yx) * area.rim()
+        result = result + (rim * strength * np.float32(between(rng, 0.2, 0.8)))[..., None]
+    return job.put(area, result)
 
 
 def print_error(job: Job) -> Edit:

@@ -70,7 +70,7 @@ def pitting(job: Job) -> Edit:
 
 
 def deformation(job: Job) -> Edit:
-    """The picture itself bent: bulge, pinch, twist or shift with a smooth falloff, nothing painted."""
+    """The picture itself bent: bulge, pinch, twist or shift with a smooth falloff, and the light that this catches."""
     rng = job.rng
     reach = job.radius * 2.2
     area = job.window(reach + 2)
@@ -89,7 +89,12 @@ def deformation(job: Job) -> Edit:
         dy, dx = fall * push * np.float32(math.sin(angle)), fall * push * np.float32(math.cos(angle))
     else:  # crumple
         dy, dx = (enlarge(rng.normal(0, 0.7, (5, 5)).astype(np.float32), *area.shape) * fall * push for _ in range(2))
-    return job.put(area, warped(job.view(area), dy, dx))
+    view = warped(job.view(area), dy, dx)
+    if chance(rng, 0.4):
+        slope = relief(fall, job.scene.light_yx)
+        slope = slope / np.float32(max(float(np.abs(slope).max()), 1e-6)) * np.float32(0.5 * job.strength)
+        view = view * (1 + slope)[..., None] + np.clip(slope, 0, 1)[..., None] * np.float32(0.2)
+    return job.put(area, view, confined=False)
 
 
 def warped(view_hw3: Array, dy_hw: Array, dx_hw: Array) -> Array:

@@ -106,6 +106,7 @@ def bright_blob(job: Job) -> Edit:
 def _tone_area(job: Job, dark: bool) -> Edit:
     rng = job.rng
     area = job.window(job.radius * 2.4 + 3)
+    mask: Array
     if chance(rng, 0.3 if dark else 0.1):
         ratio, soft = log_between(rng, 0.3, 3.0), job.softness(job.radius * 0.7)
         half_y, half_x = job.radius * 0.88 * math.sqrt(ratio), job.radius * 0.88 / math.sqrt(ratio)
@@ -125,7 +126,8 @@ def _tone_area(job: Job, dark: bool) -> Edit:
     if chance(rng, 0.4):  # lies over the texture
         tone = view.reshape(-1, 3).mean(axis=0, dtype=np.float64).astype(np.float32)
         tone = tone + (1 - tone) * np.float32(min(1.0, job.strength * 1.2))
-        return job.put(area, cover(view, mask * np.float32(min(1.0, 2 * job.strength)), grained(job, area, tone, 0.05, 1.25)))
+        matter = grained(job, area, tone, 0.05, 1.25)
+        return job.put(area, cover(view, mask * np.float32(min(1.0, 2 * job.strength)), matter))
     return job.put(area, lift(view, mask, min(1.0, job.strength * 1.1)))
 
 

@@ -1,0 +1,146 @@
+"""Leave-one-set-out: for every training set an expert that never saw it scores it; from these scores the calibration.
+
+This is the only place where choices are made on data: the share of the map that ``score_map`` averages, the fusion
+of head and map, and both thresholds. Test sets take no part.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from anomaly_ov.calibration import SetScores, f1_max_threshold, fit_calibration, fused_scores
+from anomaly_ov.configuration import parse, read_yaml, to_mapping
+from anomaly_ov.data.samples import DataSet, Sample
+from anomaly_ov.files import write_atomic
+from anomaly_ov.images.maps import map_score, significance_map
+from anomaly_ov.images.read import read
+from anomaly_ov.images.views import anyres
+from anomaly_ov.models.config import CalibrationConfig
+from anomaly_ov.models.model import AnomalyModel
+from anomaly_ov.training.defect_samples import mask_of
+from anomaly_ov.training.feature_cache import FeatureCache, model_key
+from anomaly_ov.training.recipe import ExpertRecipe
+from anomaly_ov.training.runs import labelled_sets, train_expert
+from anomaly_ov.training.stage1 import move
+
+MAP_TOPS = (0.001, 0.003, 0.01, 0.03, 0.1)
+PIXELS_PER_PICTURE = 2000
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One set's pictures as scored by the expert that never saw it; ``pixels_*``: a sample of its masked maps."""
+
+    labels: npt.NDArray[np.int64]
+    score_raw: npt.NDArray[np.float64]
+    score_maps: npt.NDArray[np.float64]
+    pixel_values: npt.NDArray[np.float32]
+    pixel_labels: npt.NDArray[np.bool_]
+
+
+def leave_one_set_out(
+    recipe: ExpertRecipe, data: Path, start: Path, out: Path, cache: Path, device: str = "cpu"
+) -> CalibrationConfig:
+    """Trains one expert per left-out set, scores the set, fits and writes ``out/calibration.json``; resumable.
+
+    ``out/leave_one_out.json`` holds the AUROC of every set and score.
+    """
+    scored: dict[str, Scored] = {}
+    for one in labelled_sets([data / folder for folder in recipe.sets]):
+        run = out / f"without-{one.name}"
+        folder = run / "model"
+        if not (folder / "config.json").exists():
+            train_expert(recipe, data, start, run, leave_out=[one.name], cache=cache, device=device)
+        scored[one.name] = _score(AnomalyModel.from_pretrained(folder), one, cache, device)
+    calibration, table = _fit(scored)
+    write_atomic(out / "calibration.json", _json(to_mapping(calibration)))
+    write_atomic(out / "leave_one_out.json", _json(table))
+    return calibration
+
+
+def read_calibration(path: Path) -> CalibrationConfig:
+    """The calibration that ``leave_one_set_out`` wrote. ``ConfigError`` if it is none."""
+    return parse(CalibrationConfig, read_yaml(path), str(path))  # JSON is YAML
+
+
+def _score(model: AnomalyModel, one: DataSet, cache: Path, device: str) -> Scored:
+    from rich.progress import track
+
+    store = FeatureCache(cache, model_key(model.encoder, model.config.views))
+    rows = list(track(_rows(model, one, store, device), total=len(one.samples), description=f"scoring {one.name}"))
+    labels, raw, tops, values, truths = zip(*rows, strict=True)
+    return Scored(np.array(labels), np.array(raw), np.array(tops), np.concatenate(values), np.concatenate(truths))
+
+
+def _rows(model: AnomalyModel, one: DataSet, store: FeatureCache, device: str) -> Iterator[tuple[Any, ...]]:
+    rng = np.random.default_rng(0)
+    target = torch.device(device)
+    model.to(target)
+    for sample in one.samples:
+        picture = read(sample.image)
+        views = anyres(picture.pixels_HW3, model.config.views)
+        features = move(store.get_or_encode(picture.sha256, model.encoder, views.pixels_NHW3), target)
+        with torch.inference_mode():
+            output = model.expert(features, [len(features.final_NPD)])
+        map_HW = significance_map(output.map_Nhw.float().cpu().numpy(), views.geometry)
+        tops = [map_score(map_HW, top) for top in MAP_TOPS]
+        values, truth = _pixels(map_HW, sample, rng)
+        yield int(sample.label or 0), float(output.score_B[0]), tops, values, truth
+
+
+def _pixels(
+    map_HW: npt.NDArray[np.float32], sample: Sample, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """A random sample of the map's pixels with their truth; none if the picture is anomalous without a mask."""
+    mask_HW = mask_of(sample)
+    if mask_HW is None:
+        return np.empty(0, np.float32), np.empty(0, np.bool_)
+    resized = Image.fromarray(mask_HW).resize(map_HW.shape[::-1], Image.Resampling.NEAREST)
+    pick = rng.integers(map_HW.size, size=PIXELS_PER_PICTURE)
+    return map_HW.ravel()[pick], np.asarray(resized).ravel()[pick]
+
+
+def _fit(scored: dict[str, Scored]) -> tuple[CalibrationConfig, dict[str, Any]]:
+    by_top = {
+        top: {name: _auroc(one.labels, one.score_maps[:, k]) for name, one in scored.items()}
+        for k, top in enumerate(MAP_TOPS)
+    }
+    best = max(MAP_TOPS, key=lambda top: float(np.mean(list(by_top[top].values()))))
+    k = MAP_TOPS.index(best)
+    values = np.concatenate([one.pixel_values for one in scored.values()])
+    truths = np.concatenate([one.pixel_labels for one in scored.values()])
+    sets = {name: SetScores(one.labels, one.score_raw, one.score_maps[:, k]) for name, one in scored.items()}
+    calibration = fit_calibration(sets, best, f1_max_threshold(values, truths.astype(int)))
+    table = {
+        name: {
+            "pictures": len(one.labels),
+            "anomalous": int(one.labels.sum()),
+            "auroc_score_raw": _auroc(one.labels, one.score_raw),
+            "auroc_score_map": by_top[best][name],
+            "auroc_score": _auroc(one.labels, fused_scores(one.score_raw, one.score_maps[:, k], calibration)),
+        }
+        for name, one in scored.items()
+    }
+    return calibration, {"sets": table, "map_tops": {str(top): row for top, row in by_top.items()}}
+
+
+def _auroc(labels: npt.NDArray[np.int64], scores: npt.NDArray[np.float64]) -> float:
+    """Probability that an anomalous picture scores higher than a normal one, ties counting half."""
+    from scipy.stats import rankdata
+
+    ranks, positive = rankdata(scores), labels == 1
+    count = int(positive.sum())
+    return float((ranks[positive].sum() - count * (count + 1) / 2) / (count * (len(labels) - count)))
+
+
+def _json(values: dict[str, Any]) -> bytes:
+    return (json.dumps(values, indent=2) + "\n").encode()

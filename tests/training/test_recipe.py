@@ -1,0 +1,52 @@
+"""Every committed recipe parses, and a wrong field is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from anomaly_ov.errors import ConfigError
+from anomaly_ov.training.recipe import read_encoder_recipe, read_expert_recipe
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+def test_committed_recipes_parse() -> None:
+    for path in sorted(RECIPES.glob("encoder-*.yaml")):
+        recipe = read_encoder_recipe(path, {})
+        assert len(recipe.distill.taps) == len(recipe.encoder.levels), path
+    experts = [read_expert_recipe(path, {}) for path in sorted(RECIPES.glob("expert-*.yaml"))]
+    assert {recipe.name for recipe in experts} >= {"tiny", "expert-siglip-so400m"}
+
+
+def test_the_published_recipe_has_the_published_values() -> None:
+    recipe = read_expert_recipe(RECIPES / "expert-siglip-so400m.yaml", {})
+    assert (recipe.loop.learning_rate, recipe.loop.batch, recipe.loop.schedule) == (1e-4, 128, "cosine-restarts")
+    assert recipe.loop.steps == 2 * 125_000 // 128
+    assert recipe.loop.restart_steps == 125_000 // 2 // 128
+    assert recipe.stage1.map_loss_weight == 0
+    assert recipe.stage1.train_encoder == "none"
+
+
+def test_overrides_replace_and_none_does_not() -> None:
+    recipe = read_expert_recipe(RECIPES / "expert-tiny.yaml", {"steps": 7, "seed": None})
+    assert recipe.loop.steps == 7
+    assert recipe.loop.seed == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("lop: {}", "lop"),
+        ("loop: {steps: -1}", "steps"),
+        ("loop: {schedule: linear}", "schedule"),
+        ("stage1: {train_encoder: half}", "train_encoder"),
+        ("expert: {match: cos}", "match"),
+    ],
+)
+def test_a_wrong_field_is_named(tmp_path: Path, line: str, named: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"name: x\nsets: [a]\n{line}\n")
+    with pytest.raises(ConfigError, match=named):
+        read_expert_recipe(path, {})

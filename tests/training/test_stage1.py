@@ -1,0 +1,118 @@
+"""Stage 1 end to end on a small labelled folder: live, with adapters, and from cached features."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from training_fixtures import encoder_config, labelled_folder
+
+from anomaly_ov.errors import DataError, LeakageError
+from anomaly_ov.images.views import ViewsConfig
+from anomaly_ov.models.config import ExpertConfig
+from anomaly_ov.models.model import AnomalyModel
+from anomaly_ov.training.checkpoint import RUN
+from anomaly_ov.training.defect_samples import MixConfig
+from anomaly_ov.training.distill import DistillConfig
+from anomaly_ov.training.leave_one_out import leave_one_set_out, read_calibration
+from anomaly_ov.training.loop import LoopConfig
+from anomaly_ov.training.recipe import EncoderRecipe, ExpertRecipe
+from anomaly_ov.training.runs import train_encoder, train_expert
+from anomaly_ov.training.stage1 import Stage1Config
+from anomaly_ov.training.teacher import MobileNetEdgeTPU
+from anomaly_ov.training.tracker import METRICS
+
+VIEWS = ViewsConfig(base_size=32, grids=((1, 1), (2, 1), (2, 2)), cap=64)
+LOOP = LoopConfig(steps=4, batch=4, workers=0, log_every=1, warmup_steps=1, learning_rate=1e-2)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    for seed, name in enumerate(("one", "two", "three")):
+        labelled_folder(root / name, seed=seed)
+    return root
+
+
+@pytest.fixture(scope="module")
+def start(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A distilled encoder: this is also the test that ``train_encoder`` runs and exports."""
+    folder = tmp_path_factory.mktemp("encoder")
+    torch.manual_seed(0)
+    save_file(MobileNetEdgeTPU().state_dict(), folder / "teacher.safetensors")
+    recipe = EncoderRecipe(
+        "small", encoder_config(), DistillConfig(((), ("block7", "block11")), statistics_crops=32), ("one",), LOOP
+    )
+    return train_encoder(recipe, data, folder / "teacher.safetensors", folder / "run")
+
+
+def recipe(**changes: object) -> ExpertRecipe:
+    plain = ExpertRecipe("small", ("one", "two"), expert=ExpertConfig(hidden=8), views=VIEWS, loop=LOOP)
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def losses(out: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (out / METRICS).read_text().splitlines()]
+
+
+def test_cached_training_learns_and_leaves_the_encoder_alone(data: Path, start: Path, tmp_path: Path) -> None:
+    long = replace(LOOP, steps=60, batch=8)
+    folder = train_expert(recipe(loop=long, stage1=Stage1Config(map_loss_weight=1.0)), data, start, tmp_path)
+    curve = losses(tmp_path)
+    assert sum(curve[-10:]) < 0.8 * sum(curve[:10])
+    before, after = (AnomalyModel.from_pretrained(f).encoder.state_dict() for f in (start, folder))
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    record = json.loads((tmp_path / RUN).read_text())
+    assert record["recipe"]["loop"]["steps"] == 60
+    assert {"one", "two", "start"} <= set(record["data"])
+    assert record["provenance"]["seed"] == 0
+
+
+def test_a_second_run_reads_the_cache(data: Path, start: Path, tmp_path: Path) -> None:
+    train_expert(recipe(), data, start, tmp_path / "first", cache=tmp_path / "cache")
+    files = sorted((tmp_path / "cache").rglob("*.safetensors"))
+    stamps = [file.stat().st_mtime_ns for file in files]
+    train_expert(recipe(), data, start, tmp_path / "second", cache=tmp_path / "cache")
+    assert len(files) == 24
+    assert [file.stat().st_mtime_ns for file in sorted((tmp_path / "cache").rglob("*.safetensors"))] == stamps
+    assert losses(tmp_path / "first") == losses(tmp_path / "second")
+
+
+@pytest.mark.parametrize("mode", ["none", "full", "lora"])
+def test_live_training_of_the_encoder(data: Path, start: Path, tmp_path: Path, mode: str) -> None:
+    stage1 = Stage1Config(train_encoder=mode, lora_rank=2, map_loss_weight=1.0)  # type: ignore[arg-type]
+    live = recipe(cached=False, stage1=stage1, mix=MixConfig(synthetic=0.0))
+    folder = train_expert(live, data, start, tmp_path)
+    before, after = (AnomalyModel.from_pretrained(f).encoder.state_dict() for f in (start, folder))
+    assert before.keys() == after.keys()
+    changed = [name for name in before if not torch.equal(before[name], after[name])]
+    assert bool(changed) == (mode != "none")
+
+
+def test_leave_one_set_out_never_trains_on_the_set_it_scores(data: Path, start: Path, tmp_path: Path) -> None:
+    calibration = leave_one_set_out(recipe(), data, start, tmp_path, tmp_path / "cache")
+    assert read_calibration(tmp_path / "calibration.json") == calibration
+    assert "one, two" in calibration.threshold_source
+    for name, other in (("one", "two"), ("two", "one")):
+        trained_on = json.loads((tmp_path / f"without-{name}" / RUN).read_text())["data"]
+        assert other in trained_on
+        assert name not in trained_on
+    table = json.loads((tmp_path / "leave_one_out.json").read_text())["sets"]
+    assert all(0 <= table[name]["auroc_score"] <= 1 and table[name]["pictures"] == 12 for name in ("one", "two"))
+    folder = train_expert(recipe(), data, start, tmp_path / "final", calibration=calibration, card="# Card")
+    assert AnomalyModel.from_pretrained(folder).config.calibration == calibration
+    assert (folder / "README.md").read_text().startswith("# Card")
+
+
+def test_a_test_picture_among_the_training_pictures_is_refused(data: Path, start: Path, tmp_path: Path) -> None:
+    with pytest.raises(LeakageError):
+        train_expert(recipe(), data, start, tmp_path, test=[data / "two"])
+
+
+def test_leaving_out_an_unknown_set_is_refused(data: Path, start: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nine"):
+        train_expert(recipe(), data, start, tmp_path, leave_out=["nine"])
