@@ -16,8 +16,9 @@ from statistics import median
 from typing import Annotated
 
 import typer
-from common import report
 from PIL import Image
+
+from common import report
 
 TARGET = 1.3
 SIDE = 512
@@ -41,14 +42,13 @@ def seconds(command: list[str]) -> float:
 
 def views_of(model: str) -> int:
     """How many views the picture has with this model."""
+    import numpy as np
+
     from anomaly_ov.images.views import anyres
     from anomaly_ov.models.hub import resolve
     from anomaly_ov.models.model import read_config
 
-    config = read_config(resolve(model)).views
-    import numpy as np
-
-    return len(anyres(np.zeros((SIDE, SIDE, 3), np.uint8), config))
+    return len(anyres(np.zeros((SIDE, SIDE, 3), np.uint8), read_config(resolve(model)).views))
 
 
 def main(

@@ -7,15 +7,10 @@ on one thread; the figure is the median of the paired ratios. Both have passed t
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-# Run as a script, this folder comes first on the path, and its inspect.py would hide the standard library's.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
@@ -30,7 +25,7 @@ from anomaly_ov.models.config import ExpertConfig
 from anomaly_ov.models.expert import Expert
 from anomaly_ov.models.features import Features
 from anomaly_ov.provenance import provenance
-from benchmarks.plain_expert import PlainExpert
+from plain_expert import PlainExpert
 
 PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::mv", "aten::addmv", "aten::dot"}
 COMPARED = ("map_Nhw", "local_NQD", "global_BD", "score_B")

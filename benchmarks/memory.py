@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from common import make_pictures, report
 
 from anomaly_ov.inspector import load
+from common import make_pictures, report
 
 WARM_UP, TARGET = 20, 0.05
 

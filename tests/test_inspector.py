@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from model_fixtures import small_model
 from PIL import Image
 
 from anomaly_ov.errors import DeviceError, UnreadableImage, UsageError, WeightsError
 from anomaly_ov.inspector import Inspector, fused_score, load
 from anomaly_ov.models.config import CalibrationConfig
 from anomaly_ov.records import Detector, Finding, level_of
+from model_fixtures import small_model
 
 
 @pytest.fixture(scope="module")

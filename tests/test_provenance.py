@@ -22,6 +22,7 @@ def test_the_record_is_complete_and_json_ready(monkeypatch: pytest.MonkeyPatch) 
     assert set(record["versions"]) == {"anomaly-ov", "torch", "transformers", "numpy"}
     assert record["versions"]["numpy"] != "unknown"
     assert record["machine"]["cores"] >= 1
+    assert record["load"] is None or record["load"] >= 0
 
 
 def test_torch_is_not_imported_for_it() -> None:

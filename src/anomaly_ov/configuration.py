@@ -70,7 +70,7 @@ def _forbid_unknown_fields(cls: Any, config: Any) -> None:
     """Sets pydantic's ``extra='forbid'`` on ``cls`` and on every dataclass among its field types."""
     if not dataclasses.is_dataclass(cls) or "__pydantic_config__" in cls.__dict__:
         return
-    cls.__pydantic_config__ = config  # type: ignore[attr-defined]
+    setattr(cls, "__pydantic_config__", config)  # noqa: B010  # an attribute that only pydantic knows
     import typing
 
     for hint in typing.get_type_hints(cls).values():

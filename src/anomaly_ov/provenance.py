@@ -20,7 +20,8 @@ def provenance(seed: int | None) -> dict[str, Any]:
     """A JSON-ready record of this run; what cannot be found out is ``"unknown"``, never an error.
 
     ``commit``/``dirty`` are those of the checkout this package runs from; an installed copy has none. ``threads`` is
-    torch's number, or None when torch is not loaded.
+    torch's number, or None when torch is not loaded. ``load``: processes running on average over the last minute, which
+    tells a quiet machine from a busy one; None where the system does not say.
     """
     commit, dirty = _git_state(Path(__file__).resolve())
     torch = sys.modules.get("torch")
@@ -33,6 +34,7 @@ def provenance(seed: int | None) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
         "machine": {"cpu": _cpu_model(), "cores": os.cpu_count(), "system": platform.platform(terse=True)},
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "threads": torch.get_num_threads() if torch is not None else None,
     }
 

@@ -221,6 +221,28 @@ def test_unreadable_pictures_are_counted_and_left_out(tmp_path: Path) -> None:
         _run(root)
 
 
+def test_a_picture_that_failed_is_tried_again(tmp_path: Path) -> None:
+    root = _two_categories(tmp_path / "set")
+    (root / "a/normal/3.png").write_bytes(b"broken")
+    _run(root, tmp_path / "out")
+    again = Brightest()
+    assert _run(root, tmp_path / "out", again).counts["unreadable"] == 1
+    assert again.asked == ["3.png"]
+
+
+def test_categories_are_drawn_independently(tmp_path: Path) -> None:
+    """Two categories with the very same scores: their mean is surer than either, by about the root of two."""
+    for category in ("a", "b"):
+        for i in range(20):
+            _picture(tmp_path / f"set/{category}/good/{i}.png", 100 + 5 * i, i)
+            _picture(tmp_path / f"set/{category}/bad/{i}.png", 130 + 5 * i, i)
+    result = _run(tmp_path / "set")
+    one, mean = (figures.scores["score"].interval for figures in (result.categories[0], result.main))
+    assert one is not None
+    assert mean is not None
+    assert 0.55 < (mean.high - mean.low) / (one.high - one.low) < 0.85
+
+
 def test_distinct_files_count_once_and_contradictions_not_at_all(tmp_path: Path) -> None:
     root = tmp_path / "set"
     for i in range(4):

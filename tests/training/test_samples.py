@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from training_fixtures import labelled_folder
 
 from anomaly_ov.data.layouts import discover
 from anomaly_ov.training.crops import Crops, flip, random_view
 from anomaly_ov.training.defect_samples import DefectSamples, MixConfig, cell_targets, collate
+from training_fixtures import labelled_folder
 
 
 def test_crops_depend_on_seed_and_index_only(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from training_fixtures import encoder_config, labelled_folder
 
 from anomaly_ov.errors import DataError, LeakageError
 from anomaly_ov.images.views import ViewsConfig
@@ -25,6 +24,7 @@ from anomaly_ov.training.runs import train_encoder, train_expert
 from anomaly_ov.training.stage1 import Stage1Config
 from anomaly_ov.training.teacher import MobileNetEdgeTPU
 from anomaly_ov.training.tracker import METRICS
+from training_fixtures import encoder_config, labelled_folder
 
 VIEWS = ViewsConfig(base_size=32, grids=((1, 1), (2, 1), (2, 2)), cap=64)
 LOOP = LoopConfig(steps=4, batch=4, workers=0, log_every=1, warmup_steps=1, learning_rate=1e-2)

@@ -4,7 +4,7 @@ An exact pair is proof and raises; a near pair is a reason to look and warns. Th
 by measurement on eleven sets (11,194 pictures): of 53.8 million pairs of pictures from two unrelated sets 2 lie within
 4 bits (91 within 10), and of pictures saved again at half the size or JPEG quality 50 at least nine in ten lie within
 4 bits of the original in ten of the sets (within 8 on near-blank 128 x 128 paper). Within one set of aligned parts,
-though, distinct parts look alike: half of all magnetic tiles have another tile within 4 bits. So between two splits of
+though, distinct parts look alike: seven in ten magnetic tiles have another tile within 4 bits. So between two splits of
 one product, near pairs are to be expected, and mean what their number says: the split is by picture, not by part.
 """
 

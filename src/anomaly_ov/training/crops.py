@@ -59,4 +59,5 @@ def _jitter(pixels: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.ND
     gain = rng.uniform(0.7, 1.3) * rng.uniform(0.9, 1.1, 3)
     shift = rng.uniform(-25, 25)
     mean = pixels.mean()
-    return np.clip((pixels - mean) * gain + mean + shift, 0, 255).astype(np.uint8)
+    jittered: npt.NDArray[np.uint8] = np.clip((pixels - mean) * gain + mean + shift, 0, 255).astype(np.uint8)
+    return jittered

@@ -14,6 +14,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
+from scipy import ndimage
 
 from anomaly_ov.data.synthetic.noise import Array, Rng, between, chance, log_between, pixel_grid, smooth, white
 from anomaly_ov.data.synthetic.palette import luminance
@@ -77,6 +78,21 @@ class Camera:
         picture.save(buffer, "JPEG", quality=self.quality, subsampling=self.subsampling)
         return np.asarray(Image.open(buffer).convert("RGB"))
 
+    def reach(self, touched_HW: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Where a change at ``touched_HW`` can show after blur and compression."""
+        height, width = touched_HW.shape
+        reached = touched_HW
+        if self.blur_px > 0:
+            reached = ndimage.maximum_filter(reached.astype(np.uint8), 1 + 2 * (4 + int(4 * self.blur_px))) > 0
+        if self.quality is None:
+            return reached
+        # A colour decoder smooths subsampled chroma over the border of its 16-pixel units by up to two pixels.
+        unit = 16 if self.subsampling and not self.grey else 8
+        rows, columns = np.arange(0, height, unit), np.arange(0, width, unit)
+        units = np.logical_or.reduceat(np.logical_or.reduceat(reached, rows, axis=0), columns, axis=1)
+        full = np.repeat(np.repeat(units, unit, axis=0), unit, axis=1)[:height, :width]
+        return ndimage.maximum_filter(full.astype(np.uint8), 5) > 0 if unit == 16 else full
+
     def turn(self, array_HW: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         """The final mirroring and quarter turn, for pictures and masks alike."""
         down, across, swap = self.flips
@@ -127,7 +143,7 @@ def random_camera(rng: Rng, size: int, turnable: bool = True) -> Camera:
         grey=grey,
         blur_px=log_between(rng, 0.35, 1.6) * size / 256 if chance(rng, 0.5) else 0.0,
         noise_HWC=noise,
-        quality=int(rng.integers(35, 97)) if chance(rng, 0.75) else None,
-        subsampling=int(rng.choice([0, 2])),
+        quality=int(rng.integers(55, 98)) if chance(rng, 0.65) else None,
+        subsampling=2 if chance(rng, 0.35) else 0,
         flips=(chance(rng, 0.5), chance(rng, 0.5), chance(rng, 0.5)) if turnable else (False, chance(rng, 0.5), False),
     )

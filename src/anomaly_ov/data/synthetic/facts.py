@@ -91,6 +91,6 @@ def place(centre_y: float, centre_x: float) -> str:
 
 
 def severity(contrast: float, area: float) -> str:
-    """"slight", "moderate" or "severe": contrast (0.35 counts 1) plus the root of the area (a fifth counts 0.65)."""
+    """ "slight", "moderate" or "severe": contrast (0.35 counts 1) plus the root of the area (a fifth counts 0.65)."""
     weight = contrast / 0.35 + 0.65 * math.sqrt(area / 0.2)
     return next(word for limit, word in SEVERITIES if weight < limit)

@@ -47,11 +47,16 @@ class SyntheticSample:
 
 @dataclass(frozen=True)
 class Trace:
-    """A sample with what it was made from, for tests: the clean twin, and ``touched_HW``, where any edit reached."""
+    """A sample with what it was made from: the clean twin, and where the edits are.
+
+    ``touched_HW``: pixels that an edit changed before the camera; ``reach_HW``: those to which the camera's blur and
+    the compression's blocks can carry it. Outside ``reach_HW`` picture and twin are equal to the byte.
+    """
 
     sample: SyntheticSample
     twin_HW3: Pixels
     touched_HW: Mask
+    reach_HW: Mask
 
 
 def generate(
@@ -77,14 +82,13 @@ def normal(seed: int, size: int = 256, photo_HW3: npt.NDArray[np.uint8] | None =
     return SyntheticSample(pixels, np.zeros((size, size), np.bool_), _facts(seed, scene, pixels, ()))
 
 
-def trace(
-    seed: int, size: int = 256, photo_HW3: npt.NDArray[np.uint8] | None = None, kind: str | None = None
-) -> Trace:
+def trace(seed: int, size: int = 256, photo_HW3: npt.NDArray[np.uint8] | None = None, kind: str | None = None) -> Trace:
     """``generate`` with its clean twin; same arguments, same sample."""
     drawing = _draw(seed, size, photo_HW3, kind)
     edit = Edit(slice(0, size), slice(0, size), drawing.image_HW3)
-    touched = np.asarray(drawing.camera.turn(edit.touched(drawing.scene.image_HW3)), np.bool_)
-    return Trace(drawing.sample(), _finish(drawing.camera, drawing.clean_HW3), touched)
+    camera, touched = drawing.camera, edit.touched(drawing.scene.image_HW3)
+    turned, reach = (np.asarray(camera.turn(mask), np.bool_) for mask in (touched, camera.reach(touched)))
+    return Trace(drawing.sample(), _finish(camera, drawing.clean_HW3), turned, reach)
 
 
 @dataclass(frozen=True)
@@ -224,4 +228,3 @@ def _finish(camera: Camera, exposed_HW3: Pixels) -> Pixels:
 
 def _facts(seed: int, scene: Scene, pixels_HW3: Pixels, defects: tuple[DefectFact, ...]) -> Facts:
     return Facts(seed, scene.surface, scene.object, main_colours(pixels_HW3), defects)
-

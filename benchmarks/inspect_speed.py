@@ -1,35 +1,31 @@
-"""Cost of everything around the encoder: ``python benchmarks/inspect.py``.
+"""Cost of everything around the encoder: ``python benchmarks/inspect_speed.py``.
 
 Streams JPEG files through an inspector (read, cut, encode, expert, map, regions, record) and, in the same process and
 in turns, runs the encoder alone on the same views in the same chunks. The figure is the median of the paired ratios.
 Also printed: pictures per second, and the arithmetic of both networks per second as a share of what this machine
 reaches in plain float32 matrix products with the same number of threads. Writes ``results/inspect-speed.json``.
+
+(Not called ``inspect.py``: a script's folder comes first on ``sys.path``, and every script here needs Python's own.)
 """
 
 from __future__ import annotations
 
-import sys
+import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
+from statistics import median
+from typing import Annotated
 
-# The folder of a script comes first on sys.path, where this file would hide the standard library's ``inspect``.
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
-sys.path.append(str(Path(__file__).resolve().parent))
+import numpy as np
+import torch
+import typer
+from torch.utils.flop_counter import FlopCounterMode
 
-import tempfile  # noqa: E402
-import time  # noqa: E402
-from collections.abc import Callable  # noqa: E402
-from statistics import median  # noqa: E402
-from typing import Annotated  # noqa: E402
-
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-import typer  # noqa: E402
-from common import make_pictures, report  # noqa: E402
-from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
-
-from anomaly_ov.images.read import read  # noqa: E402
-from anomaly_ov.images.views import anyres  # noqa: E402
-from anomaly_ov.inspector import Inspector, load  # noqa: E402
+from anomaly_ov.images.read import read
+from anomaly_ov.images.views import anyres
+from anomaly_ov.inspector import Inspector, load
+from common import make_pictures, report
 
 TARGET = 1.5
 
@@ -106,14 +102,15 @@ def main(
         pairs = [(seconds(stream), seconds(lambda: bare(inspector, chunks))) for _ in range(rounds)]
     whole, alone = (median(times) for times in zip(*pairs, strict=True))
     ratio, rate = median(a / b for a, b in pairs), matrix_rate()
+    per_picture = sum(map(len, views)) / count
     achieved = operations(inspector, views) / whole
     report(
         "inspect-speed",
         {
             "stream / bare encoder": (ratio, f"median of {rounds} paired rounds; target <= {TARGET}"),
-            "pictures per second": (count / whole, f"{width} x {height} JPEG, {sum(map(len, views)) / count:.1f} views"),
-            "views per second": (sum(map(len, views)) / whole, f"{torch.get_num_threads()} thread(s)"),
-            "bare encoder, views per second": (sum(map(len, views)) / alone, ""),
+            "pictures per second": (count / whole, f"{width} x {height} JPEG, {per_picture:.1f} views"),
+            "views per second": (per_picture * count / whole, f"{torch.get_num_threads()} thread(s)"),
+            "bare encoder, views per second": (per_picture * count / alone, ""),
             "GFLOP/s of the networks in stream": (achieved / 1e9, ""),
             "GFLOP/s of matrix products": (rate / 1e9, "float32, 1536 x 1536"),
             "share of the matrix-product rate": (achieved / rate, ""),
