@@ -61,3 +61,13 @@ def test_commands_of_the_readme_run(tmp_path: Path) -> None:
             timeout=LIMIT_S,
         )
         assert done.returncode == 0, f"'{line}' ended with {done.returncode}: {done.stderr}"
+
+
+def test_tables_are_those_that_the_results_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import readme_tables
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme_tables.BEGIN in text
+    assert text == readme_tables.filled(text), "run: python benchmarks/readme_tables.py"
+    assert "| mean of 4 |" in text

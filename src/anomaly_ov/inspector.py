@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -162,6 +163,8 @@ class Inspector:
         readers = ThreadPoolExecutor(workers, thread_name_prefix="anomaly-ov-read")
         finishers = ThreadPoolExecutor(workers, thread_name_prefix="anomaly-ov-maps")
         try:
+            # It takes long to import (scipy), so it is imported while the first pictures are read and encoded.
+            finishers.submit(import_module, "anomaly_ov.images.regions")
             while True:
                 for source in islice(upcoming, 2 * batch_size + workers - len(reading)):
                     reading.append(readers.submit(self._prepare, source, preview=previews))

@@ -133,10 +133,10 @@ def _results(
 def _outputs(
     out: Path | None, overlay: bool | None, map_format: str, resume: bool, map_threshold: float
 ) -> AbstractContextManager[Outputs | None]:
-    from anomaly_ov.cli.outputs import Outputs
-
     if out is None:
         return nullcontext(None)
+    from anomaly_ov.cli.outputs import Outputs
+
     wanted = overlay is not False
     return Outputs(out, overlay=wanted, map_format=map_format, map_threshold=map_threshold, append=resume)
 

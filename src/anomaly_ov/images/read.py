@@ -5,18 +5,7 @@ orientation says. Limits on bytes, pixels and pages hold before anything of that
 from the header. Only the decoders listed in `_DECODERS` are ever reached, chosen by the file's first bytes and never
 by its name: seldom used decoders are attack surface.
 
-How other kinds of pixels become 8-bit RGB (the same rules for files and arrays, never a stretch by percentiles):
-
-* 16-bit grey, and integer arrays: the full scale is the smallest of 8, 10, 12, 14, 16 bits that holds the largest
-  value (cameras write 12 bits into 16-bit files, which would look black on the 16-bit scale); the top 8 bits of that
-  scale are kept. A depth that the file itself declares (a 12-bit TIFF, the maximum of a PGM) goes first. Negative
-  values or values past 16 bits are refused. 16-bit colour files keep the high byte, as Pillow decodes them.
-* float: 0..1, anything else is refused, because its scale is not known.
-* alpha, palette transparency, colour keys: composited on white, on which cut-outs are published and on which people
-  look at them; the colours hidden under transparent pixels must not turn into an anomaly. Where *all* of a picture is
-  transparent the alpha is ignored: some writers leave that channel at zero.
-* CMYK, YCbCr, LAB: Pillow's plain conversion. Embedded colour profiles are not applied.
-* animations: the first frame.
+What becomes of other kinds of pixels: `pixels`. Of an animation the first frame is read.
 """
 
 from __future__ import annotations
@@ -30,7 +19,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, cast
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -44,16 +33,14 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from anomaly_ov.errors import AnomalyOVError, ImageTooLarge, UnreadableImage
+from anomaly_ov.images.messages import one_line, printable, unreadable
+from anomaly_ov.images.pixels import PixelsHW3, array_to_rgb, declared_bits, to_rgb
 
-PixelsHW3 = npt.NDArray[np.uint8]
 Readable = str | Path | bytes | BinaryIO | npt.NDArray[Any] | Image.Image
 
-BACKGROUND = (255, 255, 255)
-BIT_DEPTHS = (8, 10, 12, 14, 16)
-FLOAT_SLACK = 1e-3  # rounding of earlier processing may leave 0..1 by this much; it is clipped
 KNOWN_FORMATS = "JPEG, PNG, TIFF, BMP, WebP, GIF, PBM/PGM/PPM"
 _CHUNK = 2**20
-_WIDTH, _LENGTH, _BITS_PER_SAMPLE, _STRIP_OFFSETS, _ROWS_PER_STRIP = 256, 257, 258, 273, 278  # tags of TIFF 6.0
+_WIDTH, _LENGTH, _STRIP_OFFSETS, _ROWS_PER_STRIP = 256, 257, 273, 278  # tags of TIFF 6.0
 _TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS = 322, 323, 324
 
 # First bytes -> decoder. An MPO is a JPEG with more of them behind it; the plain JPEG decoder reads the first. The
@@ -145,12 +132,12 @@ def read(source: Readable, limits: Limits = DEFAULT_LIMITS, page: int = 0, *, na
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         hint = "Pillow's own limit; a program that trusts its pictures raises PIL.Image.MAX_IMAGE_PIXELS"
-        raise ImageTooLarge(f"{printable(label)} has too many pixels: {_one_line(error)}", hint=hint) from error
+        raise ImageTooLarge(f"{printable(label)} has too many pixels: {one_line(error)}", hint=hint) from error
     except MemoryError as error:
         raise ImageTooLarge(f"{printable(label)} does not fit in memory", hint="scale the picture down") from error
     except Exception as error:  # third-party decoders on untrusted bytes: almost any type of error can come out
         hint = "the file seems damaged or incomplete; copy or export it again"
-        raise UnreadableImage(f"cannot read {printable(label)}: {_one_line(error)}", hint=hint) from error
+        raise UnreadableImage(f"cannot read {printable(label)}: {one_line(error)}", hint=hint) from error
 
 
 def is_picture(head: bytes) -> bool:
@@ -169,11 +156,6 @@ def open_regular(path: str | Path) -> BinaryIO:
     return file
 
 
-def printable(name: str) -> str:
-    """``name`` fit for a one-line message: odd characters escaped, an empty name quoted."""
-    return name if name.isprintable() and name.strip() else ascii(name)
-
-
 def _label(source: object, name: str | None) -> str:
     if isinstance(source, (str, Path)):
         return str(source)
@@ -184,14 +166,6 @@ def _label(source: object, name: str | None) -> str:
         return name
     kinds = ((np.ndarray, "<array>"), (Image.Image, "<image>"), ((bytes, bytearray, memoryview), "<bytes>"))
     return next((label for kind, label in kinds if isinstance(source, kind)), "<stream>")
-
-
-def _unreadable(label: str, cause: str, hint: str) -> NoReturn:
-    raise UnreadableImage(f"cannot read {printable(label)}: {cause}", hint=hint)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 # ---- bytes ---------------------------------------------------------------------------------------------------------
@@ -205,7 +179,7 @@ def _load_bytes(source: str | Path | bytes | BinaryIO, limits: Limits, label: st
         return bytes(source)
     if hasattr(source, "read"):
         return _load_stream(source, limits, label)
-    return _unreadable(
+    return unreadable(
         label, f"a {type(source).__name__} is no picture", "give a path, bytes, a binary stream, an array or an image"
     )
 
@@ -217,22 +191,22 @@ def _load_path(path: str | Path, limits: Limits, label: str) -> bytes:
             _check_bytes(size, limits, label)
             return file.read(size)
     except FileNotFoundError:
-        _unreadable(label, "no such file", "check the spelling and the folder you are in")
+        unreadable(label, "no such file", "check the spelling and the folder you are in")
     except IsADirectoryError:
         hint = "give a file in it" if os.access(path, os.R_OK | os.X_OK) else "you may not list it; ask for permission"
-        _unreadable(label, "it is a folder", hint)
+        unreadable(label, "it is a folder", hint)
     except PermissionError:
-        _unreadable(label, "permission denied", "ask for permission to read it")
+        unreadable(label, "permission denied", "ask for permission to read it")
     except (OSError, ValueError) as error:  # ValueError: a name with a zero character
-        cause = (error.strerror if isinstance(error, OSError) else None) or _one_line(error)
-        _unreadable(label, cause, "give a regular file, or the bytes themselves")
+        cause = (error.strerror if isinstance(error, OSError) else None) or one_line(error)
+        unreadable(label, cause, "give a regular file, or the bytes themselves")
 
 
 def _load_stream(stream: BinaryIO, limits: Limits, label: str) -> bytes:
     try:
         data = read_bounded(stream, limits)
     except (OSError, ValueError) as error:
-        _unreadable(label, _one_line(error), "give an open binary stream")
+        unreadable(label, one_line(error), "give an open binary stream")
     _check_bytes(len(data), limits, label)
     return data
 
@@ -261,7 +235,7 @@ def _read_file(data: bytes, limits: Limits, page: int, label: str) -> Picture:
     pages = _go_to_page(image, page, limits, label)
     _check_pixels(image, limits, label)
     image.load()
-    pixels_HW3 = _to_rgb(_turned(image), _declared_bits(image), label)
+    pixels_HW3 = to_rgb(_turned(image), declared_bits(image), label)
     return Picture(pixels_HW3, label, hashlib.sha256(data).hexdigest(), page if pages else None)
 
 
@@ -273,12 +247,12 @@ def _decoder(head: bytes) -> Callable[[BinaryIO], ImageFile.ImageFile] | None:
 
 def _open(data: bytes, limits: Limits, label: str) -> ImageFile.ImageFile:
     if not data:
-        _unreadable(label, "the file is empty (0 bytes)", "copy or export it again")
+        unreadable(label, "the file is empty (0 bytes)", "copy or export it again")
     decoder = _decoder(data[:16])
     if decoder is None:
         is_text = data[:512].isascii() and b"\x00" not in data[:512]
         cause = "it holds text, not a picture" if is_text else "it is in no picture format that we know"
-        _unreadable(label, cause, f"known formats: {KNOWN_FORMATS}; convert it to one of them")
+        unreadable(label, cause, f"known formats: {KNOWN_FORMATS}; convert it to one of them")
     if decoder is WebPImageFile:
         _check_size(_webp_canvas(data), limits, label)  # its decoder allocates the canvas on opening
     return decoder(io.BytesIO(data))
@@ -310,7 +284,7 @@ def _go_to_page(image: ImageFile.ImageFile, page: int, limits: Limits, label: st
             raise EOFError
         image.seek(page)
     except EOFError:
-        _unreadable(label, f"it has no page {page + 1}", "pages are counted from 0 in Python, from 1 in names")
+        unreadable(label, f"it has no page {page + 1}", "pages are counted from 0 in Python, from 1 in names")
     return several
 
 
@@ -333,7 +307,7 @@ def _check_parts(image: TiffImageFile, limits: Limits, label: str) -> None:
     else:
         columns, rows, offsets = width, tags.get(_ROWS_PER_STRIP, height), tags.get(_STRIP_OFFSETS, ())
     if len(offsets) < math.ceil(width / columns) * math.ceil(height / rows):
-        _unreadable(label, "its parts do not fill the picture", "the file seems damaged; export it again")
+        unreadable(label, "its parts do not fill the picture", "the file seems damaged; export it again")
 
 
 def _check_size(size: tuple[int, int], limits: Limits, label: str) -> None:
@@ -341,15 +315,6 @@ def _check_size(size: tuple[int, int], limits: Limits, label: str) -> None:
     if width * height > limits.max_pixels:
         hint = f"the limit is {limits.max_pixels} pixels; scale it down, or raise the limit for files you trust"
         raise ImageTooLarge(f"{printable(label)} has {width} x {height} pixels", hint=hint)
-
-
-def _declared_bits(image: Image.Image) -> int | None:
-    """The bit depth of grey pixels deeper than 8 bits, where the file says it; "16" says only how they are stored."""
-    if isinstance(image, PpmImageFile):
-        return 16  # scaled up by Pillow from the maximum in the header
-    if isinstance(image, TiffImageFile) and image.tag_v2.get(_BITS_PER_SAMPLE) == (12,):
-        return 12
-    return None
 
 
 def _turned(image: Image.Image) -> Image.Image:
@@ -362,77 +327,24 @@ def _turned(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-# ---- pixels --------------------------------------------------------------------------------------------------------
+# ---- arrays and images in memory -----------------------------------------------------------------------------------
 
 
 def _read_in_memory(source: npt.NDArray[Any] | Image.Image, limits: Limits, page: int, label: str) -> Picture:
     if page:
-        _unreadable(label, f"it has no page {page + 1}", "arrays and images hold one page; read the file instead")
+        unreadable(label, f"it has no page {page + 1}", "arrays and images hold one page; read the file instead")
     if isinstance(source, Image.Image):
         _check_pixels(source, limits, label)
         source.load()
-        pixels_HW3 = _to_rgb(_turned(source), None, label)
+        pixels_HW3 = to_rgb(_turned(source), None, label)
     else:
-        pixels_HW3 = _array_to_rgb(source, limits, label)
+        _check_array(source, limits, label)
+        pixels_HW3 = array_to_rgb(source, label)
     return Picture(pixels_HW3, label, hashlib.sha256(pixels_HW3.data).hexdigest())
 
 
-def _to_rgb(image: Image.Image, bits: int | None, label: str) -> PixelsHW3:
-    """(H, W, 3) uint8, read-only, of a loaded Pillow image of any mode."""
-    if image.mode.startswith(("I", "F")):
-        return _three_channels(_to_uint8(np.asarray(image), bits, label))
-    if image.has_transparency_data:
-        image = _flattened(image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA"))
-    elif image.mode != "RGB":
-        image = image.convert("RGB")
-    return np.asarray(image)  # of a copy made by Pillow, which numpy marks read-only
-
-
-def _flattened(image_RGBA: Image.Image) -> Image.Image:
-    alpha = image_RGBA.getchannel("A")
-    if alpha.getextrema() == (0, 0):
-        return image_RGBA.convert("RGB")
-    canvas = Image.new("RGB", image_RGBA.size, BACKGROUND)
-    canvas.paste(image_RGBA, mask=alpha)
-    return canvas
-
-
-def _array_to_rgb(array: npt.NDArray[Any], limits: Limits, label: str) -> PixelsHW3:
+def _check_array(array: npt.NDArray[Any], limits: Limits, label: str) -> None:
     shape = array.shape
     if not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))) or 0 in shape:
-        _unreadable(label, f"an array of shape {shape} is no picture", "shapes are (H, W) and (H, W, 1 or 3 or 4)")
+        unreadable(label, f"an array of shape {shape} is no picture", "shapes are (H, W) and (H, W, 1 or 3 or 4)")
     _check_size((shape[1], shape[0]), limits, label)
-    if len(shape) == 3 and shape[2] == 4:
-        # Colour and alpha each on a scale of their own: 12-bit colours often come with a 16-bit alpha.
-        channels = [_to_uint8(array[..., :3], None, label), _to_uint8(array[..., 3:], None, label)]
-        return np.asarray(_flattened(Image.fromarray(np.concatenate(channels, axis=2))))
-    return _three_channels(_to_uint8(array, None, label))
-
-
-def _three_channels(values: npt.NDArray[np.uint8]) -> PixelsHW3:
-    """(H, W), (H, W, 1) or (H, W, 3) as a contiguous read-only copy with three channels."""
-    pixels_HW3 = np.empty((*values.shape[:2], 3), np.uint8)
-    pixels_HW3[...] = values if values.ndim == 3 else values[..., None]
-    pixels_HW3.setflags(write=False)
-    return pixels_HW3
-
-
-def _to_uint8(values: npt.NDArray[Any], bits: int | None, label: str) -> npt.NDArray[np.uint8]:
-    """Any bool, integer or float values on the scale stated at the top of this file, same shape."""
-    if values.dtype == np.uint8:
-        return values
-    if values.dtype == np.bool_:
-        return values.astype(np.uint8) * np.uint8(255)
-    low, high = (values.min(), values.max()) if values.dtype.kind in "iuf" else (0, 0)
-    if values.dtype.kind == "f":
-        if not (low >= -FLOAT_SLACK and high <= 1 + FLOAT_SLACK):  # false for NaN too
-            _unreadable(label, f"float pixels run from {low:.6g} to {high:.6g}", "bring them to 0..1 first")
-        return cast("npt.NDArray[np.uint8]", np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8))
-    if values.dtype.kind not in "iu":
-        _unreadable(label, f"pixels of type {values.dtype} are not known", "give bool, integers or floats in 0..1")
-    if low < 0 or high > 65535:
-        _unreadable(label, f"integer pixels run from {low} to {high}", "bring them to 0..65535 first")
-    depth = bits or next(depth for depth in BIT_DEPTHS if high < 2**depth)
-    eight_bit = np.empty(values.shape, np.uint8)
-    np.right_shift(values, depth - 8, out=eight_bit, casting="unsafe")
-    return eight_bit

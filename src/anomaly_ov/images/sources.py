@@ -28,6 +28,7 @@ import numpy as np
 from PIL import Image
 
 from anomaly_ov.errors import UsageError
+from anomaly_ov.images.messages import printable
 from anomaly_ov.images.read import (
     DEFAULT_LIMITS,
     Limits,
@@ -35,7 +36,6 @@ from anomaly_ov.images.read import (
     Readable,
     is_picture,
     open_regular,
-    printable,
     read,
     read_bounded,
 )

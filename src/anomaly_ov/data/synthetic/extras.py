@@ -11,10 +11,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from anomaly_ov.data.synthetic.glyphs import glyph
 from anomaly_ov.data.synthetic.noise import Array, Rng, between, blur, chance, log_between, pixel_grid, relief
 from anomaly_ov.data.synthetic.palette import colour
 from anomaly_ov.data.synthetic.scene import Part, Scene, paste
-from anomaly_ov.data.synthetic.surfaces import glyph
 
 Extra = Callable[[Rng, Scene], Scene]
 

@@ -1,0 +1,55 @@
+"""What every layout's samples must pass: no picture with two labels, masks that decode and fit."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+from PIL import Image
+
+from anomaly_ov.data.layouts.folder import Notes
+from anomaly_ov.data.samples import Sample, read_mask
+from anomaly_ov.errors import DataError
+
+
+def refuse_conflicts(samples: list[Sample], root: Path) -> None:
+    first: dict[Path, Sample] = {}
+    for sample in samples:
+        known = first.setdefault(sample.image, sample)
+        if known != sample:
+            names = [f.name for f in fields(Sample) if getattr(known, f.name) != getattr(sample, f.name)]
+            differ = ", ".join(f"{name} {getattr(known, name)} and {getattr(sample, name)}" for name in names)
+            where = sample.image.relative_to(root).as_posix()
+            raise DataError(f"{where} in {root} is listed twice, with {differ}", hint="keep one of the lines")
+
+
+def checked_masks(samples: list[Sample], root: Path, notes: Notes) -> list[Sample]:
+    """Notes empty masks and masks of another shape; a mask that does not decode is dropped, and noted."""
+    checked = []
+    for sample in samples:
+        if sample.mask is not None:
+            name = sample.mask.relative_to(root).as_posix()
+            try:
+                mask_HW = read_mask(sample.mask)
+            except DataError:
+                notes.add("mask does not decode, taken as missing", name)
+                sample = replace(sample, mask=None)
+            else:
+                if not mask_HW.any():
+                    notes.add("mask is empty", name)
+                if not _same_shape(sample.image, mask_HW.shape):
+                    notes.add("mask has another shape than its picture", name)
+        checked.append(sample)
+    return checked
+
+
+def _same_shape(image: Path, mask_hw: tuple[int, ...]) -> bool:
+    """Equal aspect within a pixel's rounding, either way up (a picture may carry an EXIF turn)."""
+    try:
+        with Image.open(image) as picture:
+            width, height = picture.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return True  # the picture's own reader will say what is wrong with it
+    mask_height, mask_width = mask_hw
+    sizes = ((width, height), (height, width))
+    return any(abs(w * mask_height - h * mask_width) <= max(w, h, mask_width, mask_height) for w, h in sizes)

@@ -1,0 +1,42 @@
+"""MVTec style: `test/good`, `test/<defect>`, optional `ground_truth/<defect>`, `train/good`, `validation/good`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from anomaly_ov.data.layouts.folder import MASK_TYPES, Folder, existing_mask
+from anomaly_ov.data.samples import Sample, Split
+
+
+def claims(folder: Path) -> bool:
+    test = folder / "test"
+    return test.is_dir() and ((folder / "ground_truth").is_dir() or any(p.name == "good" for p in test.iterdir()))
+
+
+def read(folder: Folder) -> list[Sample]:
+    samples: list[Sample] = []
+    # The validation goods are normals that a method may look at beforehand, like the training goods.
+    sources: tuple[tuple[str, Split], ...] = (("train", "train"), ("validation", "train"), ("test", "test"))
+    for part, split in sources:
+        for kind in folder.subfolders(folder.path / part):
+            normal = kind.name == "good"
+            for image in folder.images(kind):
+                samples.append(
+                    Sample(
+                        image=image,
+                        label=0 if normal else 1,
+                        mask=None if normal else _mask(folder, kind.name, image),
+                        category=folder.category,
+                        defect=None if normal else kind.name,
+                        split=split,
+                    )
+                )
+    return samples
+
+
+def _mask(folder: Folder, kind: str, image: Path) -> Path | None:
+    truth = folder.path / "ground_truth"
+    if not truth.is_dir():
+        return None
+    stems = (f"{image.stem}_mask", image.stem)
+    return existing_mask(folder, image, [truth / kind / f"{stem}{suffix}" for stem in stems for suffix in MASK_TYPES])

@@ -1,0 +1,22 @@
+"""What every error about an input has in common: one line that names the input and says what is wrong with it."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from anomaly_ov.errors import UnreadableImage
+
+
+def printable(name: str) -> str:
+    """``name`` fit for a one-line message: odd characters escaped, an empty name quoted."""
+    return name if name.isprintable() and name.strip() else ascii(name)
+
+
+def unreadable(label: str, cause: str, hint: str) -> NoReturn:
+    """Raises ``UnreadableImage`` about the input called ``label``."""
+    raise UnreadableImage(f"cannot read {printable(label)}: {cause}", hint=hint)
+
+
+def one_line(error: BaseException) -> str:
+    """What ``error`` says, without line breaks; its type where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

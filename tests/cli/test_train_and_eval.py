@@ -1,0 +1,74 @@
+"""The training and measuring verbs, from the command line to their files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from training_fixtures import labelled_folder
+
+from anomaly_ov.cli.main import run
+
+LOOP = {"steps": 2, "batch": 2, "workers": 0, "log_every": 1, "warmup_steps": 1}
+VIEWS = {"base_size": 32, "grids": [[1, 1], [2, 1]], "cap": 64}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    for seed, name in enumerate(("one", "two")):
+        labelled_folder(tmp_path / "data" / name, seed=seed)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    values = {"name": "made", "sets": ["one", "two"], "views": VIEWS, "expert": {"hidden": 8}, "loop": LOOP}
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_from_leave_one_out_to_measured_model(
+    data: Path, recipe: Path, small_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--recipe", str(recipe), "--data", str(data), "--start", str(small_folder)]
+    common += ["--cache", str(tmp_path / "cache")]
+    assert run(["train", "leave-one-out", *common, "--out", str(tmp_path / "loso")]) == 0
+    calibration = tmp_path / "loso" / "calibration.json"
+    final = ["train", "expert", *common, "--out", str(tmp_path / "final"), "--calibration", str(calibration)]
+    assert run(final) == 0
+    capsys.readouterr()
+    model, summary = tmp_path / "final" / "model", tmp_path / "summary.json"
+    measure = ["eval", "detect", "--data", str(data / "one"), "--model", str(model), "--summary", str(summary)]
+    assert run([*measure, "--markdown"]) == 0
+    assert "| one | 6 / 6 |" in capsys.readouterr().out
+    (figures,) = json.loads(summary.read_text())
+    assert figures["model"]["name"] == "made"
+    assert figures["threshold_source"].startswith("F1-max on leave-one-set-out")
+    assert figures["main"]["pixels"]["images"] == 12
+
+
+def test_train_expert_refuses_test_pictures_among_its_own(
+    data: Path, recipe: Path, small_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--recipe", str(recipe), "--data", str(data), "--start", str(small_folder), "--out", str(tmp_path / "x")]
+    assert run(["train", "expert", *arguments, "--test", str(data / "one")]) == 2
+    assert "error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["train", "expert"], 2, "Missing option"),
+        (["train", "expert", "--recipe", "none.yaml", "--data", ".", "--start", "s", "--out", "o"], 2, "none.yaml"),
+        (["eval", "detect", "--data", "nowhere"], 2, "no data set at nowhere"),
+        (["eval", "detect", "--data", "nowhere", "--batch-size", "0"], 2, "batch-size"),
+    ],
+)
+def test_wrong_arguments_end_in_one_line(
+    arguments: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == code
+    assert said in capsys.readouterr().err
