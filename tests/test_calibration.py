@@ -12,6 +12,7 @@ from sklearn.metrics import f1_score
 
 from anomaly_ov.calibration import SetScores, f1_max_threshold, fit_calibration, fused_scores, logit
 from anomaly_ov.errors import DataError
+from anomaly_ov.models.config import CalibrationConfig
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
@@ -113,6 +114,23 @@ def test_broken_scores_are_an_error() -> None:
         fit_calibration({"a": SetScores([0, 1], [0.1, 0.2, 0.3], [0.1, 0.2])})
     with pytest.raises(DataError, match="both labels"):
         f1_max_threshold([0.1, 0.2], [1, 1])
+
+
+@pytest.mark.parametrize(("raw", "of_map"), [(0.0, 0.0), (1.0, 1.0), (0.0, 1.0), (1e-300, 0.5)])
+def test_fused_score_is_a_probability_at_the_ends(raw: float, of_map: float) -> None:
+    for weight in (0.0, 1.0, 100.0):
+        score = float(fused_scores(raw, of_map, CalibrationConfig(head_weight=weight, map_weight=1.0)))
+        assert 0 <= score <= 1
+
+
+def test_identity_calibration_leaves_the_head_score() -> None:
+    assert float(fused_scores(0.37, 0.9, CalibrationConfig())) == pytest.approx(0.37)
+
+
+def test_importing_it_loads_no_scipy() -> None:
+    code = "import sys, anomaly_ov.calibration; print([m for m in ('torch', 'scipy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_loads_neither_torch_nor_scikit_learn() -> None:

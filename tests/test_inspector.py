@@ -16,8 +16,7 @@ import torch
 from PIL import Image
 
 from anomaly_ov.errors import DeviceError, UnreadableImage, UsageError, WeightsError
-from anomaly_ov.inspector import Inspector, fused_score, load
-from anomaly_ov.models.config import CalibrationConfig
+from anomaly_ov.inspector import Inspector, load
 from anomaly_ov.records import Detector, Finding, level_of
 from model_fixtures import small_model
 
@@ -197,18 +196,6 @@ def test_threshold_of_the_caller(pictures: Path) -> None:
         assert inspector.threshold.source == "set by the caller"
     with pytest.raises(UsageError, match="threshold"):
         Inspector(small_model(), threshold=1.5)
-
-
-@pytest.mark.parametrize(("raw", "of_map"), [(0.0, 0.0), (1.0, 1.0), (0.0, 1.0), (1e-300, 0.5)])
-def test_fused_score_is_a_probability_at_the_ends(raw: float, of_map: float) -> None:
-    for weight in (0.0, 1.0, 100.0):
-        score = fused_score(raw, of_map, CalibrationConfig(head_weight=weight, map_weight=1.0))
-        assert 0 <= score <= 1
-        assert math.isfinite(score)
-
-
-def test_identity_calibration_leaves_the_head_score() -> None:
-    assert fused_score(0.37, 0.9, CalibrationConfig()) == pytest.approx(0.37)
 
 
 @pytest.mark.parametrize("limit", [1, 2, 7])

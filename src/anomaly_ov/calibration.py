@@ -1,4 +1,6 @@
-"""From raw outputs to one score and a threshold, both fixed on training sets alone.
+"""From raw outputs to one score, and the threshold it is compared with, both fixed on training sets alone.
+
+``fused_scores`` is the one definition of ``score``, in fitting and in inspecting.
 
 ``fit_calibration`` takes scores that were made leave-one-set-out: each set scored by weights that never saw it. So
 neither the fusion nor the threshold has seen what it is applied to. Every set counts the same, whatever its size, and
@@ -8,11 +10,10 @@ so does each label: the figures do not follow one large set or one that is mostl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
 
 from anomaly_ov.errors import DataError
 from anomaly_ov.models.config import CalibrationConfig
@@ -85,15 +86,11 @@ def fit_calibration(
     owner = np.repeat(np.arange(len(sets)), [np.asarray(scores.labels).size for scores in sets.values()])
     weights = _balanced(labels, owner)
     bias, head_weight, map_weight = _fit(np.stack([logit(head), logit(maps)], axis=1), labels, weights, l2)
-    fused = _sigmoid(bias + head_weight * logit(head) + map_weight * logit(maps))
-    return CalibrationConfig(
-        head_weight=head_weight,
-        map_weight=map_weight,
-        bias=bias,
-        map_top=map_top,
-        threshold=f1_max_threshold(fused, labels, weights),
+    config = CalibrationConfig(head_weight, map_weight, bias, map_top, map_threshold=map_threshold)
+    return replace(
+        config,
+        threshold=f1_max_threshold(fused_scores(head, maps, config), labels, weights),
         threshold_source=f"F1-max on leave-one-set-out scores of {', '.join(sets)} (n = {len(labels)}, balanced)",
-        map_threshold=map_threshold,
     )
 
 
@@ -109,6 +106,8 @@ def _balanced(labels: npt.NDArray[np.int64], owner: npt.NDArray[np.int64]) -> Fl
 
 def _fit(logits_N2: Float64, labels: npt.NDArray[np.int64], weights: Float64, l2: float) -> tuple[float, float, float]:
     """(bias, head weight, map weight) of the smallest weighted logistic loss, a convex problem with bounds."""
+    from scipy.optimize import minimize  # here, because only fitting needs it
+
     centre = weights @ logits_N2
     spread = np.sqrt(weights @ np.square(logits_N2 - centre))
     inputs_N2 = (logits_N2 - centre) / np.where(spread > 0, spread, 1)

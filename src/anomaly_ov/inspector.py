@@ -9,7 +9,6 @@ Importing this file loads no torch; calling ``load`` does.
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections import deque
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from anomaly_ov.calibration import fused_scores
 from anomaly_ov.errors import DeviceError, ImageError, UsageError
 from anomaly_ov.images.read import Limits, Picture, read
 from anomaly_ov.images.sources import Source, expand
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 Pixels = npt.NDArray[np.uint8]
 VIEWS_PER_FORWARD = {"cpu": 16, "mps": 32, "cuda": 128}
-PROBABILITY_FLOOR = 1e-6
 
 
 def load(name: str = "tiny", device: str = "auto", dtype: str = "auto", threshold: float | None = None) -> Inspector:
@@ -289,7 +288,7 @@ class Inspector:
         map_HW = significance_map(output.map_Nhw, geometry, patch=patch)
         rows, columns = cell_map(output.map_Nhw, geometry, patch=patch).shape
         score_map = map_score(map_HW, self._calibration.map_top)
-        score = fused_score(output.score_raw, score_map, self._calibration)
+        score = float(fused_scores(output.score_raw, score_map, self._calibration))
         found = regions(map_HW, self._calibration.map_threshold, geometry.image_wh)
         return Finding(
             id=prepared.id,
@@ -334,17 +333,6 @@ class Inspector:
             import torch
 
             torch.cuda.empty_cache()
-
-
-def fused_score(score_raw: float, score_map: float, calibration: CalibrationConfig) -> float:
-    """sigmoid(bias + head_weight * logit(score_raw) + map_weight * logit(score_map)), all in 0..1."""
-    total = calibration.bias + calibration.head_weight * _logit(score_raw) + calibration.map_weight * _logit(score_map)
-    return 1 / (1 + math.exp(-total)) if total > -700 else 0.0
-
-
-def _logit(probability: float) -> float:
-    inside = min(max(probability, PROBABILITY_FLOOR), 1 - PROBABILITY_FLOOR)
-    return math.log(inside / (1 - inside))
 
 
 def _threshold(calibration: CalibrationConfig, override: float | None) -> Threshold:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+import warnings
 
 import pytest
 import typer
@@ -120,6 +121,28 @@ def test_unwritable_place_is_the_users_to_solve(
 ) -> None:
     assert fail_with(PermissionError(13, "Permission denied", "/out"), monkeypatch) == 2
     assert capsys.readouterr().err.startswith("error: Permission denied: /out\nhint: ")
+
+
+@pytest.mark.parametrize(
+    ("module", "shown"),
+    [("PIL.TiffImagePlugin", 0), ("torch", 0), ("transformers.x", 0), ("torchlike", 1), ("anomaly_ov.data.leakage", 1)],
+)
+def test_warnings_of_libraries_are_not_shown(module: str, shown: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "warnoptions", [])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert run(["--version"]) == 0
+        warnings.warn_explicit("odd", UserWarning, "file.py", 1, module=module)
+    assert len(caught) == shown
+
+
+def test_asked_for_warnings_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "warnoptions", ["always"])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert run(["--version"]) == 0
+        warnings.warn_explicit("odd", UserWarning, "file.py", 1, module="PIL")
+    assert len(caught) == 1
 
 
 def test_console_script_exits_with_the_code(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,3 +39,18 @@ def test_convert_refuses_what_is_no_checkpoint(tmp_path: Path, capsys: pytest.Ca
     assert run(["models", "convert", str(tmp_path / "expert.pth"), "--out", str(tmp_path / "out")]) == 4
     assert not (tmp_path / "out").exists()
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_convert_with_an_encoder_makes_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[tuple[Path, Path, str]] = []
+
+    def converted(path: Path, out: Path, encoder: str) -> Path:
+        calls.append((path, out, encoder))
+        return out
+
+    monkeypatch.setattr("anomaly_ov.models.convert.convert_model", converted)
+    assert run(["models", "convert", "e.pth", "--out", str(tmp_path / "m"), "--encoder", "siglip"]) == 0
+    assert calls == [(Path("e.pth"), tmp_path / "m", "siglip")]
+    assert capsys.readouterr().err == f"written to {tmp_path / 'm'}\n"

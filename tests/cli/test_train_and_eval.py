@@ -53,7 +53,16 @@ def test_from_leave_one_out_to_measured_model(
 def test_train_expert_refuses_test_pictures_among_its_own(
     data: Path, recipe: Path, small_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["--recipe", str(recipe), "--data", str(data), "--start", str(small_folder), "--out", str(tmp_path / "x")]
+    arguments = [
+        "--recipe",
+        str(recipe),
+        "--data",
+        str(data),
+        "--start",
+        str(small_folder),
+        "--out",
+        str(tmp_path / "x"),
+    ]
     assert run(["train", "expert", *arguments, "--test", str(data / "one")]) == 2
     assert "error: " in capsys.readouterr().err
 

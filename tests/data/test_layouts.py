@@ -107,6 +107,40 @@ def test_mask_of_a_turned_or_resized_picture_is_no_mismatch(tmp_path: Path) -> N
     assert discover(root).notes == ()
 
 
+# --- mvtec3d --------------------------------------------------------------------------------------------------------
+
+
+def _mvtec3d(root: Path) -> Path:
+    for part, kind in (("train", "good"), ("validation", "good"), ("test", "good"), ("test", "crack")):
+        for name in ("000", "001"):
+            _image(root / part / kind / "rgb" / f"{name}.png")
+            _mask(root / part / kind / "gt" / f"{name}.png", empty=kind == "good")
+            (root / part / kind / "xyz").mkdir(exist_ok=True)
+            (root / part / kind / "xyz" / f"{name}.tiff").write_bytes(b"depth")
+    return root
+
+
+def test_mvtec3d_reads_colour_and_masks_and_no_depth(tmp_path: Path) -> None:
+    for category in ("bagel", "tire"):
+        _mvtec3d(tmp_path / "mvtec3d" / category)
+    data = discover(tmp_path / "mvtec3d")
+    assert (data.layout, data.categories, data.notes) == ("mvtec3d", ("bagel", "tire"), ())
+    assert data.counts == {"normal": 12, "anomalous": 4, "unknown": 0, "masks": 4}
+    assert len(data.of_split("train")) == 8
+    crack = [s for s in data if s.defect == "crack" and s.category == "tire"]
+    assert [(s.image.parent.name, s.split, s.mask) for s in crack] == [
+        ("rgb", "test", tmp_path / f"mvtec3d/tire/test/crack/gt/{name}.png") for name in ("000", "001")
+    ]
+
+
+def test_mvtec3d_missing_mask_is_noted(tmp_path: Path) -> None:
+    root = _mvtec3d(tmp_path / "tire")
+    (root / "test/crack/gt/001.png").unlink()
+    data = discover(root)
+    assert data.counts["masks"] == 1
+    assert data.notes == ("anomalous picture without a mask: 1 (test/crack/rgb/001.png)",)
+
+
 # --- folders --------------------------------------------------------------------------------------------------------
 
 

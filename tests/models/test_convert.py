@@ -16,11 +16,13 @@ from torch import Tensor
 
 import golden_fixtures as golden
 from anomaly_ov.configuration import parse
-from anomaly_ov.errors import CheckpointMismatch, UnsafeCheckpoint, WeightsError
+from anomaly_ov.errors import CheckpointMismatch, ConfigError, UnsafeCheckpoint, UsageError, WeightsError
 from anomaly_ov.models.config import ExpertConfig
-from anomaly_ov.models.convert import convert, load_released_expert
+from anomaly_ov.models.convert import convert, convert_model, load_released_expert
+from anomaly_ov.models.encoder import encoder_from_pretrained
 from anomaly_ov.models.expert import Expert
 from anomaly_ov.models.features import Features
+from anomaly_ov.models.model import AnomalyModel
 
 SMALL = ExpertConfig(width=6, hidden=4, grid_hw=(3, 3), levels=2)
 
@@ -91,6 +93,54 @@ def test_conversion_keeps_values_types_and_origin(path: Path, state: dict[str, T
     assert same(load_released_expert(written, SMALL), stored)
     assert convert(written, path.parent / "again.safetensors", SMALL) == path.parent / "again.safetensors"
     assert [entry.name for entry in written.parent.iterdir()] == ["expert.safetensors"]
+
+
+# A whole model
+
+
+@pytest.fixture
+def siglip(tmp_path: Path) -> Path:
+    """A checkpoint of a SigLIP vision tower as wide as ``SMALL``, 3 x 3 patches."""
+    from transformers import SiglipVisionConfig, SiglipVisionModel
+
+    torch.manual_seed(1)
+    config = SiglipVisionConfig(
+        hidden_size=6, num_attention_heads=1, intermediate_size=8, num_hidden_layers=4, image_size=12, patch_size=4
+    )
+    SiglipVisionModel(config).save_pretrained(tmp_path / "siglip")
+    return tmp_path / "siglip"
+
+
+def test_expert_and_encoder_become_one_model(path: Path, state: dict[str, Tensor], siglip: Path) -> None:
+    torch.save(state, path)
+    folder = convert_model(path, path.parent / "model", siglip, SMALL, levels=(1, 2), final=3)
+    model = AnomalyModel.from_pretrained(folder)
+    assert (model.config.name, model.config.views.base_size) == ("model", 12)
+    assert same(model.expert, state)
+    pixels_NHW3 = torch.randint(0, 256, (3, 12, 12, 3), dtype=torch.uint8)
+    encoder = encoder_from_pretrained(siglip, (1, 2), 3)
+    with torch.no_grad():
+        features = encoder(encoder.normalise(pixels_NHW3))
+        expected = load_released_expert(path, SMALL)(features, (3,)).score_B
+        torch.testing.assert_close(model(pixels_NHW3, (3,)).score_B, expected)
+    card = (folder / "README.md").read_text()
+    assert "pretrained_expert.pth" in card
+    assert str(siglip) in card
+
+
+def test_an_encoder_of_another_width_is_named_with_the_experts(path: Path, siglip: Path) -> None:
+    wide = ExpertConfig(width=7, hidden=4, grid_hw=(3, 3), levels=2)
+    torch.save(Expert(wide).state_dict(), path)
+    with pytest.raises(ConfigError, match=r"expert\.width is 7, the encoder gives 6"):
+        convert_model(path, path.parent / "model", siglip, wide, levels=(1, 2), final=3)
+    assert not (path.parent / "model").exists()
+
+
+def test_a_model_is_no_single_file(path: Path, siglip: Path) -> None:
+    path.touch()
+    for out in (path, path.parent / "model.safetensors"):
+        with pytest.raises(UsageError, match="is no folder"):
+            convert_model(path, out, siglip, SMALL)
 
 
 # What does not fit

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from anomaly_ov.errors import DataError, LeakageError
+from anomaly_ov.errors import CheckpointMismatch, DataError, LeakageError
 from anomaly_ov.images.views import ViewsConfig
 from anomaly_ov.models.config import ExpertConfig
 from anomaly_ov.models.model import AnomalyModel
@@ -106,6 +106,22 @@ def test_leave_one_set_out_never_trains_on_the_set_it_scores(data: Path, start: 
     folder = train_expert(recipe(), data, start, tmp_path / "final", calibration=calibration, card="# Card")
     assert AnomalyModel.from_pretrained(folder).config.calibration == calibration
     assert (folder / "README.md").read_text().startswith("# Card")
+
+
+def test_a_warm_start_begins_with_the_expert_of_the_start_model(data: Path, start: Path, tmp_path: Path) -> None:
+    still = replace(LOOP, steps=1, learning_rate=0.0)
+    expert = ExpertConfig(hidden=64)
+    folder = train_expert(recipe(loop=still, expert=expert, warm_start=True), data, start, tmp_path / "warm")
+    before, after = (AnomalyModel.from_pretrained(f).expert.state_dict() for f in (start, folder))
+    assert all(torch.allclose(before[name], after[name], rtol=1e-3, atol=1e-4) for name in before)  # saved as fp16
+    with pytest.raises(CheckpointMismatch, match="expert of"):
+        train_expert(recipe(warm_start=True), data, start, tmp_path / "other")
+    calibrated = tmp_path / "loso"
+    leave_one_set_out(recipe(loop=still, expert=expert, warm_start=True), data, start, calibrated, tmp_path / "cache")
+    table = json.loads((calibrated / "leave_one_out.json").read_text())
+    assert table["before"]["sets"]["one"]["auroc_score_map"] == pytest.approx(
+        table["sets"]["one"]["auroc_score_map"], abs=0.1
+    )
 
 
 def test_a_test_picture_among_the_training_pictures_is_refused(data: Path, start: Path, tmp_path: Path) -> None:

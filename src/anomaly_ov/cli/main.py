@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
@@ -94,6 +95,7 @@ def _root(
 
 def run(args: Sequence[str]) -> int:
     """Runs one command line and returns the exit code; prints nothing but that command's output and one-line errors."""
+    _silence_libraries()
     try:
         result = typer.main.get_command(app)(args=list(args), prog_name="anomaly-ov", standalone_mode=False)
         return result if isinstance(result, int) else 0
@@ -114,6 +116,16 @@ def run(args: Sequence[str]) -> int:
         _print_traceback_if_debugging()
         print_error(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}", REPORT_HINT)
         return INTERNAL
+
+
+def _silence_libraries() -> None:
+    """Keeps what libraries warn about off stderr, where it says nothing to a user; our own warnings stay.
+
+    Whoever asks for warnings (``python -W``, ``PYTHONWARNINGS``, ``TRANSFORMERS_VERBOSITY``) gets them.
+    """
+    if not sys.warnoptions:
+        warnings.filterwarnings("ignore", module=r"(PIL|torch|transformers)\b")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 
 def _usage(error: Any) -> int:

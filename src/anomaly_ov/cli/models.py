@@ -55,12 +55,17 @@ def show(name: Annotated[str, typer.Argument(help="A model's name or folder.")] 
 @app.command()
 def convert(
     checkpoint: Annotated[Path, typer.Argument(help="A released pretrained_expert_*.pth file.")],
-    out: Annotated[Path, typer.Option(help="A .safetensors file, or a folder for one.")],
+    out: Annotated[Path, typer.Option(help="A .safetensors file, or a folder for one; with --encoder a model folder.")],
+    encoder: Annotated[
+        str | None, typer.Option(help="SigLIP-so400m/14-384 by hub name or folder: makes a whole model of both.")
+    ] = None,
 ) -> None:
-    """Turn a released expert checkpoint into safetensors, every key and shape checked."""
+    """Turn a released expert checkpoint into safetensors, every key and shape checked; with --encoder into a model."""
     from anomaly_ov.models.convert import convert as convert_expert
+    from anomaly_ov.models.convert import convert_model
 
-    note(f"written to {convert_expert(checkpoint, out)}")
+    written = convert_expert(checkpoint, out) if encoder is None else convert_model(checkpoint, out, encoder)
+    note(f"written to {written}")
 
 
 def _size(folder: Path) -> str:

@@ -1,8 +1,8 @@
-"""Reads the authors' released expert checkpoints, checks them key by key, and converts them to safetensors.
+"""The authors' released expert checkpoints, checked key by key: loaded, as safetensors, or as a whole model folder.
 
 A checkpoint is data: pickles are opened with ``weights_only=True`` after their size is known, nothing in them is run,
-and what does not fit is an error that names the keys, never a warning. Not here: the encoder's and the language
-model's weights, which have Hugging Face formats of their own.
+and what does not fit is an error that names the keys, never a warning. Not here: reading the encoder's Hugging Face
+checkpoint (``encoder``), the language model's weights.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,13 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from anomaly_ov.configuration import to_mapping
-from anomaly_ov.errors import CheckpointMismatch, UnsafeCheckpoint, WeightsError
+from anomaly_ov.errors import CheckpointMismatch, UnsafeCheckpoint, UsageError, WeightsError
 from anomaly_ov.files import write_atomic
-from anomaly_ov.models.config import ExpertConfig
+from anomaly_ov.images.views import ViewsConfig
+from anomaly_ov.models.config import EncoderConfig, ExpertConfig, ModelConfig
+from anomaly_ov.models.encoder import encoder_from_pretrained
 from anomaly_ov.models.expert import Expert
+from anomaly_ov.models.model import AnomalyModel
 
 MAX_CHECKPOINT_BYTES = 512 * 2**20
 """The released files hold 7.1 million numbers, 28 MB in float32; 18 times that is no expert."""
@@ -59,12 +62,10 @@ def convert(
     """
     source, config = Path(path), config or ExpertConfig()
     tensors = _read_and_check(source, config, max_bytes)
-    with source.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     metadata = {
         "format": "pt",
         "source": source.name,
-        "source_sha256": digest,
+        "source_sha256": _sha256(source),
         "config": json.dumps(to_mapping(config), sort_keys=True),
     }
     target = Path(out)
@@ -73,6 +74,44 @@ def convert(
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(target, save(tensors, metadata))
     return target
+
+
+def convert_model(
+    path: str | Path,
+    out: str | Path,
+    encoder: str | Path,
+    config: ExpertConfig | None = None,
+    *,
+    levels: Sequence[int] = EncoderConfig.levels,
+    final: int = EncoderConfig.final,
+) -> Path:
+    """Writes the model folder ``out``: the expert in ``path`` behind ``encoder``, views cut as released, uncalibrated.
+
+    ``encoder``: name or folder of a Hugging Face checkpoint; ``levels`` and ``final``: its hidden states that the
+    expert reads, by default the released ones of SigLIP-so400m. Raises as ``load_released_expert`` and
+    ``encoder_from_pretrained`` do, ``ConfigError`` when the expert's width, grid or levels are not the encoder's (it
+    names both), ``UsageError`` when ``out`` is no folder's name.
+    """
+    source, folder = Path(path), Path(out)
+    if folder.suffix == ".safetensors" or folder.is_file():
+        raise UsageError(f"{out} is no folder, and a model with its encoder is one", hint="give --out a folder's name")
+    expert = load_released_expert(source, config)
+    tower = encoder_from_pretrained(encoder, levels, final)
+    views = ViewsConfig(base_size=tower.image_size)
+    settings = ModelConfig(folder.resolve().name, encoder=tower.config, expert=expert.config, views=views)
+    model = AnomalyModel(settings, tower)
+    model.expert.load_state_dict(expert.state_dict())
+    card = (
+        f"# {settings.name}\n\n- Expert: `{source.name}`, SHA-256 {_sha256(source)}\n"
+        f"- Encoder: `{encoder}`, hidden states {', '.join(map(str, levels))} and {final}\n\n"
+        "Converted with all values unchanged, not calibrated: `score` is the head's own. The licences of both apply."
+    )
+    return model.save_pretrained(folder, card=card)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_and_check(path: Path, config: ExpertConfig, max_bytes: int) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +52,24 @@ def leave_one_set_out(
 ) -> CalibrationConfig:
     """Trains one expert per left-out set, scores the set, fits and writes ``out/calibration.json``; resumable.
 
-    ``out/leave_one_out.json`` holds the AUROC of every set and score.
+    ``out/leave_one_out.json`` holds the AUROC of every set and score; with ``warm_start`` also those of the start
+    model's own expert, the figures that training has to beat.
     """
     scored: dict[str, Scored] = {}
+    before: dict[str, Scored] = {}
     for one in labelled_sets([data / folder for folder in recipe.sets]):
+        if recipe.warm_start:
+            first = AnomalyModel.from_pretrained(start)
+            first.config = replace(first.config, views=recipe.views)
+            before[one.name] = _score(first, one, cache, device)
         run = out / f"without-{one.name}"
         folder = run / "model"
         if not (folder / "config.json").exists():
             train_expert(recipe, data, start, run, leave_out=[one.name], cache=cache, device=device)
         scored[one.name] = _score(AnomalyModel.from_pretrained(folder), one, cache, device)
     calibration, table = _fit(scored)
+    if before:
+        table["before"] = _fit(before)[1]
     write_atomic(out / "calibration.json", _json(to_mapping(calibration)))
     write_atomic(out / "leave_one_out.json", _json(table))
     return calibration

@@ -37,7 +37,8 @@ class EncoderRecipe:
 class ExpertRecipe:
     """``anomaly-ov train expert``: stage 1 on ``sets`` (labelled folders) and, live, on synthetic defects.
 
-    ``expert``: widths and grid are taken from the encoder. ``cached``: frozen encoder, features of all views from
+    ``expert``: widths and grid are taken from the encoder. ``warm_start``: begin with the start model's expert, which
+    must have the same shape, instead of fresh weights. ``cached``: frozen encoder, features of all views from
     disk (the paper's setting); otherwise single views live. ``photos``: folders whose pictures carry synthetic
     defects. ``synthetic_pictures``: with ``cached``, so many generated pictures join as one more set.
     """
@@ -49,6 +50,7 @@ class ExpertRecipe:
     stage1: Stage1Config = field(default_factory=Stage1Config)
     loop: LoopConfig = field(default_factory=LoopConfig)
     mix: MixConfig = field(default_factory=MixConfig)
+    warm_start: bool = False
     cached: bool = True
     photos: tuple[str, ...] = ()
     synthetic_pictures: int = 0

@@ -22,6 +22,7 @@ from anomaly_ov.models.config import CalibrationConfig, ExpertConfig, ModelConfi
 from anomaly_ov.models.encoder import Encoder
 from anomaly_ov.models.expert import Expert
 from anomaly_ov.models.model import AnomalyModel
+from anomaly_ov.models.weights import require_same, shapes_of
 from anomaly_ov.provenance import provenance
 from anomaly_ov.training.checkpoint import write_run
 from anomaly_ov.training.crops import Crops
@@ -71,7 +72,7 @@ def train_expert(
     card: str = "",
     device: str = "cpu",
 ) -> Path:
-    """Stage 1 from the encoder (and, if shapes agree, nothing else) of model folder ``start``; returns ``out/model``.
+    """Stage 1 from the encoder (with ``warm_start`` also the expert) of model folder ``start``; returns ``out/model``.
 
     ``leave_out``: names of sets not to train on. ``calibration``: from ``leave_one_set_out``. ``card``: the model
     card's text. ``test``: folders that will be tested on; a picture of theirs among the training pictures is a
@@ -87,6 +88,9 @@ def train_expert(
     write_run(out, record)
     torch.manual_seed(recipe.loop.seed)
     expert = Expert(expert_for(base.encoder, recipe.expert))
+    if recipe.warm_start:
+        require_same(shapes_of(expert.state_dict()), shapes_of(base.expert.state_dict()), f"the expert of {start}")
+        expert.load_state_dict(base.expert.state_dict())
     config = replace(base.config, name=recipe.name, revision="", views=recipe.views, expert=expert.config)
     config = replace(config, calibration=calibration or CalibrationConfig())
     if recipe.cached:

@@ -3,6 +3,7 @@
 | layout    | what a category folder looks like |
 |-----------|-----------------------------------|
 | `mvtec`   | `test/good`, `test/<defect>`, optional `ground_truth/<defect>/<stem>_mask.png`, `train/good`, `validation/good` |
+| `mvtec3d` | `test/<defect>/rgb` with masks of the same names in `test/<defect>/gt`, `train/good/rgb`, `validation/good/rgb` (MVTec 3D-AD as released; depth is not read) |
 | `elpv`    | `labels.csv` with lines "image probability type" split by blanks (the ELPV release) |
 | `folders` | one folder of normal and one of anomalous pictures (`good ok normal no` / `bad defect abnormal anomaly ng yes` ...), optional `masks` with a mask per anomalous picture |
 | `jsonl`   | a file with one object a line: image, and optionally label, mask, category, defect, split, probability |

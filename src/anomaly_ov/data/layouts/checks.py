@@ -13,6 +13,7 @@ from anomaly_ov.errors import DataError
 
 
 def refuse_conflicts(samples: list[Sample], root: Path) -> None:
+    """Raises ``DataError`` when a picture is listed twice with anything that differs."""
     first: dict[Path, Sample] = {}
     for sample in samples:
         known = first.setdefault(sample.image, sample)

@@ -1,4 +1,4 @@
-"""``discover``: which layout a folder has, which of its folders are categories, and their samples as one ``DataSet``."""
+"""``discover``: which layout a folder has, which folders are its categories, and their samples as a ``DataSet``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from anomaly_ov.data.samples import DataSet, Sample
 from anomaly_ov.errors import DataError
 
 _MAX_DEPTH = 3
-_KNOWN = "known layouts: MVTec style, good|bad folders with optional masks, ELPV's labels.csv, a .jsonl list"
+_KNOWN = (
+    "known layouts: MVTec or MVTec 3D-AD style, good|bad folders with optional masks, ELPV's labels.csv, a .jsonl list"
+)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from anomaly_ov.data.samples import Sample
 
 
 def claims(folder: Path) -> bool:
+    """Whether one of the first ten lines of ``labels.csv`` is such a line."""
     labels = folder / "labels.csv"
     if not labels.is_file():
         return False

@@ -21,6 +21,7 @@ class Notes:
         self._by_kind: dict[str, list[str]] = {}
 
     def add(self, kind: str, example: str) -> None:
+        """One more of ``kind``, met at ``example``."""
         self._by_kind.setdefault(kind, []).append(example)
 
     def lines(self) -> tuple[str, ...]:
@@ -39,7 +40,7 @@ class Folder:
 
     def images(self, folder: Path, nested: bool = False) -> list[Path]:
         """Picture files in ``folder`` (with ``nested`` in folders below too), in natural order, those inside root."""
-        found = [Path(entry.path) for entry in picture_files(folder, nested) if self._usable(entry)]
+        found = [Path(entry.path) for entry in files_in(folder, nested) if self._usable(entry)]
         return sorted(found, key=natural)
 
     def subfolders(self, folder: Path) -> list[Path]:
@@ -75,6 +76,7 @@ class Folder:
 
 
 def existing_mask(folder: Folder, image: Path, tried: list[Path]) -> Path | None:
+    """The first of ``tried`` that is a file; None (noted) if there is none, or if it leads outside."""
     for path in tried:
         if path.is_file():
             return path if folder.inside(path) else None
@@ -89,7 +91,8 @@ def plain_subfolders(folder: Path) -> list[Path]:
     return sorted(found, key=natural)
 
 
-def picture_files(folder: Path, nested: bool) -> Iterator[os.DirEntry[str]]:
+def files_in(folder: Path, nested: bool) -> Iterator[os.DirEntry[str]]:
+    """Files in ``folder`` (with ``nested`` in folders below too, links not followed) but hidden ones, in any order."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
@@ -97,11 +100,12 @@ def picture_files(folder: Path, nested: bool) -> Iterator[os.DirEntry[str]]:
             if entry.is_file():
                 yield entry
             elif nested and entry.is_dir(follow_symlinks=False):
-                yield from picture_files(Path(entry.path), nested)
+                yield from files_in(Path(entry.path), nested)
 
 
 def holds_images(folder: Path) -> bool:
-    return any(Path(entry.name).suffix.lower() in SUFFIXES for entry in picture_files(folder, nested=True))
+    """Whether there is a picture, by its name, in ``folder`` or below."""
+    return any(Path(entry.name).suffix.lower() in SUFFIXES for entry in files_in(folder, nested=True))
 
 
 def natural(path: Path) -> Any:
@@ -110,4 +114,5 @@ def natural(path: Path) -> Any:
 
 
 def first(names: list[str]) -> str:
+    """The first few of ``names`` in one line."""
     return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

@@ -15,11 +15,13 @@ MASK_NAMES = frozenset({"masks", "mask", "ground_truth"})
 
 
 def claims(folder: Path) -> bool:
+    """Whether a sub-folder has one of the known names, in any case."""
     names = {child.name.lower() for child in plain_subfolders(folder)}
     return bool(names & (NORMAL_NAMES | ANOMALOUS_NAMES))
 
 
 def read(folder: Folder) -> list[Sample]:
+    """Everything below the folders with known names; other folders that hold pictures are noted."""
     children = folder.subfolders(folder.path)
     masks = next((child for child in children if child.name.lower() in MASK_NAMES), None)
     samples: list[Sample] = []

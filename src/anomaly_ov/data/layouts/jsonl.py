@@ -17,6 +17,7 @@ _WORDS = dict.fromkeys(NORMAL_NAMES, 0) | dict.fromkeys(ANOMALOUS_NAMES, 1)
 
 
 def read(path: Path, notes: Notes) -> list[Sample]:
+    """The samples of the list at ``path``; relative paths in it start at its folder, which they must not leave."""
     folder = Folder(path.parent, path.stem, path.parent, notes)
     samples = []
     for number, line in enumerate(lines(path), start=1):

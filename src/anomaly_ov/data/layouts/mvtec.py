@@ -7,17 +7,20 @@ from pathlib import Path
 from anomaly_ov.data.layouts.folder import MASK_TYPES, Folder, existing_mask
 from anomaly_ov.data.samples import Sample, Split
 
+# The validation goods are normals that a method may look at beforehand, like the training goods.
+SPLITS: tuple[tuple[str, Split], ...] = (("train", "train"), ("validation", "train"), ("test", "test"))
+
 
 def claims(folder: Path) -> bool:
+    """Whether there is ``test/`` and, in it or beside it, ``good`` or ``ground_truth``."""
     test = folder / "test"
     return test.is_dir() and ((folder / "ground_truth").is_dir() or any(p.name == "good" for p in test.iterdir()))
 
 
 def read(folder: Folder) -> list[Sample]:
+    """All pictures; a missing mask is noted only where there are masks at all."""
     samples: list[Sample] = []
-    # The validation goods are normals that a method may look at beforehand, like the training goods.
-    sources: tuple[tuple[str, Split], ...] = (("train", "train"), ("validation", "train"), ("test", "test"))
-    for part, split in sources:
+    for part, split in SPLITS:
         for kind in folder.subfolders(folder.path / part):
             normal = kind.name == "good"
             for image in folder.images(kind):
