@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from training_fixtures import labelled_folder
 
 from anomaly_ov.cli.main import run
+from training_fixtures import ENCODER, labelled_folder
 
 LOOP = {"steps": 2, "batch": 2, "workers": 0, "log_every": 1, "warmup_steps": 1}
 VIEWS = {"base_size": 32, "grids": [[1, 1], [2, 1]], "cap": 64}
@@ -74,6 +74,7 @@ def test_train_expert_refuses_test_pictures_among_its_own(
         (["train", "expert", "--recipe", "none.yaml", "--data", ".", "--start", "s", "--out", "o"], 2, "none.yaml"),
         (["eval", "detect", "--data", "nowhere"], 2, "no data set at nowhere"),
         (["eval", "detect", "--data", "nowhere", "--batch-size", "0"], 2, "batch-size"),
+        (["eval", "detect", "--data", "nowhere", "--summary", "no/such/folder.json"], 2, "no folder no/such"),
     ],
 )
 def test_wrong_arguments_end_in_one_line(
@@ -81,3 +82,46 @@ def test_wrong_arguments_end_in_one_line(
 ) -> None:
     assert run(arguments) == code
     assert said in capsys.readouterr().err
+
+
+def test_what_training_says_goes_to_stderr(
+    data: Path, recipe: Path, small_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        "--recipe",
+        str(recipe),
+        "--data",
+        str(data),
+        "--start",
+        str(small_folder),
+        "--out",
+        str(tmp_path / "x"),
+    ]
+    assert run(["train", "expert", *arguments]) == 0
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert "model written to" in said.err
+
+
+def test_an_absent_device_and_an_absent_teacher_have_their_own_exit_codes(
+    data: Path, recipe: Path, small_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--data", str(data), "--out", str(tmp_path / "x")]
+    expert = ["train", "expert", "--recipe", str(recipe), "--start", str(small_folder), *common]
+    assert run([*expert, "--device", "cuda:99"]) == 5
+    assert "cuda:99" in capsys.readouterr().err
+    path = tmp_path / "encoder.yaml"
+    values = {"name": "e", "folders": ["one"], "encoder": ENCODER, "distill": {"taps": [[], ["block7"]]}}
+    path.write_text(yaml.safe_dump(values))
+    encoder = ["train", "encoder", "--recipe", str(path), *common, "--teacher", str(tmp_path / "none.safetensors")]
+    assert run(encoder) == 4
+    assert "no teacher weights" in capsys.readouterr().err
+
+
+def test_two_sets_of_one_name_do_not_share_a_folder(
+    data: Path, small_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labelled_folder(tmp_path / "other/one")
+    measure = ["eval", "detect", "--data", str(data / "one"), "--data", str(tmp_path / "other/one")]
+    assert run([*measure, "--model", str(small_folder), "--out", str(tmp_path / "x")]) == 2
+    assert "two sets of one name" in capsys.readouterr().err

@@ -82,6 +82,25 @@ def test_a_kill_between_checkpoints_repeats_the_lost_steps(tmp_path: Path) -> No
     assert (tmp_path / "whole" / METRICS).read_text() == (tmp_path / "parts" / METRICS).read_text()
 
 
+class Impatient(Regression):
+    """Asked twice to stop while its third step is under way."""
+
+    def losses(self, batch: Tensor) -> dict[str, Tensor]:
+        if self._steps == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().losses(batch)
+
+
+def test_a_second_interrupt_does_not_wait_for_the_step(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(Impatient(), config(checkpoint_seconds=0.0), tmp_path, RUN)
+    checkpoint = load_checkpoint(tmp_path)
+    assert checkpoint is not None
+    assert checkpoint.step == 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_worker_processes_change_nothing(tmp_path: Path) -> None:
     alone = weights(run(Regression(), config(), tmp_path / "alone", RUN))
     helped = weights(run(Regression(), config(workers=2), tmp_path / "helped", RUN))
@@ -130,3 +149,16 @@ def test_bad_values_are_refused() -> None:
         config(schedule="cosine-restarts")
     with pytest.raises(ValueError, match="ema"):
         config(ema=1.0)
+    for name, value in (("log_every", 0), ("workers", -1), ("seed", -1)):
+        with pytest.raises(ValueError, match=name):
+            config(**{name: value})
+
+
+def test_a_rate_of_zero_for_the_encoder_leaves_it_alone(tmp_path: Path) -> None:
+    task = Regression()
+    task.module = nn.Sequential()
+    task.module.add_module("encoder", nn.Linear(3, 4))
+    task.module.add_module("head", nn.Linear(4, 1))
+    before = weights(task.module)
+    after = weights(run(task, config(steps=2, ema=0.0, encoder_rate=0.0, log_every=1), tmp_path, RUN))
+    assert [torch.equal(a, b) for a, b in zip(before, after, strict=True)] == [True, True, False, False]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from anomaly_ov.errors import ConfigError
 from anomaly_ov.training.recipe import read_encoder_recipe, read_expert_recipe
@@ -43,10 +44,14 @@ def test_overrides_replace_and_none_does_not() -> None:
         ("loop: {schedule: linear}", "schedule"),
         ("stage1: {train_encoder: half}", "train_encoder"),
         ("expert: {match: cos}", "match"),
+        ("stage1: {train_encoder: lora}", "cached: false"),
+        ("{cached: false, synthetic_pictures: 5}", "synthetic_pictures"),
+        ("sets: []", "nothing to train on"),
     ],
 )
 def test_a_wrong_field_is_named(tmp_path: Path, line: str, named: str) -> None:
     path = tmp_path / "recipe.yaml"
-    path.write_text(f"name: x\nsets: [a]\n{line}\n")
+    values = {"name": "x", "sets": ["a"]} | yaml.safe_load(line)
+    path.write_text(yaml.safe_dump(values))
     with pytest.raises(ConfigError, match=named):
         read_expert_recipe(path, {})

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from anomaly_ov.data.layouts import discover
+from anomaly_ov.data.samples import Sample
 from anomaly_ov.training.crops import Crops, flip, random_view
-from anomaly_ov.training.defect_samples import DefectSamples, MixConfig, cell_targets, collate
+from anomaly_ov.training.defect_samples import DefectSamples, MixConfig, cell_targets, collate, mask_of
 from training_fixtures import labelled_folder
 
 
@@ -68,6 +69,41 @@ def test_synthetic_samples_have_masks_and_repeat(tmp_path: Path) -> None:
         sample = first[k]
         assert torch.equal(sample.view_HW3, again[k].view_HW3)
         assert bool(sample.target_hw.max() > 0) == bool(sample.label)
+
+
+def test_no_picture_of_a_set_without_masks_is_cropped(tmp_path: Path) -> None:
+    folder = labelled_folder(tmp_path / "set")
+    for mask in (folder / "ground_truth/spot").iterdir():
+        mask.unlink()
+    whole = {
+        flip(np.asarray(Image.open(path).resize((32, 32), Image.Resampling.BICUBIC)), which).tobytes()
+        for path in folder.glob("test/*/*.png")
+        for which in range(8)
+    }
+    samples = DefectSamples(
+        MixConfig(synthetic=0.0), photos=(), sets=[discover(folder)], size=32, grid_hw=(4, 4), seed=0
+    )
+    drawn = [samples[k] for k in range(20)]
+    assert {float(s.label) for s in drawn} == {0.0, 1.0}
+    assert all(s.view_HW3.numpy().tobytes() in whole for s in drawn)
+
+
+def test_a_mask_is_used_at_the_pictures_size_or_not_at_all(tmp_path: Path) -> None:
+    mask = np.zeros((20, 24), np.uint8)
+    mask[5:10, 12:18] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    Image.fromarray(mask * 0).save(tmp_path / "empty.png")
+    marked = Sample(tmp_path / "p.png", 1, tmp_path / "mask.png")
+    resized = mask_of(marked, (40, 48))
+    assert resized is not None
+    assert np.array_equal(resized, np.kron(mask > 0, np.ones((2, 2), np.bool_)))
+    assert mask_of(marked, (40, 40)) is None
+    assert mask_of(Sample(tmp_path / "p.png", 1, tmp_path / "empty.png"), (20, 24)) is None
+    assert mask_of(Sample(tmp_path / "p.png", 1), (20, 24)) is None
+    nothing = mask_of(Sample(tmp_path / "p.png", 0), (20, 24))
+    assert nothing is not None
+    assert nothing.shape == (20, 24)
+    assert not nothing.any()
 
 
 def test_an_anomalous_picture_without_mask_has_an_unknown_target(tmp_path: Path) -> None:

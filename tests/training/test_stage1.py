@@ -10,9 +10,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from anomaly_ov.errors import CheckpointMismatch, DataError, LeakageError
+from anomaly_ov.errors import CheckpointMismatch, ConfigError, DataError, LeakageError
 from anomaly_ov.images.views import ViewsConfig
 from anomaly_ov.models.config import ExpertConfig
+from anomaly_ov.models.encoder import Encoder
+from anomaly_ov.models.expert import Expert
 from anomaly_ov.models.model import AnomalyModel
 from anomaly_ov.training.checkpoint import RUN
 from anomaly_ov.training.defect_samples import MixConfig
@@ -20,8 +22,8 @@ from anomaly_ov.training.distill import DistillConfig
 from anomaly_ov.training.leave_one_out import leave_one_set_out, read_calibration
 from anomaly_ov.training.loop import LoopConfig
 from anomaly_ov.training.recipe import EncoderRecipe, ExpertRecipe
-from anomaly_ov.training.runs import train_encoder, train_expert
-from anomaly_ov.training.stage1 import Stage1Config
+from anomaly_ov.training.runs import labelled_sets, train_encoder, train_expert
+from anomaly_ov.training.stage1 import Stage1Config, prepare_encoder
 from anomaly_ov.training.teacher import MobileNetEdgeTPU
 from anomaly_ov.training.tracker import METRICS
 from training_fixtures import encoder_config, labelled_folder
@@ -53,6 +55,37 @@ def start(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipe(**changes: object) -> ExpertRecipe:
     plain = ExpertRecipe("small", ("one", "two"), expert=ExpertConfig(hidden=8), views=VIEWS, loop=LOOP)
     return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "switch",
+    [
+        {"look_back": False},
+        {"embeddings": False},
+        {"q_former": False},
+        {"match": "covariance"},
+        {"passes": 2},
+    ],
+    ids=lambda switch: next(iter(switch)),
+)
+def test_every_ablation_trains_and_is_exported(
+    data: Path, start: Path, tmp_path: Path, switch: dict[str, object]
+) -> None:
+    expert = ExpertConfig(hidden=8, **switch)  # type: ignore[arg-type]
+    two = replace(LOOP, steps=2)
+    folder = train_expert(
+        recipe(loop=two, expert=expert, stage1=Stage1Config(map_loss_weight=1.0)), data, start, tmp_path
+    )
+    model = AnomalyModel.from_pretrained(folder)
+    assert all(getattr(model.config.expert, name) == value for name, value in switch.items())
+    torch.manual_seed(two.seed)
+    fresh = Expert(model.config.expert).state_dict()
+    # Every part of the expert has learnt: at a rate of 0.01 no weight that gets a gradient stays where it was.
+    still = [name for name, value in model.expert.state_dict().items() if torch.allclose(value, fresh[name], atol=1e-3)]
+    assert [name for name in still if "bias" not in name] == []
+    output = model(torch.zeros(3, 32, 32, 3, dtype=torch.uint8), [2, 1])
+    assert torch.isfinite(output.map_Nhw).all()
+    assert torch.isfinite(output.score_B).all()
 
 
 def losses(out: Path) -> list[float]:
@@ -132,3 +165,93 @@ def test_a_test_picture_among_the_training_pictures_is_refused(data: Path, start
 def test_leaving_out_an_unknown_set_is_refused(data: Path, start: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nine"):
         train_expert(recipe(), data, start, tmp_path, leave_out=["nine"])
+
+
+def test_another_recipe_does_not_overwrite_the_record_of_a_run(data: Path, start: Path, tmp_path: Path) -> None:
+    train_expert(recipe(), data, start, tmp_path)
+    before = (tmp_path / RUN).read_text()
+    with pytest.raises(CheckpointMismatch, match=r"recipe\.loop\.seed differ"):
+        train_expert(recipe(loop=replace(LOOP, seed=1)), data, start, tmp_path)
+    assert (tmp_path / RUN).read_text() == before
+    train_expert(recipe(), data, start, tmp_path)
+    record = json.loads((tmp_path / RUN).read_text())
+    resumed = record.pop("resumed")
+    assert record == json.loads(before)
+    assert [entry["seed"] for entry in resumed] == [0]
+
+
+def test_relabelled_data_are_other_data(data: Path, start: Path, tmp_path: Path) -> None:
+    labelled_folder(tmp_path / "data/one")
+    train_expert(recipe(sets=("one",)), tmp_path / "data", start, tmp_path / "run")
+    next((tmp_path / "data/one/ground_truth/spot").iterdir()).unlink()
+    with pytest.raises(CheckpointMismatch, match=r"data\.one"):
+        train_expert(recipe(sets=("one",)), tmp_path / "data", start, tmp_path / "run")
+
+
+def test_leave_one_set_out_does_not_score_with_an_earlier_recipes_experts(
+    data: Path, start: Path, tmp_path: Path
+) -> None:
+    leave_one_set_out(recipe(), data, start, tmp_path, tmp_path / "cache")
+    first = (tmp_path / "calibration.json").read_bytes()
+    leave_one_set_out(recipe(), data, start, tmp_path, tmp_path / "cache")
+    assert (tmp_path / "calibration.json").read_bytes() == first
+    with pytest.raises(CheckpointMismatch, match="another recipe"):
+        leave_one_set_out(recipe(expert=ExpertConfig(hidden=4)), data, start, tmp_path, tmp_path / "cache")
+
+
+def test_leave_one_set_out_without_any_mask_keeps_the_default_map_threshold(start: Path, tmp_path: Path) -> None:
+    for seed, name in enumerate(("one", "two")):
+        folder = labelled_folder(tmp_path / "data" / name, seed=seed)
+        for mask in (folder / "ground_truth/spot").iterdir():
+            mask.unlink()
+    assert leave_one_set_out(recipe(), tmp_path / "data", start, tmp_path, tmp_path / "cache").map_threshold == 0.5
+
+
+def test_views_of_another_size_than_the_encoders_are_refused_before_training(
+    data: Path, start: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="base_size = 64"):
+        train_expert(recipe(views=replace(VIEWS, base_size=64)), data, start, tmp_path)
+    assert not (tmp_path / METRICS).exists()
+
+
+def test_sets_that_cannot_be_trained_on_are_refused(data: Path, start: Path, tmp_path: Path) -> None:
+    folder = labelled_folder(tmp_path / "half")
+    for picture in (folder / "test/spot").iterdir():
+        picture.unlink()
+    with pytest.raises(DataError, match="6 normal and 0 anomalous"):
+        labelled_sets([folder])
+    labelled_folder(tmp_path / "other/one")
+    with pytest.raises(DataError, match="several data sets are called one"):
+        labelled_sets([data / "one", tmp_path / "other/one"])
+    with pytest.raises(DataError, match="no set is left"):
+        train_expert(recipe(), data, start, tmp_path, leave_out=["one", "two"])
+
+
+@pytest.mark.parametrize("mode", ["none", "lora"])
+def test_a_frozen_encoders_batch_norms_do_not_follow_the_batches(mode: str) -> None:
+    encoder = Encoder(encoder_config()).train()
+    prepare_encoder(encoder, Stage1Config(train_encoder=mode))  # type: ignore[arg-type]
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    encoder(torch.randn(2, 3, 32, 32))
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("taps", "said"),
+    [((("block7",),), "1 entries, the encoder 2 levels"), (((), ("block99",)), "no map block99")],
+)
+def test_taps_that_do_not_exist_are_named(
+    data: Path, tmp_path: Path, taps: tuple[tuple[str, ...], ...], said: str
+) -> None:
+    save_file(MobileNetEdgeTPU().state_dict(), tmp_path / "teacher.safetensors")
+    wrong = EncoderRecipe("small", encoder_config(), DistillConfig(taps, statistics_crops=32), ("one",), LOOP)
+    with pytest.raises(ConfigError, match=said):
+        train_encoder(wrong, data, tmp_path / "teacher.safetensors", tmp_path / "run")
+
+
+def test_an_encoder_is_not_distilled_over_test_pictures(data: Path, tmp_path: Path) -> None:
+    save_file(MobileNetEdgeTPU().state_dict(), tmp_path / "teacher.safetensors")
+    plan = EncoderRecipe("small", encoder_config(), DistillConfig(((), ("block7",))), ("one",), LOOP)
+    with pytest.raises(LeakageError):
+        train_encoder(plan, data, tmp_path / "teacher.safetensors", tmp_path / "run", test=[data / "one"])

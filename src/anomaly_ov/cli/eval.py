@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from anomaly_ov.cli.console import note, stdout_console
+from anomaly_ov.errors import UsageError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Measure a model on labelled pictures.")
 
@@ -44,7 +45,13 @@ def detect(
     from anomaly_ov.files import write_atomic
     from anomaly_ov.inspector import load
 
+    if summary is not None and not summary.parent.is_dir():  # said now rather than when all is measured
+        raise UsageError(f"no folder {summary.parent} for --summary", hint="make it first")
     sets = [discover(path) for path in data]
+    if out is not None and len({one.name for one in sets}) < len(sets):
+        raise UsageError(
+            f"two sets of one name: {', '.join(one.name for one in sets)}", hint="measure them in separate calls"
+        )
     detector = load(model, device, dtype)
     results = []
     for one in sets:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -14,12 +16,15 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train an enc
 Recipe = Annotated[Path, typer.Option("--recipe", help="A recipe, for example recipes/expert-tiny.yaml.")]
 Data = Annotated[Path, typer.Option("--data", help="The folder that the recipe's folders are relative to.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder of this run; a killed run resumes from it.")]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Instead of the recipe's number of steps.")]
 Start = Annotated[str, typer.Option("--start", help="Name or folder of the model whose encoder is used.")]
 Cache = Annotated[Path | None, typer.Option("--cache", help="Folder of cached features, shared between runs.")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Instead of the recipe's seed.")]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default all.")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Instead of the recipe's seed.")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads, instead of the recipe's number.")]
+Test = Annotated[
+    list[Path] | None, typer.Option("--test", help="Folder to be tested on; checked for leakage before training.")
+]
 
 
 @app.command()
@@ -28,6 +33,7 @@ def encoder(
     data: Data,
     teacher: Annotated[Path, typer.Option("--teacher", help="The teacher's safetensors file.")],
     out: Out,
+    test: Test = None,
     device: Device = "cpu",
     steps: Steps = None,
     seed: Seed = None,
@@ -38,7 +44,8 @@ def encoder(
     from anomaly_ov.training.runs import train_encoder
 
     plan = read_encoder_recipe(recipe, {"steps": steps, "seed": seed, "threads": threads})
-    note(f"model written to {train_encoder(plan, data, teacher, out, device)}")
+    with _on(device) as where:
+        note(f"model written to {train_encoder(plan, data, teacher, out, where, test or ())}")
 
 
 @app.command()
@@ -48,9 +55,7 @@ def expert(
     start: Start,
     out: Out,
     leave_out: Annotated[list[str] | None, typer.Option("--leave-out", help="Name of a set not to train on.")] = None,
-    test: Annotated[
-        list[Path] | None, typer.Option("--test", help="Folder to be tested on; checked for leakage before training.")
-    ] = None,
+    test: Test = None,
     cache: Cache = None,
     calibration: Annotated[
         Path | None, typer.Option("--calibration", help="calibration.json of 'train leave-one-out'.")
@@ -68,18 +73,19 @@ def expert(
     from anomaly_ov.training.runs import train_expert
 
     plan = read_expert_recipe(recipe, {"steps": steps, "seed": seed, "threads": threads})
-    folder = train_expert(
-        plan,
-        data,
-        resolve(start),
-        out,
-        leave_out=leave_out or (),
-        test=test or (),
-        cache=cache,
-        calibration=None if calibration is None else read_calibration(calibration),
-        card="" if card is None else card.read_text(encoding="utf-8"),
-        device=device,
-    )
+    with _on(device) as where:
+        folder = train_expert(
+            plan,
+            data,
+            resolve(start),
+            out,
+            leave_out=leave_out or (),
+            test=test or (),
+            cache=cache,
+            calibration=None if calibration is None else read_calibration(calibration),
+            card="" if card is None else card.read_text(encoding="utf-8"),
+            device=where,
+        )
     note(f"model written to {folder}")
 
 
@@ -101,5 +107,21 @@ def leave_one_out(
     from anomaly_ov.training.recipe import read_expert_recipe
 
     plan = read_expert_recipe(recipe, {"steps": steps, "seed": seed, "threads": threads})
-    leave_one_set_out(plan, data, resolve(start), out, cache, device)
+    with _on(device) as where:
+        leave_one_set_out(plan, data, resolve(start), out, cache, where)
     note(f"calibration written to {out / 'calibration.json'}, its figures to {out / 'leave_one_out.json'}")
+
+
+@contextmanager
+def _on(device: str) -> Iterator[str]:
+    """The device's torch name; an absent device, or too little memory on it, is a ``DeviceError``."""
+    from anomaly_ov.errors import DeviceError
+    from anomaly_ov.models.device import is_out_of_memory, resolve_device
+
+    where = str(resolve_device(device))
+    try:
+        yield where
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DeviceError(f"out of memory on {where}", hint="lower loop.batch in the recipe") from None

@@ -63,10 +63,7 @@ class Checkpoint:
         where: Path,
     ) -> None:
         """Loads the state into the live objects; a run with another recipe or other data is refused by name."""
-        if self.fingerprint != fingerprint(provenance):
-            raise CheckpointMismatch(
-                f"{where} was started with another recipe or other data", hint="choose another --out, or delete it"
-            )
+        self.require_same_run(provenance, where)
         try:
             module.load_state_dict(self.module)
             if average is not None and self.average is not None:
@@ -76,10 +73,28 @@ class Checkpoint:
             raise CheckpointMismatch(f"{where / CHECKPOINT} does not fit: {str(error).splitlines()[0]}") from error
         torch.set_rng_state(self.rng)
 
+    def require_same_run(self, provenance: dict[str, Any], where: Path) -> None:
+        """Raises ``CheckpointMismatch``, naming what differs, unless the run in ``where`` had this recipe and data."""
+        now = fingerprint(provenance)
+        if self.fingerprint != now:
+            names = ", ".join(_differences(json.loads(self.fingerprint), json.loads(now)))
+            raise CheckpointMismatch(
+                f"{where} was started with another recipe or other data: {names} differ",
+                hint="choose another --out, or delete it",
+            )
+
 
 def fingerprint(provenance: dict[str, Any]) -> str:
     """The part of the provenance that decides the loss curve, as a canonical string."""
     return json.dumps({key: provenance.get(key) for key in ("recipe", "data")}, sort_keys=True)
+
+
+def _differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """Dotted names of the values that differ between two nested mappings."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return [] if before == now else [name]
+    keys = sorted({*before, *now})
+    return [found for key in keys for found in _differences(before.get(key), now.get(key), f"{name}.{key}".strip("."))]
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -104,6 +119,16 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
 
 
 def write_run(folder: Path, provenance: dict[str, Any]) -> None:
-    """``run.json``: the resolved recipe, data hashes, commit, seed and machine of a run."""
+    """``run.json``: the resolved recipe, data hashes, commit, seed and machine of a run.
+
+    A folder with a checkpoint keeps what its run was started with, and lists each time it was resumed under
+    ``resumed``. Raises ``CheckpointMismatch``, before anything is written, if that was another recipe or other data.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = load_checkpoint(folder)
+    if checkpoint is not None:
+        checkpoint.require_same_run(provenance, folder)
+        if (folder / RUN).is_file():
+            first = json.loads((folder / RUN).read_text(encoding="utf-8"))
+            provenance = first | {"resumed": [*first.get("resumed", []), provenance.get("provenance")]}
     write_atomic(folder / RUN, (json.dumps(provenance, indent=2, sort_keys=True) + "\n").encode())

@@ -1,7 +1,8 @@
 """Labelled single-view samples for end-to-end training: synthetic defects drawn on the fly, and real sets.
 
 Sample ``i`` is a function of (seed, i) alone. Each set and each label is drawn equally often. A crop of an
-anomalous picture is anomalous only if its mask says so; a picture without a mask is never cropped.
+anomalous picture is anomalous only if its mask says so. Where an anomalous picture has no mask, no picture of its set
+is cropped, normal ones neither: the framing would give the label away.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class DefectSamples(Dataset[DefectSample]):
     ) -> None:
         self._mix, self._photos, self._size, self._grid_hw, self._seed = mix, list(photos), size, grid_hw, seed
         self._pools = [[[s for s in one.samples if s.label == label] for label in (0, 1)] for one in sets]
+        self._crops = [all(s.mask is not None for s in anomalous) for _, anomalous in self._pools]
 
     def __getitem__(self, index: int) -> DefectSample:
         rng = np.random.default_rng((self._seed, index))
@@ -90,14 +92,13 @@ class DefectSamples(Dataset[DefectSample]):
         return sample.image_HW3, sample.mask_HW, label
 
     def _real(self, rng: np.random.Generator) -> Drawn:
-        pools = self._pools[int(rng.integers(len(self._pools)))]
-        pool = pools[int(rng.integers(2))]
+        which = int(rng.integers(len(self._pools)))
+        pool = self._pools[which][int(rng.integers(2))]
         sample = pool[int(rng.integers(len(pool)))]
         pixels = read(sample.image).pixels_HW3
-        mask = mask_of(sample)
-        mask = mask if mask is not None and mask.shape == pixels.shape[:2] else None
-        if mask is None:
-            return _resized(pixels, self._size), None, int(sample.label or 0)
+        mask = mask_of(sample, (pixels.shape[0], pixels.shape[1]))
+        if mask is None or not self._crops[which]:
+            return _resized(pixels, self._size), mask, int(sample.label or 0)
         top, left, side = _window(mask, rng, self._mix.smallest)
         part = np.s_[top : top + side, left : left + side]
         view, cut = _resized(pixels[part], self._size), mask[part]
@@ -115,13 +116,23 @@ def cell_targets(mask_HW: npt.NDArray[np.bool_], grid_hw: tuple[int, int]) -> np
     return np.minimum(np.asarray(coverage) / FULL_CELL, 1.0).astype(np.float32)
 
 
-def mask_of(sample: Sample) -> npt.NDArray[np.bool_] | None:
-    """The picture's mask (H, W); None for an anomalous picture without one. A normal picture's is all False."""
-    if sample.mask is not None:
-        return read_mask(sample.mask)
+def mask_of(sample: Sample, picture_hw: tuple[int, int]) -> npt.NDArray[np.bool_] | None:
+    """The picture's mask (H, W) at the picture's size; a normal picture's is all False.
+
+    None where an anomalous picture's defect is not known: no mask, an empty one, or one of another aspect than the
+    picture (a mask at another resolution is resized).
+    """
     if sample.label == 0:
-        return np.zeros(read(sample.image).pixels_HW3.shape[:2], np.bool_)
-    return None
+        return np.zeros(picture_hw, np.bool_)
+    mask_HW = None if sample.mask is None else read_mask(sample.mask)
+    if mask_HW is None or not mask_HW.any():
+        return None
+    if mask_HW.shape == picture_hw:
+        return mask_HW
+    (height, width), (mask_height, mask_width) = picture_hw, mask_HW.shape
+    if abs(width * mask_height - height * mask_width) > max(*picture_hw, *mask_HW.shape):
+        return None
+    return np.asarray(Image.fromarray(mask_HW).resize((width, height), Image.Resampling.NEAREST))
 
 
 def _window(mask_HW: npt.NDArray[np.bool_], rng: np.random.Generator, smallest: float) -> tuple[int, int, int]:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from anomaly_ov.errors import ConfigError
 from anomaly_ov.models.encoder import Encoder, resample
 
 
@@ -25,6 +26,10 @@ class DistillConfig:
 
     taps: tuple[tuple[str, ...], ...] = ()
     statistics_crops: int = 512
+
+    def __post_init__(self) -> None:
+        if self.statistics_crops < 1 or not any(self.taps):
+            raise ValueError("statistics_crops must be >= 1, and taps must name at least one map of the teacher")
 
 
 UNSEEN = 2**40
@@ -54,6 +59,13 @@ class Distillation:
     def __init__(
         self, encoder: Encoder, teacher: nn.Module, config: DistillConfig, crops: Dataset[Tensor], device: str = "cpu"
     ) -> None:
+        if len(config.taps) != len(encoder.level_widths):
+            raise ConfigError(
+                f"distill.taps has {len(config.taps)} entries, the encoder {len(encoder.level_widths)} levels",
+                hint="give one list per level; it may be empty",
+            )
+        if {*encoder.config.mean, *encoder.config.std} != {0.5}:
+            raise ConfigError("the teacher reads pixels in -1..1", hint="leave encoder.mean and encoder.std at 0.5")
         self._config, self._crops, self._device = config, crops, torch.device(device)
         # Pure bf16 is what the matrix units of CPUs and GPUs are fast at; the targets lose nothing that matters.
         self._teacher = teacher.to(self._device, torch.bfloat16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -80,6 +92,11 @@ class Distillation:
 
     def _tap_widths(self, size: int) -> list[int]:
         maps = self._run_teacher(torch.zeros(1, 3, size, size, device=self._device))
+        unknown = {name for names in self._config.taps for name in names} - set(maps)
+        if unknown:
+            raise ConfigError(
+                f"distill.taps: the teacher has no map {', '.join(sorted(unknown))}", hint=f"it has {', '.join(maps)}"
+            )
         return [sum(maps[name].shape[1] for name in names) for names in self._config.taps]
 
     @torch.no_grad()

@@ -1,7 +1,8 @@
 """Features of a frozen encoder on disk: computed once, memory-mapped ever after.
 
-One safetensors file per picture, ``<folder>/<model key>/<first two of sha>/<sha>.safetensors``, float16. The model
-key hashes the encoder's weights and its views, the picture's key its bytes, so that nothing stale can be read.
+One safetensors file per picture, ``<folder>/<feature key>/<first two of sha>/<sha>.safetensors``, float16 (float32 for
+a tensor that float16 cannot hold). The feature key hashes the encoder's weights and configuration and how pictures are
+cut, the picture's key its bytes, so that nothing stale can be read.
 """
 
 from __future__ import annotations
@@ -24,9 +25,21 @@ from anomaly_ov.images.views import ViewsConfig
 from anomaly_ov.models.encoder import Encoder
 from anomaly_ov.models.features import Features
 
+FORMAT = 1
+"""To be raised whenever the same weights and pictures would give other features."""
+
+
+def feature_key(encoder: Encoder, views: ViewsConfig) -> str:
+    """Hash of all that features of a picture depend on, 16 hex digits.
+
+    The configuration counts too: the same weights give other features at other levels, grids or normalisations.
+    """
+    parts = [FORMAT, to_mapping(encoder.config), model_key(encoder, views)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
 
 def model_key(encoder: nn.Module, views: ViewsConfig) -> str:
-    """Hash of an encoder's weights and of how pictures are cut, 16 hex digits."""
+    """Hash of a network's weights and of how pictures are cut, 16 hex digits; see ``feature_key`` for the cache's."""
     digest = hashlib.sha256(json.dumps(to_mapping(views), sort_keys=True).encode())
     for name, value in sorted(encoder.state_dict().items()):
         digest.update(name.encode())
@@ -45,7 +58,7 @@ class FeatureCache:
         return self._folder / sha256[:2] / f"{sha256}.safetensors"
 
     def get(self, sha256: str) -> Features | None:
-        """Memory-mapped features (float16), None if absent or damaged."""
+        """Memory-mapped features as they were stored, None if absent or damaged."""
         path = self.path(sha256)
         if not path.is_file():
             return None
@@ -78,4 +91,9 @@ class FeatureCache:
 
 
 def _half(tensor: Tensor) -> Tensor:
-    return tensor.detach().to(torch.float16).cpu().contiguous()
+    """A copy of its own (the final feature may be one of the levels, and safetensors stores no tensor twice)."""
+    half = tensor.detach().to(torch.float16, copy=True)
+    stored = (
+        half if bool(torch.isfinite(half).all()) else tensor.detach().to(torch.float32, copy=True)
+    )  # some channels pass 65504
+    return stored.cpu().contiguous()

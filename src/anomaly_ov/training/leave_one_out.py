@@ -19,7 +19,7 @@ from PIL import Image
 
 from anomaly_ov.calibration import SetScores, f1_max_threshold, fit_calibration, fused_scores
 from anomaly_ov.configuration import parse, read_yaml, to_mapping
-from anomaly_ov.data.samples import DataSet, Sample
+from anomaly_ov.data.samples import DataSet
 from anomaly_ov.files import write_atomic
 from anomaly_ov.images.maps import map_score, significance_map
 from anomaly_ov.images.read import read
@@ -27,7 +27,7 @@ from anomaly_ov.images.views import anyres
 from anomaly_ov.models.config import CalibrationConfig
 from anomaly_ov.models.model import AnomalyModel
 from anomaly_ov.training.defect_samples import mask_of
-from anomaly_ov.training.feature_cache import FeatureCache, model_key
+from anomaly_ov.training.feature_cache import FeatureCache, feature_key
 from anomaly_ov.training.recipe import ExpertRecipe
 from anomaly_ov.training.runs import labelled_sets, train_expert
 from anomaly_ov.training.stage1 import move
@@ -62,10 +62,9 @@ def leave_one_set_out(
             first = AnomalyModel.from_pretrained(start)
             first.config = replace(first.config, views=recipe.views)
             before[one.name] = _score(first, one, cache, device)
+        # A finished run returns at once; one of another recipe or start is refused rather than used.
         run = out / f"without-{one.name}"
-        folder = run / "model"
-        if not (folder / "config.json").exists():
-            train_expert(recipe, data, start, run, leave_out=[one.name], cache=cache, device=device)
+        folder = train_expert(recipe, data, start, run, leave_out=[one.name], cache=cache, device=device)
         scored[one.name] = _score(AnomalyModel.from_pretrained(folder), one, cache, device)
     calibration, table = _fit(scored)
     if before:
@@ -81,10 +80,12 @@ def read_calibration(path: Path) -> CalibrationConfig:
 
 
 def _score(model: AnomalyModel, one: DataSet, cache: Path, device: str) -> Scored:
+    from rich.console import Console
     from rich.progress import track
 
-    store = FeatureCache(cache, model_key(model.encoder, model.config.views))
-    rows = list(track(_rows(model, one, store, device), total=len(one.samples), description=f"scoring {one.name}"))
+    store = FeatureCache(cache, feature_key(model.encoder, model.config.views))
+    todo, console = _rows(model, one, store, device), Console(stderr=True)
+    rows = list(track(todo, total=len(one.samples), description=f"scoring {one.name}", console=console))
     labels, raw, tops, values, truths = zip(*rows, strict=True)
     return Scored(np.array(labels), np.array(raw), np.array(tops), np.concatenate(values), np.concatenate(truths))
 
@@ -93,23 +94,24 @@ def _rows(model: AnomalyModel, one: DataSet, store: FeatureCache, device: str) -
     rng = np.random.default_rng(0)
     target = torch.device(device)
     model.to(target)
+    # As in inspecting: where patches are the cells, the map's cells are one patch wide.
+    patch = model.encoder.patch if model.encoder.config.grid_hw is None else None
     for sample in one.samples:
         picture = read(sample.image)
         views = anyres(picture.pixels_HW3, model.config.views)
         features = move(store.get_or_encode(picture.sha256, model.encoder, views.pixels_NHW3), target)
         with torch.inference_mode():
             output = model.expert(features, [len(features.final_NPD)])
-        map_HW = significance_map(output.map_Nhw.float().cpu().numpy(), views.geometry)
+        map_HW = significance_map(output.map_Nhw.float().cpu().numpy(), views.geometry, patch=patch)
         tops = [map_score(map_HW, top) for top in MAP_TOPS]
-        values, truth = _pixels(map_HW, sample, rng)
+        values, truth = _pixels(map_HW, mask_of(sample, (picture.height, picture.width)), rng)
         yield int(sample.label or 0), float(output.score_B[0]), tops, values, truth
 
 
 def _pixels(
-    map_HW: npt.NDArray[np.float32], sample: Sample, rng: np.random.Generator
+    map_HW: npt.NDArray[np.float32], mask_HW: npt.NDArray[np.bool_] | None, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """A random sample of the map's pixels with their truth; none if the picture is anomalous without a mask."""
-    mask_HW = mask_of(sample)
     if mask_HW is None:
         return np.empty(0, np.float32), np.empty(0, np.bool_)
     resized = Image.fromarray(mask_HW).resize(map_HW.shape[::-1], Image.Resampling.NEAREST)
@@ -127,7 +129,8 @@ def _fit(scored: dict[str, Scored]) -> tuple[CalibrationConfig, dict[str, Any]]:
     values = np.concatenate([one.pixel_values for one in scored.values()])
     truths = np.concatenate([one.pixel_labels for one in scored.values()])
     sets = {name: SetScores(one.labels, one.score_raw, one.score_maps[:, k]) for name, one in scored.items()}
-    calibration = fit_calibration(sets, best, f1_max_threshold(values, truths.astype(int)))
+    map_threshold = f1_max_threshold(values, truths.astype(int)) if truths.any() else CalibrationConfig().map_threshold
+    calibration = fit_calibration(sets, best, map_threshold)
     table = {
         name: {
             "pictures": len(one.labels),

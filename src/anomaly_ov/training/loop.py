@@ -57,6 +57,8 @@ class LoopConfig:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1:
             raise ValueError("steps and batch must be >= 1")
+        if self.log_every < 1 or min(self.workers, self.threads, self.seed) < 0:
+            raise ValueError("log_every must be >= 1, workers, threads and seed >= 0")
         if self.schedule == "cosine-restarts" and self.restart_steps < 1:
             raise ValueError("schedule 'cosine-restarts' needs restart_steps >= 1")
         if not 0 <= self.ema < 1:
@@ -101,8 +103,8 @@ def learning_rate(config: LoopConfig, step: int) -> float:
 def run(task: Task, config: LoopConfig, out: Path, provenance: dict[str, Any]) -> nn.Module:
     """Trains ``task.module`` for ``config.steps`` steps into folder ``out``; resumes from its checkpoint if there.
 
-    Returns the module with its final (averaged, if ``ema``) weights. Ctrl-C ends the step, saves, then passes on.
-    Raises ``DivergedError`` when the loss is not finite.
+    Returns the module with its final (averaged, if ``ema``) weights. Ctrl-C ends the step, saves, then passes on; a
+    second one does not wait. Raises ``DivergedError`` when the loss is not finite.
     """
     keep_freed_memory()
     _seed_everything(config.seed)
@@ -124,8 +126,8 @@ def run(task: Task, config: LoopConfig, out: Path, provenance: dict[str, Any]) -
             losses = _step(task, batch, optimiser, config, step, device)
             if average is not None:
                 average.update_parameters(task.module)
+            tracker.log(step + 1, losses, learning_rate(config, step))
             step += 1
-            tracker.log(step, losses, optimiser.param_groups[0]["lr"] / optimiser.param_groups[0]["scale"])
             due = time.monotonic() - saved_at > config.checkpoint_seconds
             if due or interrupted or step == config.steps:
                 state = Checkpoint.capture(step, task.module, average, optimiser, tracker.window, provenance)
@@ -141,12 +143,18 @@ def run(task: Task, config: LoopConfig, out: Path, provenance: dict[str, Any]) -
 def _finish_the_step_first() -> Iterator[list[int]]:
     """Ctrl-C and SIGTERM let the running step end, so that what is saved is the state after a whole step."""
     received: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if received:  # asked twice: the last checkpoint has to do
+            raise KeyboardInterrupt
+        received.append(number)
+
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:
-        signal.signal(number, lambda number, frame: received.append(number))
+        signal.signal(number, note)
     try:
         yield received
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from anomaly_ov.data.hashing import sha256_file
 from anomaly_ov.data.samples import DataSet, Sample
+from anomaly_ov.errors import DataError
 from anomaly_ov.images.read import read
 from anomaly_ov.images.views import ViewsConfig, anyres
 from anomaly_ov.models.encoder import Encoder
@@ -46,26 +49,33 @@ class MultiViewSamples(Dataset[MultiViewSample]):
     def __init__(self, cache: FeatureCache, views: ViewsConfig, sets: Sequence[DataSet], seed: int) -> None:
         self._cache, self._views, self._seed = cache, views, seed
         self._pools = [[[s for s in one.samples if s.label == label] for label in (0, 1)] for one in sets]
-        self._pools = [pool for pool in self._pools if all(pool)]
-        self._shas: dict[str, str] = {}
+        self._shas: dict[Path, str] = {}
+        self._masked_hw: dict[Path, tuple[int, int]] = {}
 
     def fill(self, encoder: Encoder) -> None:
-        """Computes what the cache lacks, with a progress bar."""
+        """Computes what the cache lacks, with a progress bar; a picture that is there already is not decoded."""
+        from rich.console import Console
         from rich.progress import track
 
         samples = [sample for pool in self._pools for half in pool for sample in half]
-        for sample in track(samples, description="features"):
-            picture = read(sample.image)
-            self._shas[str(sample.image)] = picture.sha256
-            views = anyres(picture.pixels_HW3, self._views)
-            self._cache.get_or_encode(picture.sha256, encoder, views.pixels_NHW3)
+        for sample in track(samples, description="features", console=Console(stderr=True)):
+            sha256 = self._shas[sample.image] = sha256_file(sample.image)
+            if sample.mask is None and self._cache.get(sha256) is not None:
+                continue
+            pixels_HW3 = read(sample.image).pixels_HW3
+            self._masked_hw[sample.image] = (pixels_HW3.shape[0], pixels_HW3.shape[1])
+            if self._cache.get(sha256) is None:
+                self._cache.get_or_encode(sha256, encoder, anyres(pixels_HW3, self._views).pixels_NHW3)
 
     def __getitem__(self, index: int) -> MultiViewSample:
         rng = np.random.default_rng((self._seed, index))
         pool = self._pools[int(rng.integers(len(self._pools)))][int(rng.integers(2))]
         sample = pool[int(rng.integers(len(pool)))]
-        features = self._cache.get(self._shas[str(sample.image)])
-        assert features is not None
+        features = self._cache.get(self._shas[sample.image])
+        if features is None:
+            raise DataError(
+                f"the cached features of {sample.image} are gone", hint="the same command computes them again"
+            )
         target = self._target(sample, features)
         return MultiViewSample(features, torch.tensor(float(sample.label or 0)), torch.from_numpy(target))
 
@@ -73,7 +83,7 @@ class MultiViewSamples(Dataset[MultiViewSample]):
         shape = (len(features.final_NPD), *features.grid_hw)
         if sample.label == 0:
             return np.zeros(shape, np.float32)
-        mask = mask_of(sample)
+        mask = None if sample.mask is None else mask_of(sample, self._masked_hw[sample.image])
         if mask is None:
             return np.full(shape, np.nan, np.float32)
         as_picture = np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=2)

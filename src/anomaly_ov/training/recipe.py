@@ -55,6 +55,16 @@ class ExpertRecipe:
     photos: tuple[str, ...] = ()
     synthetic_pictures: int = 0
 
+    def __post_init__(self) -> None:
+        if self.cached and self.stage1.train_encoder != "none":
+            raise ValueError(
+                "stage1.train_encoder needs cached: false, since cached features come from a frozen encoder"
+            )
+        if not self.cached and self.synthetic_pictures:
+            raise ValueError("synthetic_pictures needs cached: true; live runs draw them as mix says")
+        if not self.sets and not (self.synthetic_pictures if self.cached else self.mix.synthetic):
+            raise ValueError("nothing to train on: name sets, or ask for synthetic pictures")
+
 
 def read_encoder_recipe(path: Path, overrides: dict[str, Any]) -> EncoderRecipe:
     """The recipe with the loop's fields in ``overrides`` replaced. ``ConfigError`` names a bad field."""

@@ -16,7 +16,7 @@ from anomaly_ov.data.hashing import sha256_file
 from anomaly_ov.data.layouts import discover_all
 from anomaly_ov.data.leakage import LeakageReport, check
 from anomaly_ov.data.samples import DataSet
-from anomaly_ov.errors import DataError
+from anomaly_ov.errors import ConfigError, DataError
 from anomaly_ov.images.views import ViewsConfig
 from anomaly_ov.models.config import CalibrationConfig, ExpertConfig, ModelConfig
 from anomaly_ov.models.encoder import Encoder
@@ -28,7 +28,7 @@ from anomaly_ov.training.checkpoint import write_run
 from anomaly_ov.training.crops import Crops
 from anomaly_ov.training.defect_samples import DefectSamples
 from anomaly_ov.training.distill import Distillation, Student
-from anomaly_ov.training.feature_cache import FeatureCache, model_key
+from anomaly_ov.training.feature_cache import FeatureCache, feature_key, model_key
 from anomaly_ov.training.loop import run
 from anomaly_ov.training.multi_view_samples import MultiViewSamples
 from anomaly_ov.training.recipe import EncoderRecipe, ExpertRecipe
@@ -40,15 +40,22 @@ PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 MASK_FOLDERS = {"ground_truth", "masks", "mask"}
 
 
-def train_encoder(recipe: EncoderRecipe, data: Path, teacher: Path, out: Path, device: str = "cpu") -> Path:
-    """Distils the recipe's encoder; returns the model folder ``out/model`` (its expert is untrained)."""
+def train_encoder(
+    recipe: EncoderRecipe, data: Path, teacher: Path, out: Path, device: str = "cpu", test: Sequence[Path] = ()
+) -> Path:
+    """Distils the recipe's encoder; returns the model folder ``out/model`` (its expert is untrained).
+
+    ``test``: as in ``train_expert``.
+    """
+    network = load_teacher(teacher)
     pictures = pictures_in(data / folder for folder in recipe.folders)
+    refuse_leakage(pictures, test)
     record = _record(recipe, recipe.loop.seed, {"teacher": sha256_file(teacher), "pictures": hash_of(pictures)})
     write_run(out, record)
     torch.manual_seed(recipe.loop.seed)
     encoder = Encoder(recipe.encoder)
     crops = Crops(pictures, size=recipe.encoder.image_size, seed=recipe.loop.seed, smallest=recipe.smallest)
-    student = run(Distillation(encoder, load_teacher(teacher), recipe.distill, crops, device), recipe.loop, out, record)
+    student = run(Distillation(encoder, network, recipe.distill, crops, device), recipe.loop, out, record)
     assert isinstance(student, Student)
     config = ModelConfig(
         name=recipe.name,
@@ -79,11 +86,19 @@ def train_expert(
     ``LeakageError``.
     """
     sets = labelled_sets([data / folder for folder in recipe.sets], leave_out)
+    if recipe.sets and not sets and not (recipe.synthetic_pictures if recipe.cached else recipe.mix.synthetic):
+        raise DataError("no set is left to train on", hint="name one more in the recipe, or ask for synthetic pictures")
     photos = pictures_in(data / folder for folder in recipe.photos)
     refuse_leakage([s.image for one in sets for s in one.samples] + photos, test)
     base = AnomalyModel.from_pretrained(start)
+    if recipe.views.base_size != base.encoder.image_size:
+        raise ConfigError(
+            f"recipe '{recipe.name}': views.base_size = {recipe.views.base_size}, but the encoder of {start} reads "
+            f"views of {base.encoder.image_size} pixels",
+            hint="make base_size that size",
+        )
     hashes = {"start": model_key(base, recipe.views), "photos": hash_of(photos)}
-    hashes |= {one.name: hash_of([s.image for s in one.samples]) for one in sets}
+    hashes |= {one.name: hash_of_set(one) for one in sets}
     record = _record(recipe, recipe.loop.seed, hashes)
     write_run(out, record)
     torch.manual_seed(recipe.loop.seed)
@@ -95,8 +110,10 @@ def train_expert(
     config = replace(config, calibration=calibration or CalibrationConfig())
     if recipe.cached:
         if recipe.synthetic_pictures:
-            sets = [*sets, synthetic_set(out / "synthetic", recipe.synthetic_pictures, recipe.loop.seed, photos)]
-        store = FeatureCache(cache or out / "features", model_key(base.encoder, recipe.views))
+            made = f"synthetic-{recipe.synthetic_pictures}-{recipe.loop.seed}-{hashes['photos'][:8]}"
+            folder = (cache or out) / made  # beside the cache, so that runs which share one share the pictures too
+            sets = [*sets, synthetic_set(folder, recipe.synthetic_pictures, recipe.loop.seed, photos)]
+        store = FeatureCache(cache or out / "features", feature_key(base.encoder, recipe.views))
         samples = MultiViewSamples(store, recipe.views, sets, recipe.loop.seed)
         samples.fill(base.encoder.to(device))
         trained = run(CachedStage1(expert, recipe.stage1, samples, device), recipe.loop, out, record)
@@ -128,8 +145,21 @@ def expert_for(encoder: Encoder, expert: ExpertConfig) -> ExpertConfig:
 
 
 def labelled_sets(folders: Sequence[Path], leave_out: Sequence[str] = ()) -> list[DataSet]:
-    """The labelled data sets in ``folders``, without those named in ``leave_out`` (an unknown name is an error)."""
+    """The labelled data sets in ``folders``, without those named in ``leave_out``.
+
+    Raises ``DataError`` for an unknown name there, for two sets of one name, and for a set without both labels.
+    """
     found = [one.labelled() for folder in folders for one in discover_all(folder)]
+    names_once = {one.name for one in found}
+    if len(names_once) < len(found):
+        twice = sorted(name for name in names_once if sum(one.name == name for one in found) > 1)
+        raise DataError(f"several data sets are called {', '.join(twice)}", hint="rename all but one of the folders")
+    for one in found:
+        if not (one.counts["normal"] and one.counts["anomalous"]):
+            raise DataError(
+                f"{one.root} has {one.counts['normal']} normal and {one.counts['anomalous']} anomalous pictures",
+                hint="training needs both in each set; take the folder out of the recipe's sets",
+            )
     unknown = set(leave_out) - {one.name for one in found}
     if unknown:
         names = ", ".join(one.name for one in found)
@@ -166,6 +196,15 @@ def hash_of(paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         digest.update(bytes.fromhex(sha256_file(path)))
+    return digest.hexdigest()
+
+
+def hash_of_set(one: DataSet) -> str:
+    """One hash over the pictures, labels and masks of a set, in order."""
+    digest = hashlib.sha256()
+    for sample in one.samples:
+        mask = "" if sample.mask is None else sha256_file(sample.mask)
+        digest.update(f"{sha256_file(sample.image)} {sample.label} {mask}\n".encode())
     return digest.hexdigest()
 
 

@@ -120,8 +120,7 @@ def move(features: Features, device: torch.device) -> Features:
 def prepare_encoder(encoder: Encoder, config: Stage1Config) -> None:
     """Freezes the encoder, frees it, or hangs LoRA adapters on its linear maps, as ``train_encoder`` says."""
     encoder.requires_grad_(config.train_encoder == "full")
-    if config.train_encoder == "full":
-        encoder.train()
+    encoder.train(config.train_encoder == "full")  # batch norms of a frozen encoder must not follow the batches
     if config.train_encoder == "lora":
         try:
             from peft import LoraConfig, inject_adapter_in_model

@@ -42,7 +42,7 @@ class Tracker:
             console=self._console,
         )
         self._bar = self._progress.add_task(folder.name, total=total, completed=start, rate="", loss="")
-        self._board = _board(folder)
+        self._board = _board(folder, start)
 
     def __enter__(self) -> Tracker:
         self._progress.start()
@@ -88,9 +88,10 @@ def _cut_after(path: Path, step: int) -> None:
     write_atomic(path, "".join(f"{line}\n" for line in kept).encode())
 
 
-def _board(folder: Path) -> Any:
+def _board(folder: Path, start: int) -> Any:
+    """A writer that hides what an earlier, killed run had logged after step ``start``."""
     if find_spec("tensorboard") is None:
         return None
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(folder / "tensorboard"))
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
