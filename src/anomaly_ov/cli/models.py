@@ -68,6 +68,28 @@ def convert(
     note(f"written to {written}")
 
 
+@app.command()
+def create(
+    encoder: Annotated[str, typer.Argument(help="A Hugging Face vision checkpoint: hub name or local folder.")],
+    out: Annotated[Path, typer.Option(help="The model folder to write.")],
+    levels: Annotated[str, typer.Option(help="Hidden states that the expert matches, shallow to deep.")] = "7,13,19,25",
+    final: Annotated[int, typer.Option(min=0, help="Hidden state that look-back, selector and head read.")] = 26,
+    grid: Annotated[int | None, typer.Option(min=1, help="Tokens a side; needed for a convolutional encoder.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(min=16, help="Side of the views; default the encoder's own.")
+    ] = None,
+) -> None:
+    """Put an untrained expert behind any vision encoder: what 'train expert --start' begins with."""
+    from anomaly_ov.errors import UsageError
+    from anomaly_ov.models.create import create_model
+
+    try:
+        wanted = tuple(int(level) for level in levels.split(","))
+    except ValueError:
+        raise UsageError(f"--levels {levels} is no list of numbers", hint="for example --levels 3,6,9,12") from None
+    note(f"written to {create_model(encoder, out, wanted, final, grid=grid, image_size=image_size)}")
+
+
 def _size(folder: Path) -> str:
     total = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     return f"{total / 1e6:.1f} MB"

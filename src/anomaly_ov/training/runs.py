@@ -19,6 +19,7 @@ from anomaly_ov.data.samples import DataSet
 from anomaly_ov.errors import ConfigError, DataError
 from anomaly_ov.images.views import ViewsConfig
 from anomaly_ov.models.config import CalibrationConfig, ExpertConfig, ModelConfig
+from anomaly_ov.models.create import expert_for
 from anomaly_ov.models.encoder import Encoder
 from anomaly_ov.models.expert import Expert
 from anomaly_ov.models.model import AnomalyModel
@@ -131,17 +132,6 @@ def train_expert(
     if recipe.stage1.train_encoder == "lora":
         merge_lora(both.encoder)
     return _export(AnomalyModel(config), both.encoder, both.expert, out / "model", card)
-
-
-def expert_for(encoder: Encoder, expert: ExpertConfig) -> ExpertConfig:
-    """The expert's configuration with the encoder's widths, levels and grid."""
-    return replace(
-        expert,
-        width=encoder.width,
-        level_widths=tuple(encoder.level_widths),
-        levels=len(encoder.level_widths),
-        grid_hw=encoder.grid_hw,
-    )
 
 
 def labelled_sets(folders: Sequence[Path], leave_out: Sequence[str] = ()) -> list[DataSet]:
