@@ -32,7 +32,7 @@ from anomaly_ov.training.recipe import ExpertRecipe
 from anomaly_ov.training.runs import labelled_sets, train_expert
 from anomaly_ov.training.stage1 import move
 
-MAP_TOPS = (0.001, 0.003, 0.01, 0.03, 0.1)
+MAP_TOPS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0)
 PIXELS_PER_PICTURE = 2000
 
 
