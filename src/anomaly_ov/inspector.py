@@ -1,7 +1,7 @@
 """``load(name) -> Inspector``: the one object users hold. It turns pictures into findings, one or a stream of them.
 
-A stream is a pipeline of three stages that overlap: threads read and cut pictures into views, the calling thread
-runs the network on batches bounded by the number of *views*, threads turn its maps into regions and records.
+A stream has three stages (``streaming``): threads read and cut pictures into views, the calling thread runs the network
+on batches bounded by the number of *views*, threads turn its maps into regions and records.
 Order is kept, memory is bounded by the batch, and what a picture scores does not depend on its neighbours.
 
 Importing this file loads no torch; calling ``load`` does.
@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +29,7 @@ from anomaly_ov.images.read import Limits, Picture, read
 from anomaly_ov.images.sources import Source, expand
 from anomaly_ov.images.views import Views, anyres
 from anomaly_ov.records import ErrorInfo, Finding, ImageInfo, MapInfo, ModelInfo, Threshold, level_of
+from anomaly_ov.streaming import Stages, in_turns, overlapped
 
 if TYPE_CHECKING:
     from anomaly_ov.models.config import CalibrationConfig
@@ -155,35 +155,25 @@ class Inspector:
     ) -> Iterator[tuple[Finding, Pixels | None]]:
         if batch_size < 1:
             raise UsageError(f"batch_size = {batch_size} must be >= 1", hint="8 is a good start")
-        workers = min(4, _cores())
-        upcoming = _sources(sources)
-        reading: deque[Future[_Prepared]] = deque()
-        finishing: deque[tuple[Future[Finding], Pixels | None]] = deque()
-        readers = ThreadPoolExecutor(workers, thread_name_prefix="anomaly-ov-read")
-        finishers = ThreadPoolExecutor(workers, thread_name_prefix="anomaly-ov-maps")
+        stages = Stages(
+            prepare=partial(self._prepare, preview=previews),
+            forward=self._outputs,
+            finish=lambda prepared, output: (self._finish(prepared, output), prepared.preview_HW3),
+            size=_count,
+        )
+        run = in_turns if self._device.type == "cpu" else overlapped
+        pool = ThreadPoolExecutor(min(4, _cores()), thread_name_prefix="anomaly-ov")
         try:
-            # It takes long to import (scipy), so it is imported while the first pictures are read and encoded.
-            finishers.submit(import_module, "anomaly_ov.images.regions")
-            while True:
-                for source in islice(upcoming, 2 * batch_size + workers - len(reading)):
-                    reading.append(readers.submit(self._prepare, source, preview=previews))
-                if not reading:
-                    break
-                batch = self._next_batch(reading, batch_size)
-                outputs = iter(self._forward([p for p in batch if p.error is None]))
-                for prepared in batch:
-                    output = next(outputs) if prepared.error is None else None
-                    finishing.append((finishers.submit(self._finish, prepared, output), prepared.preview_HW3))
-                # Maps of this batch are made while the network sees the next one; older ones must be done by now.
-                while finishing and (len(finishing) > batch_size or finishing[0][0].done()):
-                    future, preview_HW3 = finishing.popleft()
-                    yield future.result(), preview_HW3
-            while finishing:
-                future, preview_HW3 = finishing.popleft()
-                yield future.result(), preview_HW3
+            # It takes long to import (scipy), so it is imported while the first pictures are read.
+            pool.submit(import_module, "anomaly_ov.images.regions")
+            yield from run(stages, _sources(sources), batch_size, self.views_per_forward, pool)
         finally:
-            readers.shutdown(wait=True, cancel_futures=True)
-            finishers.shutdown(wait=True, cancel_futures=True)
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _outputs(self, batch: list[_Prepared]) -> list[_Outputs | None]:
+        """Network outputs per picture, None for one that could not be read."""
+        outputs = iter(self._forward([prepared for prepared in batch if prepared.error is None]))
+        return [next(outputs) if prepared.error is None else None for prepared in batch]
 
     def _prepare(self, source: Source, *, preview: bool) -> _Prepared:
         started = time.perf_counter()
@@ -203,19 +193,6 @@ class Inspector:
         timing["views"] = _ms_since(started)
         image = ImageInfo(picture.path, picture.width, picture.height, picture.sha256)
         return _Prepared(id_, image, views, preview_HW3, None, timing)
-
-    def _next_batch(self, reading: deque[Future[_Prepared]], batch_size: int) -> list[_Prepared]:
-        """Takes pictures off ``reading`` up to ``batch_size`` or the budget of views, at least one."""
-        batch = [reading.popleft().result()]
-        views = _count(batch[0])
-        while reading and len(batch) < batch_size:
-            following = reading[0].result()
-            views += _count(following)
-            if views > self.views_per_forward:
-                break
-            batch.append(following)
-            reading.popleft()
-        return batch
 
     def _forward(self, batch: list[_Prepared]) -> list[_Outputs]:
         """Network outputs per picture. Out of memory halves the batch, then the views per pass, then gives up."""
