@@ -40,7 +40,7 @@ def test_order_and_bounds(way: object, count: int) -> None:
         found = list(way(recorder.stages(), [-k for k in range(count)], 4, 60, pool))  # type: ignore[operator]
     assert found == [f"{k}:{k * k}" for k in range(count)]
     assert all(len(batch) <= 4 and (sum(batch) <= 60 or len(batch) == 1) for batch in recorder.batches)
-    assert sum(recorder.batches, []) == list(range(count))
+    assert [k for batch in recorder.batches for k in batch] == list(range(count))
 
 
 @pytest.mark.parametrize("way", WAYS)
