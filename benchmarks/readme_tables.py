@@ -56,6 +56,8 @@ def benchmarks() -> list[str]:
         found = read(name)
         for what, entry in (found["measured"] if found else {}).items():
             value = entry["value"]
+            if what == "model":  # said once, above
+                continue
             lines.append(f"| {what} | {f'{value:.3g}' if isinstance(value, float) else value} | {entry['remark']} |")
     return lines
 

@@ -26,6 +26,7 @@ from anomaly_ov.images.read import read
 from anomaly_ov.images.views import anyres
 from anomaly_ov.models.config import CalibrationConfig
 from anomaly_ov.models.model import AnomalyModel
+from anomaly_ov.provenance import provenance
 from anomaly_ov.training.defect_samples import mask_of
 from anomaly_ov.training.feature_cache import FeatureCache, feature_key
 from anomaly_ov.training.recipe import ExpertRecipe
@@ -70,6 +71,7 @@ def leave_one_set_out(
     if before:
         table["before"] = _fit(before)[1]
     write_atomic(out / "calibration.json", _json(to_mapping(calibration)))
+    table["provenance"] = provenance(recipe.loop.seed)
     write_atomic(out / "leave_one_out.json", _json(table))
     return calibration
 
