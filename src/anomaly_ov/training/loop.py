@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from anomaly_ov.errors import AnomalyOVError
-from anomaly_ov.training.allocator import keep_freed_memory
 from anomaly_ov.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from anomaly_ov.training.tracker import Tracker
 
@@ -106,7 +105,6 @@ def run(task: Task, config: LoopConfig, out: Path, provenance: dict[str, Any]) -
     Returns the module with its final (averaged, if ``ema``) weights. Ctrl-C ends the step, saves, then passes on; a
     second one does not wait. Raises ``DivergedError`` when the loss is not finite.
     """
-    keep_freed_memory()
     _seed_everything(config.seed)
     if config.threads:
         torch.set_num_threads(config.threads)
