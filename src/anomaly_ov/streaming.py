@@ -2,7 +2,7 @@
 
 ``overlapped`` runs the stages beside each other, for a device that leaves the processor free. ``in_turns`` runs them
 one after the other, batch by batch: on a CPU the network wants every core, and readers beside it make its threads wait
-for each other, which costs more than it saves (1.86 instead of 1.25 times the bare encoder, two cores).
+for each other, which costs more than it saves (1.86 instead of 1.3 times the bare encoder, two cores).
 
 Knows nothing of pictures. Not here: what the stages do (``inspector``).
 """
