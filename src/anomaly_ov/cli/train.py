@@ -33,6 +33,9 @@ def encoder(
     data: Data,
     teacher: Annotated[Path, typer.Option("--teacher", help="The teacher's safetensors file.")],
     out: Out,
+    start: Annotated[
+        str | None, typer.Option("--start", help="Name or folder of a model whose encoder is trained further.")
+    ] = None,
     test: Test = None,
     device: Device = "cpu",
     steps: Steps = None,
@@ -40,12 +43,14 @@ def encoder(
     threads: Threads = None,
 ) -> None:
     """Distil a compact encoder from a teacher over random crops of unlabelled pictures."""
+    from anomaly_ov.models.hub import resolve
     from anomaly_ov.training.recipe import read_encoder_recipe
     from anomaly_ov.training.runs import train_encoder
 
     plan = read_encoder_recipe(recipe, {"steps": steps, "seed": seed, "threads": threads})
+    begin = None if start is None else resolve(start)
     with _on(device) as where:
-        note(f"model written to {train_encoder(plan, data, teacher, out, where, test or ())}")
+        note(f"model written to {train_encoder(plan, data, teacher, out, where, test or (), begin)}")
 
 
 @app.command()

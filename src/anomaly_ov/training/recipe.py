@@ -22,7 +22,9 @@ from anomaly_ov.training.stage1 import Stage1Config
 class EncoderRecipe:
     """``anomaly-ov train encoder``: distil ``encoder`` from a teacher over random crops of ``folders``.
 
-    ``smallest``: least share of a picture's shorter side that a crop covers.
+    ``smallest``: least share of a picture's shorter side that a crop covers. ``crop``: side of the crops in pixels,
+    None = the encoder's image size; a smaller one trains a convolutional network on more pictures in the same time.
+    ``synthetic``: share of crops of generated pictures.
     """
 
     name: str
@@ -31,6 +33,14 @@ class EncoderRecipe:
     folders: tuple[str, ...]
     loop: LoopConfig = field(default_factory=LoopConfig)
     smallest: float = 0.35
+    crop: int | None = None
+    synthetic: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.crop is not None and self.crop < 32:
+            raise ValueError("crop must be >= 32 pixels, or null for the encoder's image size")
+        if not (0 < self.smallest <= 1 and 0 <= self.synthetic <= 1):
+            raise ValueError("smallest must lie in (0, 1], synthetic in 0..1")
 
 
 @dataclass(frozen=True)

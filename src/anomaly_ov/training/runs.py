@@ -42,20 +42,39 @@ MASK_FOLDERS = {"ground_truth", "masks", "mask"}
 
 
 def train_encoder(
-    recipe: EncoderRecipe, data: Path, teacher: Path, out: Path, device: str = "cpu", test: Sequence[Path] = ()
+    recipe: EncoderRecipe,
+    data: Path,
+    teacher: Path,
+    out: Path,
+    device: str = "cpu",
+    test: Sequence[Path] = (),
+    start: Path | None = None,
 ) -> Path:
     """Distils the recipe's encoder; returns the model folder ``out/model`` (its expert is untrained).
 
+    ``start``: folder of a model whose encoder, of the same shape, is trained further instead of a fresh one.
     ``test``: as in ``train_expert``.
     """
     network = load_teacher(teacher)
     pictures = pictures_in(data / folder for folder in recipe.folders)
     refuse_leakage(pictures, test)
-    record = _record(recipe, recipe.loop.seed, {"teacher": sha256_file(teacher), "pictures": hash_of(pictures)})
-    write_run(out, record)
+    hashes = {"teacher": sha256_file(teacher), "pictures": hash_of(pictures)}
     torch.manual_seed(recipe.loop.seed)
     encoder = Encoder(recipe.encoder)
-    crops = Crops(pictures, size=recipe.encoder.image_size, seed=recipe.loop.seed, smallest=recipe.smallest)
+    if start is not None:
+        before = AnomalyModel.from_pretrained(start).encoder.state_dict()
+        require_same(shapes_of(encoder.state_dict()), shapes_of(before), f"the encoder of {start}")
+        encoder.load_state_dict(before)
+        hashes["start"] = model_key(encoder, ViewsConfig(base_size=recipe.encoder.image_size))
+    record = _record(recipe, recipe.loop.seed, hashes)
+    write_run(out, record)
+    crops = Crops(
+        pictures,
+        size=recipe.crop or recipe.encoder.image_size,
+        seed=recipe.loop.seed,
+        smallest=recipe.smallest,
+        synthetic=recipe.synthetic,
+    )
     student = run(Distillation(encoder, network, recipe.distill, crops, device), recipe.loop, out, record)
     assert isinstance(student, Student)
     config = ModelConfig(
