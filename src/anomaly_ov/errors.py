@@ -63,6 +63,10 @@ class CheckpointMismatch(WeightsError):
     """A checkpoint's keys or shapes are not those of the model; names them."""
 
 
+class ContextMismatch(WeightsError):
+    """A context was made by another model than the one that is to use it; names both."""
+
+
 class UnsafeCheckpoint(WeightsError):
     """A checkpoint holds something other than plain tensors, or is truncated; nothing of it was run."""
 

@@ -11,32 +11,43 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from anomaly_ov.calibration import fused_scores
-from anomaly_ov.errors import DeviceError, ImageError, UsageError
+from anomaly_ov.calibration import fused_scores, logit
+from anomaly_ov.errors import ContextMismatch, ImageError, UsageError
 from anomaly_ov.images.read import Limits, Picture, read
-from anomaly_ov.images.sources import Source, expand
+from anomaly_ov.images.sources import Source, page_digest, sources_of
 from anomaly_ov.images.views import Views, anyres
-from anomaly_ov.records import ErrorInfo, Finding, ImageInfo, MapInfo, ModelInfo, Threshold, level_of
+from anomaly_ov.records import ContextInfo, ErrorInfo, Finding, ImageInfo, MapInfo, ModelInfo, Threshold, level_of
 from anomaly_ov.streaming import Stages, in_turns, overlapped
 
 if TYPE_CHECKING:
-    from anomaly_ov.models.config import CalibrationConfig
+    from anomaly_ov.context.build import Builder, Encoded
+    from anomaly_ov.context.context import Compared, Context
+    from anomaly_ov.context.tokens import PictureTokens
+    from anomaly_ov.images.geometry import Geometry
+    from anomaly_ov.models.config import CalibrationConfig, ContextConfig
+    from anomaly_ov.models.encoder import Encoder
+    from anomaly_ov.models.expert import Expert
     from anomaly_ov.models.model import AnomalyModel
+    from anomaly_ov.models.runner import PictureOutput
 
 Pixels = npt.NDArray[np.uint8]
-VIEWS_PER_FORWARD = {"cpu": 16, "mps": 32, "cuda": 128}
+Progress = Callable[[int, int], None]
+Result = TypeVar("Result")
+
+
+def nobody(done: int, total: int) -> None:
+    """The default ``Progress``: tells nobody."""
 
 
 def load(name: str = "tiny", device: str = "auto", dtype: str = "auto", threshold: float | None = None) -> Inspector:
@@ -62,15 +73,26 @@ class _Prepared:
     preview_HW3: Pixels | None
     error: ErrorInfo | None
     timing_ms: dict[str, float]
+    digest: str = ""
 
 
 @dataclass(frozen=True)
 class _Outputs:
-    """What the network says about one picture: ``map_Nhw`` probabilities per view, the head's score."""
+    """What the networks say about one picture, and, with a context, how it compares with that."""
 
-    map_Nhw: npt.NDArray[np.float32]
-    score_raw: float
-    ms: float
+    networks: PictureOutput
+    tokens: PictureTokens | None = None
+    compared: Compared | None = None
+
+
+@dataclass(frozen=True)
+class _ExpertAlone:
+    """What the expert says without any context; ``grid``: rows and columns of its map's finest layer."""
+
+    map_HW: npt.NDArray[np.float32]
+    grid: tuple[int, int]
+    score_map: float
+    score: float
 
 
 class Inspector:
@@ -86,29 +108,19 @@ class Inspector:
         views_per_forward: int | None = None,
         limits: Limits | None = None,
     ) -> None:
-        import torch
+        from anomaly_ov.models.runner import Runner
 
-        from anomaly_ov.models.device import resolve_device, resolve_dtype
-
-        self._device = resolve_device(device)
-        self._dtype = resolve_dtype(dtype, self._device)
+        self._runner = Runner(model, device, dtype, views_per_forward)
         self._limits = limits or Limits()
-        self._calibration = model.config.calibration
+        self._calibration, self._context_config = model.config.calibration, model.config.context
+        self._own_threshold = threshold
         self._threshold = _threshold(self._calibration, threshold)
-        self.views_per_forward = views_per_forward or VIEWS_PER_FORWARD.get(self._device.type, 16)
-        if self.views_per_forward < 1:
-            raise UsageError(f"views_per_forward = {views_per_forward} must be >= 1", hint="leave it out")
         self.views_config = model.config.views
-        with self._memory_errors():
-            # Batch norms folded in; the model itself may go on being trained or saved under its own names.
-            self.encoder = model.encoder.fuse().eval().to(self._device, self._dtype)
-            # The expert is a small share of the work, and its softmax over 100 x cosine loses digits in 16 bits.
-            self.expert = model.expert.eval().to(self._device, torch.float32)
         self._info = ModelInfo(
             name=model.config.name,
             revision=model.config.revision,
-            device=str(self._device),
-            dtype=str(self._dtype).removeprefix("torch."),
+            device=str(self._runner.device),
+            dtype=str(self._runner.dtype).removeprefix("torch."),
         )
 
     @property
@@ -123,221 +135,250 @@ class Inspector:
 
     @property
     def map_threshold(self) -> float:
-        """Value of the significance map from which a place belongs to a region."""
+        """Value of the significance map from which a place belongs to a region; see ``map_threshold_with``."""
         return self._calibration.map_threshold
 
-    def inspect(self, source: Any) -> Finding:
+    @property
+    def encoder(self) -> Encoder:
+        """The network that reads the views, on its device, batch norms folded in."""
+        return self._runner.encoder
+
+    @property
+    def expert(self) -> Expert:
+        """The expert, on its device."""
+        return self._runner.expert
+
+    @property
+    def views_per_forward(self) -> int:
+        """Most views that are encoded at once; halved when memory runs out."""
+        return self._runner.views_per_forward
+
+    def threshold_with(self, context: Context | None) -> Threshold:
+        """As ``threshold``, for scores that a context is part of: these have a threshold of their own."""
+        return self._threshold if context is None else _threshold(self._context_config, self._own_threshold)
+
+    def map_threshold_with(self, context: Context | None) -> float:
+        """As ``map_threshold``, for maps that a context is part of."""
+        return (self._calibration if context is None else self._context_config).map_threshold
+
+    def context(self, pictures: Any, batch_size: int = 8, progress: Progress = nobody) -> Context:
+        """What pictures known to be good say is normal: one to hundreds, for ``inspect`` and ``stream``.
+
+        ``pictures``: whatever ``images.sources.expand`` takes, or a list of its results. ``progress``: called with
+        (done, total) after each picture. Raises ``UsageError`` when none of them can be read.
+        """
+        sources, name = _named(pictures)
+        return self._builder(batch_size, progress).references(sources, name)
+
+    def folder_context(self, pictures: Any, batch_size: int = 8, progress: Progress = nobody) -> Context:
+        """What the pictures of a folder say is normal among themselves, up to 40 % of them anomalous.
+
+        Scores made with it are transductive: they depend on the folder. Raises ``UsageError`` for fewer than three
+        distinct pictures. The rest as in ``context``.
+        """
+        sources, name = _named(pictures)
+        return self._builder(batch_size, progress).folder(sources, name)
+
+    def auto_context(
+        self, pictures: Any, batch_size: int = 8, progress: Progress = nobody
+    ) -> tuple[Context | None, str]:
+        """The folder's context if its pictures are alike enough for it to help, else None; and the reason."""
+        sources, name = _named(pictures)
+        return self._builder(batch_size, progress).auto(sources, name)
+
+    def inspect(self, source: Any, context: Context | None = None) -> Finding:
         """The finding on one picture: a path, bytes, an open binary file, an (H, W[, 3]) array or a PIL image.
 
-        Raises UnreadableImage or ImageTooLarge; use ``stream`` to have them as records.
+        ``context``: what else says what is normal, made by this model. Raises UnreadableImage or ImageTooLarge (use
+        ``stream`` to have them as records), and ContextMismatch for a context of another model.
         """
+        self._check(context)
         started = time.perf_counter()
         picture = read(source, self._limits)
         prepared = self._cut(source if isinstance(source, str) else picture.path, picture, started, preview=False)
-        return self._finish(prepared, *self._forward([prepared]))
+        (output,) = self._outputs([prepared], context)
+        return self._finish(prepared, output, context)
 
-    def stream(self, sources: Iterable[Any], batch_size: int = 8) -> Iterator[Finding]:
+    def stream(self, sources: Iterable[Any], batch_size: int = 8, context: Context | None = None) -> Iterator[Finding]:
         """One finding per picture, in order. ``sources``: whatever ``images.sources.expand`` takes, or its results.
 
-        ``batch_size``: most pictures per forward pass (a budget of views bounds it further). A picture that cannot
-        be read yields a finding with ``error`` set. Each finding holds its map (a few MB): keep what you need of it.
+        ``batch_size``: most pictures per forward pass (a budget of views bounds it further). ``context``: as in
+        ``inspect``. A picture that cannot be read yields a finding with ``error`` set. Each finding holds its map (a
+        few MB): keep what you need of it.
         """
-        return (finding for finding, _ in self._run(sources, batch_size, previews=False))
+        return (finding for finding, _ in self.stream_with_previews(sources, batch_size, context, previews=False))
 
     def stream_with_previews(
-        self, sources: Iterable[Any], batch_size: int = 8
+        self, sources: Iterable[Any], batch_size: int = 8, context: Context | None = None, *, previews: bool = True
     ) -> Iterator[tuple[Finding, Pixels | None]]:
         """As ``stream``, each finding with its picture at the map's size, (H, W, 3) uint8 (None if unreadable)."""
-        return self._run(sources, batch_size, previews=True)
-
-    def _run(
-        self, sources: Iterable[Any], batch_size: int, *, previews: bool
-    ) -> Iterator[tuple[Finding, Pixels | None]]:
-        if batch_size < 1:
-            raise UsageError(f"batch_size = {batch_size} must be >= 1", hint="8 is a good start")
+        self._check(context)
         stages = Stages(
             prepare=partial(self._prepare, preview=previews),
-            forward=self._outputs,
-            finish=lambda prepared, output: (self._finish(prepared, output), prepared.preview_HW3),
+            forward=partial(self._outputs, context=context),
+            finish=lambda prepared, output: (self._finish(prepared, output, context), prepared.preview_HW3),
             size=_count,
         )
-        run = in_turns if self._device.type == "cpu" else overlapped
+        return self._run(stages, sources, batch_size)
+
+    def _builder(self, batch_size: int, progress: Progress) -> Builder:
+        from anomaly_ov.context.build import Builder
+
+        encode = partial(self._encode, batch_size=batch_size, progress=progress)
+        return Builder(encode, self._context_config, self._info.revision, self._runner.device, self._limits)
+
+    def _encode(self, sources: Sequence[Source], batch_size: int, progress: Progress) -> Iterator[Encoded | None]:
+        """What contexts are made of, one per picture, None for one that cannot be read."""
+        stages = Stages(
+            prepare=partial(self._prepare, preview=False),
+            forward=partial(self._outputs, tokens=True),
+            finish=self._encoded,
+            size=_count,
+        )
+        for done, encoded in enumerate(self._run(stages, sources, batch_size), start=1):
+            progress(done, len(sources))
+            yield encoded
+
+    def _run(
+        self, stages: Stages[Source, _Prepared, _Outputs | None, Result], sources: Iterable[Any], batch_size: int
+    ) -> Iterator[Result]:
+        if batch_size < 1:
+            raise UsageError(f"batch_size = {batch_size} must be >= 1", hint="8 is a good start")
+        run = in_turns if self._runner.device.type == "cpu" else overlapped
         pool = ThreadPoolExecutor(min(4, _cores()), thread_name_prefix="anomaly-ov")
         try:
             # It takes long to import (scipy), so it is imported while the first pictures are read.
             pool.submit(import_module, "anomaly_ov.images.regions")
-            yield from run(stages, _sources(sources), batch_size, self.views_per_forward, pool)
+            yield from run(stages, sources_of(sources), batch_size, self.views_per_forward, pool)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _outputs(self, batch: list[_Prepared]) -> list[_Outputs | None]:
-        """Network outputs per picture, None for one that could not be read."""
-        outputs = iter(self._forward([prepared for prepared in batch if prepared.error is None]))
-        return [next(outputs) if prepared.error is None else None for prepared in batch]
+    def _outputs(
+        self, batch: list[_Prepared], context: Context | None = None, *, tokens: bool = False
+    ) -> list[_Outputs | None]:
+        """Outputs per picture, None for one that could not be read."""
+        wanted = tokens or context is not None
+        views = [prepared.views.pixels_NHW3 for prepared in batch if prepared.views is not None]
+        outputs = iter(self._runner.forward(views, features=wanted))
+        return [
+            None if prepared.views is None else self._compared(prepared, next(outputs), context) for prepared in batch
+        ]
+
+    def _compared(self, prepared: _Prepared, output: PictureOutput, context: Context | None) -> _Outputs:
+        if output.features is None or prepared.views is None:
+            return _Outputs(output)
+        import torch
+
+        from anomaly_ov.context.tokens import picture_tokens
+
+        light = replace(output, features=None)
+        with torch.inference_mode():
+            tokens = picture_tokens(output.features, prepared.views.geometry, self._runner.projection, prepared.digest)
+            if context is None:
+                return _Outputs(light, tokens)
+            started = time.perf_counter()
+            compared = context.compare(tokens)
+            prepared.timing_ms["context"] = _ms_since(started)
+            return _Outputs(light, tokens.without_tokens(), compared)
 
     def _prepare(self, source: Source, *, preview: bool) -> _Prepared:
         started = time.perf_counter()
         try:
             picture = source.read(self._limits)
-            return self._cut(source.id, picture, started, preview=preview)
+            return self._cut(source.id, picture, started, preview=preview, page=source.page)
         except ImageError as error:
             info = ErrorInfo(type(error).__name__, error.message, error.hint)
             image = ImageInfo(path=str(source.item) if isinstance(source.item, (str, os.PathLike)) else source.id)
             return _Prepared(source.id, image, None, None, info, {"read": _ms_since(started)})
 
-    def _cut(self, id_: str, picture: Picture, started: float, *, preview: bool) -> _Prepared:
+    def _cut(self, id_: str, picture: Picture, started: float, *, preview: bool, page: int = 0) -> _Prepared:
         timing = {"read": _ms_since(started)}
         started = time.perf_counter()
         views = anyres(picture.pixels_HW3, self.views_config)
         preview_HW3 = _shrink(picture.pixels_HW3, views.geometry.capped_wh) if preview else None
         timing["views"] = _ms_since(started)
         image = ImageInfo(picture.path, picture.width, picture.height, picture.sha256)
-        return _Prepared(id_, image, views, preview_HW3, None, timing)
+        return _Prepared(id_, image, views, preview_HW3, None, timing, page_digest(picture.sha256, page))
 
-    def _forward(self, batch: list[_Prepared]) -> list[_Outputs]:
-        """Network outputs per picture. Out of memory halves the batch, then the views per pass, then gives up."""
-        from anomaly_ov.models.device import is_out_of_memory
-
-        if not batch:
-            return []
-        try:
-            return self._forward_once(batch)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        # Outside the except block: the traceback would keep the failed pass's tensors alive.
-        self._release_memory()
-        if len(batch) > 1:
-            half = len(batch) // 2
-            return self._forward(batch[:half]) + self._forward(batch[half:])
-        if self.views_per_forward > 1:
-            self.views_per_forward = max(1, min(self.views_per_forward, _count(batch[0])) // 2)
-            return self._forward(batch)
-        raise self._no_memory()
-
-    def _forward_once(self, batch: list[_Prepared]) -> list[_Outputs]:
-        import torch
-
-        started = time.perf_counter()
-        views = [prepared.views for prepared in batch if prepared.views is not None]
-        pixels_NHW3 = np.concatenate([v.pixels_NHW3 for v in views]) if len(views) > 1 else views[0].pixels_NHW3
-        counts = [len(v.pixels_NHW3) for v in views]
-        with torch.inference_mode():
-            output = self.expert(self._features(pixels_NHW3), counts)
-            map_Nhw = output.map_Nhw.float().cpu().numpy()
-            scores_B = output.score_B.float().cpu().numpy()
-        ms_per_view = _ms_since(started) / len(pixels_NHW3)
-        ends = np.cumsum(counts)
-        return [
-            _Outputs(map_Nhw[end - count : end], float(score), ms_per_view * count)
-            for end, count, score in zip(ends, counts, scores_B, strict=True)
-        ]
-
-    def _features(self, pixels_NHW3: Pixels) -> Any:
-        """``Features`` in float32 of all views, encoded at most ``views_per_forward`` at a time."""
-        import torch
-
-        from anomaly_ov.models.features import Features
-
-        parts = []
-        for start in range(0, len(pixels_NHW3), self.views_per_forward):
-            chunk = torch.from_numpy(pixels_NHW3[start : start + self.views_per_forward])
-            parts.append(self.encoder(self.encoder.normalise(chunk)))
-        if len(parts) == 1:
-            only = parts[0]
-            return Features(only.final_NPD.float(), tuple(level.float() for level in only.levels_NPD), only.grid_hw)
-        levels = zip(*(part.levels_NPD for part in parts), strict=True)
-        return Features(
-            final_NPD=torch.cat([part.final_NPD.float() for part in parts]),
-            levels_NPD=tuple(torch.cat([level.float() for level in of_parts]) for of_parts in levels),
-            grid_hw=parts[0].grid_hw,
-        )
-
-    def _finish(self, prepared: _Prepared, output: _Outputs | None) -> Finding:
+    def _finish(self, prepared: _Prepared, output: _Outputs | None, context: Context | None) -> Finding:
         """The record of one picture from its maps."""
+        source = ContextInfo() if context is None else ContextInfo(context.kind, context.source, len(context.bank))
         if output is None or prepared.views is None:
-            return Finding(prepared.id, prepared.image, self._info, timing_ms=prepared.timing_ms, error=prepared.error)
-        from anomaly_ov.images.maps import cell_map, map_score, significance_map
+            error, timing = prepared.error, prepared.timing_ms
+            return Finding(prepared.id, prepared.image, self._info, timing_ms=timing, error=error, context=source)
         from anomaly_ov.images.regions import regions
 
         started = time.perf_counter()
-        geometry, patch = prepared.views.geometry, self._patch()
-        map_HW = significance_map(output.map_Nhw, geometry, patch=patch)
-        rows, columns = cell_map(output.map_Nhw, geometry, patch=patch).shape
-        score_map = map_score(map_HW, self._calibration.map_top)
-        score = float(fused_scores(output.score_raw, score_map, self._calibration))
-        found = regions(map_HW, self._calibration.map_threshold, geometry.image_wh)
+        score_raw, geometry = output.networks.score_raw, prepared.views.geometry
+        expert = self._expert_alone(output.networks, geometry)
+        score, map_HW, score_context = expert.score, expert.map_HW, None
+        if context is not None and output.tokens is not None:
+            judged = context.judge(output.compared, output.tokens, expert.score, expert.map_HW)
+            score, map_HW, score_context, source = judged.score, judged.map_HW, judged.score_context, judged.info
+        # Without a distance the score is the expert's alone, and so is what it is compared with.
+        telling = None if score_context is None else context
+        threshold = self.threshold_with(telling)
+        found = regions(map_HW, self.map_threshold_with(telling), geometry.image_wh)
         return Finding(
             id=prepared.id,
             image=prepared.image,
             model=self._info,
-            score_raw=output.score_raw,
+            score_raw=score_raw,
             score=score,
-            score_map=score_map,
-            threshold=self._threshold,
-            anomalous=score >= self._threshold.value,
-            level=level_of(output.score_raw),
-            map=MapInfo(None, (rows, columns)),
+            score_map=expert.score_map,
+            score_expert=expert.score,
+            score_context=score_context,
+            threshold=threshold,
+            anomalous=score >= threshold.value,
+            level=level_of(score_raw),
+            map=MapInfo(None, expert.grid),
             regions=found,
-            timing_ms=_rounded(prepared.timing_ms | {"model": output.ms, "maps": _ms_since(started)}),
+            timing_ms=_rounded(prepared.timing_ms | {"model": output.networks.ms, "maps": _ms_since(started)}),
+            context=source,
             significance_map=map_HW,
         )
 
-    def _patch(self) -> float | None:
-        """Side of a map's cell in view pixels where patches are the cells; None where tokens were resampled."""
-        own = self.encoder.patch is not None and self.encoder.config.grid_hw is None
-        return float(self.encoder.patch) if own and self.encoder.patch else None
+    def _expert_alone(self, output: PictureOutput, geometry: Geometry) -> _ExpertAlone:
+        from anomaly_ov.images.maps import cell_map, map_score, significance_map
 
-    @contextmanager
-    def _memory_errors(self) -> Iterator[None]:
-        from anomaly_ov.models.device import is_out_of_memory
+        map_HW = significance_map(output.map_Nhw, geometry, patch=self._runner.patch)
+        rows, columns = cell_map(output.map_Nhw, geometry, patch=self._runner.patch).shape
+        score_map = map_score(map_HW, self._calibration.map_top)
+        score = float(fused_scores(output.score_raw, score_map, self._calibration))
+        return _ExpertAlone(map_HW, (rows, columns), score_map, score)
 
-        try:
-            yield
-        except (RuntimeError, MemoryError) as error:
-            if is_out_of_memory(error):
-                raise self._no_memory() from None
-            raise
+    def _encoded(self, prepared: _Prepared, output: _Outputs | None) -> Encoded | None:
+        if output is None or output.tokens is None or prepared.views is None:
+            return None
+        from anomaly_ov.context.build import Encoded
 
-    def _no_memory(self) -> DeviceError:
-        return DeviceError(
-            f"out of memory on {self._device}, even with one view at a time",
-            hint="free memory there, use --device cpu, or a smaller model",
-        )
+        score = self._expert_alone(output.networks, prepared.views.geometry).score
+        return Encoded(output.tokens, float(logit(score)))
 
-    def _release_memory(self) -> None:
-        if self._device.type == "cuda":
-            import torch
-
-            torch.cuda.empty_cache()
+    def _check(self, context: Context | None) -> None:
+        if context is not None and context.revision != self._info.revision:
+            raise ContextMismatch(
+                f"the context of {context.source} was made by model revision {context.revision}, this is "
+                f"{self._info.name} {self._info.revision}",
+                hint="build it again with this model: anomaly-ov context build",
+            )
 
 
-def _threshold(calibration: CalibrationConfig, override: float | None) -> Threshold:
+def _named(pictures: Any) -> tuple[list[Source], str]:
+    """The pictures as a list, and a name for where they came from."""
+    sources = list(sources_of(pictures))
+    if isinstance(pictures, (str, Path)):
+        return sources, str(pictures)
+    folders = {str(Path(source.id).parent) for source in sources}
+    return sources, folders.pop() if len(folders) == 1 else f"{len(sources)} pictures"
+
+
+def _threshold(calibration: CalibrationConfig | ContextConfig, override: float | None) -> Threshold:
     if override is None:
         return Threshold(calibration.threshold, calibration.threshold_source)
     if not 0 <= override <= 1:
         raise UsageError(f"threshold = {override} must lie in 0..1", hint="it is compared with 'score'")
     return Threshold(override, "set by the caller")
-
-
-def _sources(items: Iterable[Any]) -> Iterator[Source]:
-    """The sources of a list at once; those of a generator one by one, so that it may be long or endless."""
-    if isinstance(items, Iterator) and not hasattr(items, "read"):
-        return _one_by_one(items)
-    if isinstance(items, (list, tuple)) and any(isinstance(item, Source) for item in items):
-        return _one_by_one(iter(items))
-    return iter(expand(items))
-
-
-def _one_by_one(items: Iterator[Any]) -> Iterator[Source]:
-    unnamed = 0
-    for item in items:
-        for source in [item] if isinstance(item, Source) else expand([item]):
-            if source is item or isinstance(source.item, (str, Path)):
-                yield source
-            else:  # numbered from 0 by each call of expand
-                yield Source(source.item, f"array-{unnamed}", source.page)
-                unnamed += 1
 
 
 def _count(prepared: _Prepared) -> int:

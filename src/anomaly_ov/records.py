@@ -3,11 +3,15 @@
 The JSON form is published (``schema``: name/version) and never changes meaning under one version:
 
 ``schema, id, image{path,width,height,sha256}, model{name,revision,device,dtype}, score_raw, score, score_map,
-threshold{value,source}, anomalous, level, map{path,grid}, regions[{box,area,score,score_mean,rle}], timing_ms, error``
+threshold{value,source}, anomalous, level, map{path,grid}, regions[{box,area,score,score_mean,rle}], timing_ms, error,
+score_expert, score_context, context{kind,source,references,group,distance,note}``
 
 * ``score_raw``  head of the expert, 0..1; ``level`` follows it at 0.3 / 0.7 (reference, section 1).
 * ``score_map``  a documented statistic of the map, 0..1.
 * ``score``      the fused, calibrated score, 0..1; compared with ``threshold``.
+* ``score_expert``, ``score_context``  its two parts, 0..1; without a context the second is null, the first ``score``.
+* ``context``    what else was looked at. ``distance``: how far the picture lies from it, in multiples of what is usual
+  there. Kind ``folder`` is transductive: the score depends on the other pictures of the run.
 * ``box``        [x0, y0, x1, y1] in image pixels, x1 and y1 exclusive; ``area`` in pixels.
 * ``rle``        COCO uncompressed run lengths, {"size": [h, w], "counts": [...]}, column-major, starting with zeros.
 
@@ -84,6 +88,26 @@ class MapInfo:
     grid: tuple[int, int]
 
 
+ContextKind = Literal["none", "folder", "references"]
+
+
+@dataclass(frozen=True)
+class ContextInfo:
+    """What said what is normal: nothing, the folder's other pictures, or pictures known to be good.
+
+    ``source``: where these came from. ``references``: how many serve. ``group``: which kind of picture in a mixed
+    folder, 0 the most frequent. ``distance``: in multiples of the usual one. ``note``: why there is no context, or no
+    distance.
+    """
+
+    kind: ContextKind = "none"
+    source: str | None = None
+    references: int | None = None
+    group: int | None = None
+    distance: float | None = None
+    note: str | None = None
+
+
 @dataclass(frozen=True)
 class ErrorInfo:
     """A failed picture's error: class name, message and next step."""
@@ -110,6 +134,9 @@ class Finding:
     regions: tuple[Region, ...] = ()
     timing_ms: dict[str, float] = field(default_factory=dict)
     error: ErrorInfo | None = None
+    score_expert: float | None = None
+    score_context: float | None = None
+    context: ContextInfo = field(default_factory=ContextInfo)
     significance_map: npt.NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:

@@ -16,13 +16,14 @@ whose reading raises, so that a long run goes on and its record shows the error.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
+from typing import Any, BinaryIO, Literal, cast
 
 import numpy as np
 from PIL import Image
@@ -78,6 +79,34 @@ def expand(
     for item in cast("Iterable[Readable]", [inputs] if single else inputs):
         sources.add(item)
     return sources.found
+
+
+def sources_of(items: Any) -> Iterator[Source]:
+    """As ``expand``, but the sources of a generator one by one, so that it may be long or endless.
+
+    Sources among the items are taken as they are.
+    """
+    if isinstance(items, Iterator) and not hasattr(items, "read"):
+        return _one_by_one(items)
+    if isinstance(items, (list, tuple)) and any(isinstance(item, Source) for item in items):
+        return _one_by_one(iter(items))
+    return iter(expand(items))
+
+
+def _one_by_one(items: Iterator[Any]) -> Iterator[Source]:
+    unnamed = 0
+    for item in items:
+        for source in [item] if isinstance(item, Source) else expand([item]):
+            if source is item or isinstance(source.item, (str, Path)):
+                yield source
+            else:  # numbered from 0 by each call of expand
+                yield Source(source.item, f"array-{unnamed}", source.page)
+                unnamed += 1
+
+
+def page_digest(sha256: str, page: int) -> str:
+    """SHA-256 that tells pages apart, 64 hex digits: the file's own for its first page, another for any other."""
+    return sha256 if not page else hashlib.sha256(f"{sha256}#{page}".encode()).hexdigest()
 
 
 def page_count(path: str | Path, limit: int) -> int:

@@ -87,8 +87,59 @@ class CalibrationConfig:
 
 
 @dataclass(frozen=True)
+class ProjectionPart:
+    """One fitted linear map of ``models.projection``: from the encoder's ``levels`` (positions, 0 = the shallowest that
+    is kept), concatenated, to ``width`` values.
+    """
+
+    levels: tuple[int, ...]
+    width: int
+
+    def __post_init__(self) -> None:
+        if not self.levels or min(self.levels) < 0 or self.width < 1:
+            raise ValueError("levels must name at least one level, all >= 0, and width must be >= 1")
+
+
+@dataclass(frozen=True)
+class ContextConfig:
+    """How distance to a context becomes scores, and how it is fused with the expert; fixed on training sets.
+
+    ``top``: a picture's distance is the mean of this share of its cells' largest. ``usual``: that figure for a normal
+    picture of a typical set; the prior where a context is too small to say. ``half``: a distance of ``half`` times the
+    context's usual one scores 0.5. ``expert_usual``: likewise the usual logit of the expert's map score.
+    ``score = sigmoid(bias + expert_weight * (logit(score_expert) - usual of the context) + context_weight *
+    logit(score_context))``; ``map_*`` do the same for each place of the map.
+    """
+
+    top: float = 0.2
+    usual: float = 0.2
+    half: float = 2.0
+    expert_usual: float = 0.0
+    bias: float = 0.0
+    expert_weight: float = 0.0
+    context_weight: float = 1.0
+    threshold: float = 0.5
+    threshold_source: str = "uncalibrated"
+    map_bias: float = 0.0
+    map_expert_weight: float = 0.0
+    map_context_weight: float = 1.0
+    map_threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.top <= 1:
+            raise ValueError("top must lie in (0, 1]")
+        if self.usual <= 0 or self.half <= 0:
+            raise ValueError("usual and half must be > 0")
+        if not (0 <= self.threshold <= 1 and 0 <= self.map_threshold <= 1):
+            raise ValueError("thresholds must lie in [0, 1]")
+
+
+@dataclass(frozen=True)
 class ModelConfig:
-    """Everything a model folder's ``config.json`` says; ``format`` is the version of the folder's layout."""
+    """Everything a model folder's ``config.json`` says; ``format`` is the version of the folder's layout.
+
+    ``projection``: fitted maps that make features comparable between pictures; none = raw levels.
+    """
 
     name: str = "anomaly-ov"
     revision: str = ""
@@ -96,4 +147,6 @@ class ModelConfig:
     expert: ExpertConfig = field(default_factory=ExpertConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
+    projection: tuple[ProjectionPart, ...] = ()
+    context: ContextConfig = field(default_factory=ContextConfig)
     format: Literal["anomaly-ov/1"] = "anomaly-ov/1"

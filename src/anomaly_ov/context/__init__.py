@@ -1,0 +1,1 @@
+"""What a folder, or a few good pictures, say is normal: tokens compared with those of other pictures."""

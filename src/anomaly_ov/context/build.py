@@ -1,0 +1,145 @@
+"""From pictures to a context: the pictures of a folder itself, or a few that are known to be good.
+
+Pictures arrive already encoded (``Encode``), one at a time; what is held is the reduced references, never the
+pictures. How many are held is bounded: beyond ``MOST_REFERENCES`` good pictures, or ``choose.CANDIDATES`` of a folder,
+a sample drawn by digest stands for all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from io import BufferedReader
+from typing import cast
+
+import numpy as np
+import torch
+
+from anomaly_ov.context import choose
+from anomaly_ov.context.bank import Bank, Reference, reference, tokens_each
+from anomaly_ov.context.context import Context
+from anomaly_ov.context.kinds import kinds
+from anomaly_ov.context.tokens import PictureTokens
+from anomaly_ov.errors import ImageError, UsageError
+from anomaly_ov.images.read import Limits, open_regular
+from anomaly_ov.images.sources import Source, page_digest
+from anomaly_ov.models.config import ContextConfig
+
+MOST_REFERENCES = 256
+FEWEST_FOR_FOLDER = 3
+FEWEST_FOR_AUTO = 8
+ALIKE = 1.75
+"""Pictures whose usual distance exceeds this many times that of the training sets are too unlike to help each other."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One readable picture: its tokens and the logit of the expert's score alone."""
+
+    tokens: PictureTokens
+    expert_logit: float
+
+
+Encode = Callable[[Sequence[Source]], Iterator["Encoded | None"]]
+"""Encodes pictures in order; None for one that cannot be read."""
+
+
+@dataclass(frozen=True)
+class Builder:
+    """What both ways of building share. ``device``: where the bank lies."""
+
+    encode: Encode
+    config: ContextConfig
+    revision: str
+    device: torch.device
+    limits: Limits
+
+    def references(self, sources: Sequence[Source], source: str) -> Context:
+        """A context of pictures known to be good. Raises ``UsageError`` if none of them can be read."""
+        chosen = choose.drawn(self._digests(sources), MOST_REFERENCES)
+        found = self._reduced([sources[i] for i in chosen], tokens_each(len(chosen)))
+        if not found:
+            raise UsageError(f"no readable picture in {source}", hint="give one or more pictures known to be good")
+        notes = []
+        if len(found) < len(sources):
+            notes.append(f"{len(found)} of {len(sources)} pictures serve (copies and unreadable ones once or not)")
+        bank = Bank.of(found, [0] * len(found), top=self.config.top, drop_twins=False, device=self.device)
+        return Context(bank, "references", source, self.revision, self.config, tuple(notes))
+
+    def folder(self, sources: Sequence[Source], source: str) -> Context:
+        """A context of a folder's own pictures. Raises ``UsageError`` if fewer than three distinct ones are there."""
+        found = self._candidates(sources)
+        if len(found) < FEWEST_FOR_FOLDER:
+            raise UsageError(
+                f"{source} holds {len(sources)} pictures, {len(found)} of them readable and distinct; its own context "
+                f"needs at least {FEWEST_FOR_FOLDER}",
+                hint="use --context none, or name a folder of good pictures",
+            )
+        return self._of_candidates(found, len(sources), source)
+
+    def auto(self, sources: Sequence[Source], source: str) -> tuple[Context | None, str]:
+        """The folder's context if it is likely to help, and the reason for or against it."""
+        if len(sources) < FEWEST_FOR_AUTO:
+            return None, f"{len(sources)} pictures are too few to say what is normal (at least {FEWEST_FOR_AUTO})"
+        found = self._candidates(sources)
+        if len(found) < FEWEST_FOR_AUTO:
+            return None, f"only {len(found)} readable, distinct pictures (at least {FEWEST_FOR_AUTO})"
+        context = self._of_candidates(found, len(sources), source)
+        times = alikeness(context)
+        text = f"usual distance {times:.2f} times that of the training sets, limit {ALIKE}"
+        if times > ALIKE:
+            return None, f"the pictures are too unlike each other ({text})"
+        return context, f"the pictures are alike ({text})"
+
+    def _candidates(self, sources: Sequence[Source]) -> list[Reference]:
+        drawn = choose.drawn(self._digests(sources))
+        return self._reduced([sources[i] for i in drawn], tokens_each(choose.CANDIDATES))
+
+    def _of_candidates(self, found: list[Reference], pictures: int, source: str) -> Context:
+        kind_R = kinds(np.stack([one.descriptor_E.cpu().numpy() for one in found]))
+        members = [[r for r, own in enumerate(kind_R) if own == kind] for kind in range(max(kind_R) + 1)]
+        serving = [r for group in members for r in (group[i] for i in choose.kept([found[r] for r in group]))]
+        bank = Bank.of(
+            [found[r] for r in serving],
+            [kind_R[r] for r in serving],
+            top=self.config.top,
+            drop_twins=True,
+            device=self.device,
+        )
+        notes = [f"{len(serving)} of {len(found)} pictures looked at serve as references, of {pictures} in all"]
+        if len(members) > 1:
+            shares = ", ".join(f"{len(group) / len(found):.0%}" for group in members)
+            notes.append(f"split into {len(members)} kinds of picture ({shares})")
+        return Context(bank, "folder", source, self.revision, self.config, tuple(notes))
+
+    def _reduced(self, sources: Sequence[Source], tokens: int) -> list[Reference]:
+        encoded = self.encode(sources)
+        return [reference(one.tokens, one.expert_logit, tokens) for one in encoded if one is not None]
+
+    def _digests(self, sources: Sequence[Source]) -> list[str]:
+        return [digest_of(source, self.limits) for source in sources]
+
+
+def alikeness(context: Context) -> float:
+    """Usual distance of the context's kinds, by their size, in multiples of the training sets' (``config.usual``)."""
+    weights = [one.count for one in context.bank.usual]
+    distances = [one.distance for one in context.bank.usual]
+    return float(np.average(distances, weights=weights if sum(weights) else None)) / context.config.usual
+
+
+def digest_of(source: Source, limits: Limits) -> str:
+    """SHA-256 by which copies are told, 64 hex digits: of the file's bytes and the page, without decoding it.
+
+    A file that cannot be opened gets the digest of its name; its reading will say what is wrong.
+    """
+    if not isinstance(source.item, str) or source.item == "-":
+        try:
+            return page_digest(source.read(limits).sha256, source.page)
+        except ImageError:
+            return hashlib.sha256(source.id.encode()).hexdigest()
+    try:
+        with open_regular(source.item) as file:
+            return page_digest(hashlib.file_digest(cast("BufferedReader", file), "sha256").hexdigest(), source.page)
+    except OSError:
+        return hashlib.sha256(source.id.encode()).hexdigest()

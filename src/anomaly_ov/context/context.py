@@ -1,0 +1,101 @@
+"""A context: what is normal here, according to a folder's own pictures or to pictures known to be good.
+
+Made by ``Inspector.context`` and ``Inspector.folder_context``, saved by ``context_file``; handed to ``inspect`` and
+``stream``. It belongs to one model, whose revision it names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from anomaly_ov.context.bank import Bank, Usual, picture_distance
+from anomaly_ov.context.fusion import context_score, fused_map, fused_score
+from anomaly_ov.context.tokens import PictureTokens
+from anomaly_ov.models.config import ContextConfig
+from anomaly_ov.records import ContextInfo, ContextKind
+
+PRIOR = 2
+"""What is usual on the training sets counts as much as so many references of the context's own."""
+
+FLOOR = 0.1
+"""The usual distance is at least this share of the training sets' one: identical pictures have none of their own."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One picture against a context. ``distance_P``: of each cell; ``distance``: the picture's (see ``top``).
+
+    ``usual``: what both are measured by. ``kind``: which of the context's kinds of picture it was compared with.
+    """
+
+    distance_P: npt.NDArray[np.float32]
+    distance: float
+    usual: Usual
+    kind: int
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What context and expert come to: all scores and the map (H, W) in 0..1; ``info`` for the record."""
+
+    score: float
+    score_context: float | None
+    map_HW: npt.NDArray[np.float32]
+    info: ContextInfo
+
+
+@dataclass(frozen=True)
+class Context:
+    """``kind``: folder or references. ``source``: where the pictures came from. ``revision``: of the model.
+
+    ``notes``: what a person should know about how it came about, one sentence each.
+    """
+
+    bank: Bank
+    kind: ContextKind
+    source: str
+    revision: str
+    config: ContextConfig
+    notes: tuple[str, ...] = ()
+
+    def compare(self, picture: PictureTokens) -> Compared | None:
+        """None when nothing is left to compare the picture with: no reference but copies of it."""
+        kind = self.bank.kind_of(picture.descriptor_E, picture.digest)
+        if kind is None:
+            return None
+        distance_P = self.bank.distances(picture.tokens_PD, picture.descriptor_E, picture.digest, kind)
+        if distance_P is None:
+            return None
+        distance = picture_distance(distance_P, self.config.top)
+        return Compared(distance_P.cpu().numpy(), distance, self.usual(kind), kind)
+
+    def usual(self, kind: int) -> Usual:
+        """What is usual among the references of ``kind``, drawn towards the training sets' figures if they are few."""
+        own, config = self.bank.usual[kind], self.config
+        weight = own.count / (own.count + PRIOR)
+        logit = weight * own.expert_logit + (1 - weight) * config.expert_usual
+        distance = weight * own.distance + (1 - weight) * config.usual
+        return Usual(max(distance, FLOOR * config.usual), logit, own.count)
+
+    def judge(
+        self, compared: Compared | None, picture: PictureTokens, score_expert: float, expert_HW: npt.NDArray[np.float32]
+    ) -> Judged:
+        """Score and map of expert and context together; the expert's alone where ``compared`` is None."""
+        if compared is None:
+            info = ContextInfo(self.kind, self.source, len(self.bank), note="only copies of it to compare with")
+            return Judged(score_expert, None, expert_HW, info)
+        config, usual = self.config, compared.usual
+        score_context = float(context_score(compared.distance, usual.distance, config.half))
+        context_HW = picture.to_map(context_score(compared.distance_P, usual.distance, config.half))
+        info = ContextInfo(
+            self.kind, self.source, len(self.bank), compared.kind, round(compared.distance / usual.distance, 4)
+        )
+        return Judged(
+            fused_score(score_expert, score_context, usual.expert_logit, config),
+            score_context,
+            fused_map(expert_HW, context_HW, usual.expert_logit, config),
+            info,
+        )
