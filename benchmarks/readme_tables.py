@@ -1,6 +1,6 @@
-"""Writes the README's table of what was measured from ``results/*.json``: ``python benchmarks/readme_tables.py``.
+"""Writes the README's tables of what was measured from ``results/*.json``: ``python benchmarks/readme_tables.py``.
 
-Nothing in that table is typed by hand; ``tests/test_readme.py`` fails when README and results disagree.
+Nothing in these tables is typed by hand; ``tests/test_readme.py`` fails when README and results disagree.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from anomaly_ov.files import write_atomic
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, README = ROOT / "results", ROOT / "README.md"
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+CONTEXT_BEGIN, CONTEXT_END = "<!-- context:begin -->", "<!-- context:end -->"
 SCORES = {"score": "score (fused)", "score_raw": "head", "score_map": "map"}
 
 
@@ -42,6 +43,44 @@ def detection(sets: list[dict[str, Any]] | None) -> list[str]:
     said += ", zero-shot: none of these sets was trained or tuned on, "
     said += "though the synthetic generator draws scenes like solar cells, tiles and brain slices. "
     return [*lines, "", f"{said}Intervals: bootstrap, 95 %."]
+
+
+def context(found: dict[str, Any] | None) -> list[str]:
+    """AUROC with no context, the folder's and so many references; pixel figures below, where there are masks."""
+    if found is None:
+        return []
+    counts, sets = list(found["mean"]["references"]), found["sets"]
+    names = [f"{count} reference{'s' * (count != '1')}" for count in counts]
+    head = ["set", "normal / anomalous", "none", "folder (transductive)", *names]
+    lines = [f"| {' | '.join(head)} |", f"|{'-|' * len(head)}"]
+    for one in [*sets, *found["with_train_goods"]]:
+        drawn = (one["references"].get(count) for count in counts)
+        cells = [one["set"], f"{one['normal']} / {one['anomalous']}"]
+        cells += [*(with_interval(one[name]) for name in ("none", "folder")), *map(with_spread, drawn)]
+        lines.append(f"| {' | '.join(cells)} |")
+    mean = found["mean"]
+    cells = [*(f"**{percent(mean[name])}**" for name in ("none", "folder"))]
+    cells += [f"**{with_spread(mean['references'][count])}**" for count in counts]
+    lines.append(f"| mean of {len(sets)} | | {' | '.join(cells)} |")
+    for one in sets:
+        for key, name in (("pixel_auroc", "pixel AUROC"), ("pro", "PRO")):
+            if one["none"][key] is None:
+                continue
+            parts = [one["none"], one["folder"], *(one["references"].get(count) for count in counts)]
+            cells = [percent(part[key]) if part else "-" for part in parts]
+            lines.append(f"| {one['set']}, {name} | | {' | '.join(cells)} |")
+    said = f"AUROC in percent of model `{found['model']['name']}` revision `{found['model']['revision']}`. None and "
+    said += "folder: bootstrap intervals, 95 %; a folder's scores depend on its other pictures. References: mean and "
+    said += f"standard deviation of {found['protocol']['draws']} draws of good pictures, which are then not measured."
+    return [*lines, "", said]
+
+
+def with_spread(figures: dict[str, Any] | None) -> str:
+    """``71.2 ± 1.3``; "-" where a set has too few pictures to draw from."""
+    if figures is None:
+        return "-"
+    spread = "" if figures["sd"] is None else f" ± {percent(figures['sd'])}"
+    return f"{percent(figures['mean'])}{spread}"
 
 
 def benchmarks() -> list[str]:
@@ -82,8 +121,13 @@ def read(name: str) -> Any:
 
 
 def filled(readme: str) -> str:
-    """``readme`` with the present tables between its markers."""
-    return re.sub(f"(?<={BEGIN}\n).*(?={END})", lambda _: tables() + "\n", readme, flags=re.DOTALL)
+    """``readme`` with the present tables between its markers; nothing between them where nothing was measured."""
+    readme = _between(readme, BEGIN, END, tables())
+    return _between(readme, CONTEXT_BEGIN, CONTEXT_END, "\n".join(context(read("context"))))
+
+
+def _between(text: str, begin: str, end: str, table: str) -> str:
+    return re.sub(f"(?<={begin}\n).*(?={end})", lambda _: table + "\n" if table else "", text, flags=re.DOTALL)
 
 
 if __name__ == "__main__":

@@ -29,9 +29,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": {"images"},
     "training": {"data", "models", "images", "calibration"},
     "evaluation": {"data", "models", "images"},
+    "context": {"images", "models"},
     "streaming": set(),
-    "inspector": {"models", "images", "calibration", "streaming"},
-    "cli": {"images", "models", "data", "training", "evaluation", "calibration", "inspector"},
+    "inspector": {"models", "images", "context", "calibration", "streaming"},
+    "cli": {"images", "models", "context", "data", "training", "evaluation", "calibration", "inspector"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

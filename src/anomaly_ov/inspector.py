@@ -369,8 +369,8 @@ def _named(pictures: Any) -> tuple[list[Source], str]:
     sources = list(sources_of(pictures))
     if isinstance(pictures, (str, Path)):
         return sources, str(pictures)
-    folders = {str(Path(source.id).parent) for source in sources}
-    return sources, folders.pop() if len(folders) == 1 else f"{len(sources)} pictures"
+    folders = {str(Path(source.item).parent) if isinstance(source.item, str) else "" for source in sources}
+    return sources, (folders.pop() if len(folders) == 1 else "") or f"{len(sources)} pictures"
 
 
 def _threshold(calibration: CalibrationConfig | ContextConfig, override: float | None) -> Threshold:

@@ -151,8 +151,8 @@ def test_interruption_says_how_far_and_resume_continues(
     out = tmp_path / "out"
     whole = Inspector.stream_with_previews
 
-    def interrupted(self: Inspector, sources: Any, batch_size: int = 8) -> Any:
-        for count, item in enumerate(whole(self, sources, 1)):
+    def interrupted(self: Inspector, sources: Any, batch_size: int = 8, *rest: Any, **options: Any) -> Any:
+        for count, item in enumerate(whole(self, sources, 1, *rest, **options)):
             if count == 2:
                 raise KeyboardInterrupt
             yield item

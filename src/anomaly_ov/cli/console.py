@@ -23,6 +23,11 @@ def print_error(message: str, hint: str) -> None:
         print(f"hint: {' '.join(hint.split())}", file=sys.stderr)
 
 
+def warn(message: str) -> None:
+    """``warning: ...`` on stderr: the run is done, but its result may not be what was meant."""
+    print(f"warning: {' '.join(message.split())}", file=sys.stderr)
+
+
 def note(message: str) -> None:
     """A line for the person watching, on stderr."""
     print(message, file=sys.stderr)
@@ -67,12 +72,16 @@ class Bar:
 
     def advance(self) -> None:
         """One more is done."""
-        self._done += 1
+        self.at(self._done + 1, self._total)
+
+    def at(self, done: int, total: int | None) -> None:
+        """So many of so many are done; for work whose extent is known only once it is under way."""
+        self._done, self._total = done, total
         if self._progress is None and self._wanted and time.monotonic() - self._started > BAR_AFTER_S:
             self._show()
         if self._progress is not None:
             elapsed = time.monotonic() - self._started
-            self._progress.update(self._task, completed=self._done, rate=f"{self._done / elapsed:.1f}/s")
+            self._progress.update(self._task, completed=done, total=total, rate=f"{done / elapsed:.1f}/s")
 
     def _show(self) -> None:
         from rich.console import Console

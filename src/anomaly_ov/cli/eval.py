@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from anomaly_ov.cli.console import note, stdout_console
 from anomaly_ov.errors import UsageError
+
+if TYPE_CHECKING:
+    from anomaly_ov.data.samples import DataSet
+    from anomaly_ov.inspector import Inspector
+    from anomaly_ov.records import Detector
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Measure a model on labelled pictures.")
 
@@ -33,6 +39,15 @@ def detect(
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
     dtype: Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")] = "auto",
     seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap intervals.")] = 0,
+    context: Annotated[
+        str,
+        typer.Option(
+            "--context",
+            help="What else says what is normal, per category: none; folder = the measured pictures among themselves "
+            "(transductive); refs:K = K good pictures, drawn and then not measured.",
+        ),
+    ] = "none",
+    draw: Annotated[int, typer.Option("--draw", min=0, help="Seed by which refs:K are drawn.")] = 0,
     summary: Annotated[
         Path | None, typer.Option("--summary", help="Write the figures of all sets into one JSON file.")
     ] = None,
@@ -45,6 +60,7 @@ def detect(
     from anomaly_ov.files import write_atomic
     from anomaly_ov.inspector import load
 
+    wanted = _context(context)
     if summary is not None and not summary.parent.is_dir():  # said now rather than when all is measured
         raise UsageError(f"no folder {summary.parent} for --summary", hint="make it first")
     sets = [discover(path) for path in data]
@@ -52,12 +68,13 @@ def detect(
         raise UsageError(
             f"two sets of one name: {', '.join(one.name for one in sets)}", hint="measure them in separate calls"
         )
-    detector = load(model, device, dtype)
+    inspector = load(model, device, dtype)
     results = []
     for one in sets:
         folder = None if out is None else out / one.name
+        detector, tested = _with_context(wanted, inspector, one, draw, batch_size, include_train)
         result = evaluate_detection(
-            detector, one, folder, batch_size, progress=True, include_train=include_train, seed=seed
+            detector, tested, folder, batch_size, progress=True, include_train=include_train, seed=seed
         )
         results.append(result)
         if folder is not None:
@@ -69,3 +86,35 @@ def detect(
         print(report.markdown(results))
     else:
         report.print_report(results, stdout_console())
+
+
+@dataclass(frozen=True)
+class _Context:
+    """``--context``: none, the folder's own, or so many references."""
+
+    folder: bool = False
+    references: int = 0
+
+
+def _context(text: str) -> _Context:
+    """What ``--context`` asks for. Raises ``UsageError`` for anything else."""
+    if text in ("none", "folder"):
+        return _Context(folder=text == "folder")
+    name, _, number = text.partition(":")
+    if name == "refs" and number.isdecimal() and int(number) > 0:
+        return _Context(references=int(number))
+    raise UsageError(f"--context {text} is not known here", hint="none, folder, or refs:K with K of 1 or more")
+
+
+def _with_context(
+    wanted: _Context, inspector: Inspector, dataset: DataSet, draw: int, batch_size: int, include_train: bool
+) -> tuple[Detector, DataSet]:
+    """The inspector as it is to be measured, and the pictures to measure it on."""
+    if not wanted.folder and not wanted.references:
+        return inspector, dataset
+    from anomaly_ov.evaluation.with_context import with_folder_context, with_references
+
+    note(f"looking at what is normal in {dataset.name}")
+    if wanted.folder:
+        return with_folder_context(inspector, dataset, batch_size, include_train), dataset
+    return with_references(inspector, dataset, wanted.references, draw, batch_size, include_train)

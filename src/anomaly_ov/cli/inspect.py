@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from anomaly_ov.cli import contexts
 from anomaly_ov.cli.console import Bar, note, print_error, print_json_line, stdout_console
 from anomaly_ov.errors import UsageError
 
 if TYPE_CHECKING:
-    from anomaly_ov.cli.outputs import Outputs
+    from anomaly_ov.cli.outputs import Finished, Outputs
+    from anomaly_ov.context.context import Context
     from anomaly_ov.images.sources import Source
     from anomaly_ov.inspector import Inspector
     from anomaly_ov.records import Finding, ModelInfo, Threshold
@@ -59,6 +61,15 @@ def inspect(
     map_format: Annotated[
         Literal["none", "png", "npy"], typer.Option("--map", help="Also write each map to --out.")
     ] = "none",
+    context: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="auto|folder|none|GOOD|FILE.ctx",
+            help="What says what is normal: the pictures given among themselves (folder; auto if they are alike "
+            "enough), pictures known to be good (their folder, a file, a quoted glob; repeatable), or a file made by "
+            f"'context build'. A folder called auto is written ./auto. Default: {contexts.DEFAULT_CONTEXT}.",
+        ),
+    ] = None,
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Score from which a picture counts as anomalous.")
     ] = None,
@@ -76,23 +87,36 @@ def inspect(
     from anomaly_ov.images.sources import expand
     from anomaly_ov.inspector import load
 
-    sources = expand(paths)[:limit]
-    jobs = _jobs(sources, out, resume)
+    wanted = contexts.wanted(context or [contexts.DEFAULT_CONTEXT])
+    given = expand(paths)
+    sources = given[:limit]
     if not sources:
         raise UsageError(f"no pictures in {', '.join(paths)}", hint="give files, folders or globs of pictures")
+    done = _finished(out) if resume else []
+    if out is not None:
+        contexts.require_same(wanted, out, done)
+    jobs = _jobs(sources, out, done)
     if not jobs:
         note(f"all {len(sources)} pictures are already in {out}")
         return
+    contexts.require_enough(wanted, given)
     inspector = load(model, device=device, dtype=dtype, threshold=threshold)
-    tally, findings = Tally(), []
+    chosen = contexts.of_run(inspector, wanted, given, batch_size, out, done, quiet=as_json)
+    tally, watch, findings = Tally(), contexts.Watch(chosen.context), []
     drawn = out is not None and (overlay is not False or map_format != "none")
-    results = _results(inspector, [source for _, source in jobs], batch_size, previews=drawn)
-    folder = _outputs(out, overlay, map_format, resume, inspector.map_threshold)
+    results = _results(inspector, [source for _, source in jobs], batch_size, chosen, previews=drawn)
+    folder = _outputs(out, overlay, map_format, resume)
     try:
         with folder as outputs, Bar(len(jobs), "inspecting", quiet=as_json) as bar:
+            if out is not None and not done:
+                contexts.keep(out, chosen.context)
             for (name, _), (finding, preview_HW3) in zip(jobs, results, strict=True):
-                light = outputs.add(name, finding, preview_HW3) if outputs else replace(finding, significance_map=None)
+                light = replace(finding, significance_map=None)
+                if outputs is not None:
+                    telling = chosen.context if finding.score_context is not None else None
+                    light = outputs.add(name, finding, preview_HW3, inspector.map_threshold_with(telling))
                 tally.add(light)
+                watch.add(light)
                 if light.error is not None:
                     print_error(light.error.message, light.error.hint)
                 if as_json:
@@ -101,47 +125,54 @@ def inspect(
                     findings.append(light)
                 bar.advance()
     except KeyboardInterrupt:
-        _print_table(findings)
+        _print_table(findings, chosen.context)
         _say_interrupted(tally, len(jobs), out)
         raise typer.Exit(130) from None
     finally:
         results.close()
-    _print_table(findings)
-    _say_done(tally, inspector.info, inspector.threshold, out)
+    _print_table(findings, chosen.context)
+    _say_done(tally, inspector.info, inspector.threshold_with(chosen.context), out)
+    watch.say()
     raise typer.Exit(tally.exit_code(fail_on_anomaly))
 
 
-def _jobs(sources: list[Source], out: Path | None, resume: bool) -> list[tuple[str, Source]]:
+def _finished(out: Path | None) -> list[Finished]:
+    from anomaly_ov.cli.outputs import finished
+
+    return [] if out is None else finished(out)
+
+
+def _jobs(sources: list[Source], out: Path | None, done: list[Finished]) -> list[tuple[str, Source]]:
     """(file stem, source) of each picture to do."""
     if out is None:
         return [("", source) for source in sources]
-    from anomaly_ov.cli.outputs import finished_ids, unique_names
+    from anomaly_ov.cli.outputs import unique_names
 
-    finished = finished_ids(out) if resume else set()
-    return [(n, s) for n, s in zip(unique_names(sources), sources, strict=True) if s.id not in finished]
+    ids = {one.id for one in done}
+    return [(n, s) for n, s in zip(unique_names(sources), sources, strict=True) if s.id not in ids]
 
 
 def _results(
-    inspector: Inspector, sources: list[Source], batch_size: int, *, previews: bool
+    inspector: Inspector, sources: list[Source], batch_size: int, chosen: contexts.Chosen, *, previews: bool
 ) -> Generator[tuple[Finding, Any], None, None]:
-    if previews:
-        yield from inspector.stream_with_previews(sources, batch_size)
-    else:
-        yield from ((finding, None) for finding in inspector.stream(sources, batch_size))
+    for finding, preview in inspector.stream_with_previews(sources, batch_size, chosen.context, previews=previews):
+        named = finding
+        if chosen.context is None and chosen.reason:  # a record says why there is no context
+            named = replace(finding, context=replace(finding.context, note=chosen.reason))
+        yield named, preview
 
 
 def _outputs(
-    out: Path | None, overlay: bool | None, map_format: str, resume: bool, map_threshold: float
+    out: Path | None, overlay: bool | None, map_format: str, resume: bool
 ) -> AbstractContextManager[Outputs | None]:
     if out is None:
         return nullcontext(None)
     from anomaly_ov.cli.outputs import Outputs
 
-    wanted = overlay is not False
-    return Outputs(out, overlay=wanted, map_format=map_format, map_threshold=map_threshold, append=resume)
+    return Outputs(out, overlay=overlay is not False, map_format=map_format, append=resume)
 
 
-def _print_table(findings: list[Finding]) -> None:
+def _print_table(findings: list[Finding], context: Context | None) -> None:
     if not findings:
         return
     from rich.table import Table
@@ -149,11 +180,14 @@ def _print_table(findings: list[Finding]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("picture", overflow="fold")
     table.add_column("score", no_wrap=True)
+    if context is not None:
+        table.add_column("context", justify="right", no_wrap=True)
     table.add_column("anomalous", no_wrap=True)
     table.add_column("suspicion", no_wrap=True)
     table.add_column("regions", justify="right", no_wrap=True)
     for finding in findings:
-        table.add_row(*_row(finding))
+        picture, score, *rest = _row(finding)
+        table.add_row(picture, score, *([_context_cell(finding)] if context is not None else []), *rest)
     stdout_console().print(table)
 
 
@@ -167,6 +201,13 @@ def _row(finding: Finding) -> tuple[Any, ...]:
     bar = Text("█" * filled, style) + Text("░" * (BAR_CELLS - filled), "dim") + Text(f" {finding.score:.3f}")
     verdict = Text("yes", style) if finding.anomalous else Text("no")
     return Text(finding.id), bar, verdict, Text(finding.level or "-"), Text(str(len(finding.regions)))
+
+
+def _context_cell(finding: Finding) -> Any:
+    """The context's part of the score."""
+    from rich.text import Text
+
+    return Text("-" if finding.score_context is None else f"{finding.score_context:.3f}")
 
 
 def _say_done(tally: Tally, info: ModelInfo, threshold: Threshold, out: Path | None) -> None:

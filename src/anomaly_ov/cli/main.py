@@ -24,6 +24,7 @@ from anomaly_ov.errors import AnomalyOVError
 # verb -> module with the verb's ``app``, in the order of the help page
 VERBS = {
     "inspect": "anomaly_ov.cli.inspect",
+    "context": "anomaly_ov.cli.context",
     "models": "anomaly_ov.cli.models",
     "doctor": "anomaly_ov.cli.doctor",
     "synthesise": "anomaly_ov.cli.synthesise",

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path, PurePath
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -47,30 +48,41 @@ def unique_names(sources: Iterable[Source]) -> list[str]:
     return names
 
 
-def finished_ids(folder: Path) -> set[str]:
-    """Ids in an earlier run's ``findings.jsonl`` that were read without error; a torn last line is cut off."""
+class Finished(NamedTuple):
+    """One picture that an earlier run is done with; ``context``: as in its record."""
+
+    id: str
+    context: dict[str, Any]
+
+
+def finished(folder: Path) -> list[Finished]:
+    """What an earlier run's ``findings.jsonl`` holds without error; all else and a torn last line are cut off."""
     path = folder / FINDINGS
     if not path.is_file():
-        return set()
+        return []
     lines = path.read_bytes().split(b"\n")[:-1]
     try:
-        records = [json.loads(line) for line in lines]
-        finished = [(line, record) for line, record in zip(lines, records, strict=True) if record["error"] is None]
-    except (ValueError, KeyError, TypeError):
+        found = [(line, _finished(json.loads(line))) for line in lines]
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise UsageError(
             f"{path} does not hold findings", hint="use another --out folder, or leave out --resume"
         ) from None
-    write_atomic(path, b"".join(line + b"\n" for line, _ in finished))
-    return {record["id"] for _, record in finished}
+    write_atomic(path, b"".join(line + b"\n" for line, done in found if done is not None))
+    return [done for _, done in found if done is not None]
+
+
+def _finished(record: dict[str, Any]) -> Finished | None:
+    """None where the picture could not be read. Records of earlier releases name no context: there was none."""
+    context = {"kind": "none", "note": None, "source": None, "references": None} | record.get("context", {})
+    return Finished(str(record["id"]), context) if record["error"] is None else None
 
 
 class Outputs:
-    """Writes what belongs to each finding. Use as a context: leaving it waits for the files under way."""
+    """Writes what belongs to each finding. Use in ``with``: leaving it waits for the files under way."""
 
-    def __init__(self, folder: Path, *, overlay: bool, map_format: str, map_threshold: float, append: bool) -> None:
+    def __init__(self, folder: Path, *, overlay: bool, map_format: str, append: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self._overlay, self._map_format = folder, overlay, map_format
-        self._map_threshold = map_threshold
         self._log = (folder / FINDINGS).open("a" if append else "w", encoding="utf-8")
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="anomaly-ov-write")
         self._pending: deque[tuple[Future[None], Finding]] = deque()
@@ -85,13 +97,15 @@ class Outputs:
             self._threads.shutdown(wait=True)
             self._log.close()
 
-    def add(self, name: str, finding: Finding, preview_HW3: npt.NDArray[np.uint8] | None) -> Finding:
+    def add(
+        self, name: str, finding: Finding, preview_HW3: npt.NDArray[np.uint8] | None, map_threshold: float
+    ) -> Finding:
         """Starts writing the files of one finding; returns it with the path of its map, without the array."""
         map_path = self.folder / f"{name}.map.{self._map_format}"
         light = replace(finding, significance_map=None)
         if finding.map is not None and self._map_format != "none":
             light = replace(light, map=replace(finding.map, path=str(map_path)))
-        future = self._threads.submit(self._write_files, name, map_path, finding, preview_HW3)
+        future = self._threads.submit(self._write_files, name, map_path, finding, preview_HW3, map_threshold)
         self._pending.append((future, light))
         self._write_lines(down_to=WAITING)
         return light
@@ -104,7 +118,12 @@ class Outputs:
             self._log.flush()
 
     def _write_files(
-        self, name: str, map_path: Path, finding: Finding, preview_HW3: npt.NDArray[np.uint8] | None
+        self,
+        name: str,
+        map_path: Path,
+        finding: Finding,
+        preview_HW3: npt.NDArray[np.uint8] | None,
+        map_threshold: float,
     ) -> None:
         map_HW = finding.significance_map
         if map_HW is None or preview_HW3 is None:
@@ -114,7 +133,7 @@ class Outputs:
         elif self._map_format == "png":
             save_png(_map_picture(map_HW, finding), map_path)
         if self._overlay:
-            sheet = _sheet(finding, map_HW, preview_HW3, self._map_threshold)
+            sheet = _sheet(finding, map_HW, preview_HW3, map_threshold)
             save_png(sheet, self.folder / f"{name}.overlay.png")
 
 
@@ -139,10 +158,15 @@ def _sheet(
     assert finding.score is not None
     assert finding.threshold is not None
     verdict = "anomalous" if finding.anomalous else "not anomalous"
-    caption = (
+    caption = [
         PurePath(finding.id).name,
         f"score {finding.score:.3f}, threshold {finding.threshold.value:.3f}: {verdict}; {finding.level} suspicious",
-    )
+    ]
+    if finding.score_expert is not None and finding.score_context is not None:
+        caption.append(
+            f"expert alone {finding.score_expert:.3f}, context {finding.score_context:.3f}: "
+            f"{finding.context.distance:.1f} times the usual distance from {finding.context.references} references"
+        )
     height, width = map_HW.shape
     shown = regions(map_HW, map_threshold, (width, height))
     return overlay(preview_HW3, map_HW, shown, map_threshold, caption)

@@ -43,6 +43,10 @@ def finding_schema() -> dict[str, Any]:
                 "regions": {"type": "array", "items": _region()},
                 "timing_ms": {"type": "object", "additionalProperties": {"type": "number", "minimum": 0}},
                 "error": _or_null(_record({name: _text() for name in ("type", "message", "hint")})),
+                "score_expert": probability
+                | {"description": "The expert's part of score; all of it without a context"},
+                "score_context": probability | {"description": "The context's part of score; null without one"},
+                "context": _context(),
             }
         ),
     }
@@ -75,6 +79,29 @@ def _map() -> dict[str, Any]:
         {
             "path": {"type": ["string", "null"]},
             "grid": _integers(2, 1) | {"description": "Rows and columns before upscaling"},
+        }
+    )
+
+
+def _context() -> dict[str, Any]:
+    from anomaly_ov.records import ContextKind
+
+    text, count = {"type": ["string", "null"]}, {"type": ["integer", "null"], "minimum": 0}
+    return _record(
+        {
+            "kind": {
+                "enum": list(get_args(ContextKind)),
+                "description": "What else was looked at; with 'folder' scores depend on the other pictures of the run",
+            },
+            "source": text | {"description": "Where the references came from"},
+            "references": count | {"description": "How many pictures serve as references"},
+            "group": count | {"description": "Which kind of picture of a mixed folder, 0 the most frequent"},
+            "distance": {
+                "type": ["number", "null"],
+                "minimum": 0,
+                "description": "From the references, in multiples of what is usual among them",
+            },
+            "note": text | {"description": "Why there is no context, or no distance"},
         }
     )
 

@@ -54,6 +54,28 @@ def encoder(
 
 
 @app.command()
+def projection(
+    recipe: Recipe,
+    data: Data,
+    model: Annotated[str, typer.Option("--model", help="Name or folder of the model whose levels are projected.")],
+    teacher: Annotated[Path, typer.Option("--teacher", help="The teacher's safetensors file.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the model with its projection.")],
+    test: Test = None,
+    device: Device = "cpu",
+) -> None:
+    """Fit linear maps from the encoder's levels to a teacher's taps: what contexts compare pictures by."""
+    from anomaly_ov.models.hub import resolve
+    from anomaly_ov.training.projection_fit import fit_projection
+    from anomaly_ov.training.recipe import read_projection_recipe
+
+    plan = read_projection_recipe(recipe)
+    with _on(device) as where:
+        explained = fit_projection(plan, data, resolve(model), teacher, out, where, test or ())
+    shares = ", ".join(f"{share:.3f}" for share in explained.shares)
+    note(f"model written to {out}; share of the taps' variance explained on other crops: {shares}")
+
+
+@app.command()
 def expert(
     recipe: Recipe,
     data: Data,

@@ -130,12 +130,13 @@ class Bank:
 def reference(picture: PictureTokens, expert_logit: float, tokens: int) -> Reference:
     """A picture reduced to ``tokens`` tokens, drawn without replacement by its digest; repeated if it has fewer.
 
+    They stay in the order drawn: the first so many are what a draw of so many would be (``context_file.extended``).
     Values are rounded to half precision, in which context files keep them, so that saving changes no score.
     """
     count = len(picture.tokens_PD)
     generator = torch.Generator("cpu").manual_seed(int(picture.digest[:15], 16))
     order = torch.randperm(count, generator=generator, device="cpu")
-    drawn = order.repeat(-(-tokens // count))[:tokens].sort().values
+    drawn = order.repeat(-(-tokens // count))[:tokens]
     tokens_TD = picture.tokens_PD[drawn.to(picture.tokens_PD.device)].half().float()
     return Reference(tokens_TD, picture.descriptor_E.half().float(), picture.digest, expert_logit)
 

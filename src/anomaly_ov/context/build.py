@@ -8,6 +8,7 @@ a sample drawn by digest stands for all.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
@@ -114,8 +115,9 @@ class Builder:
         return Context(bank, "folder", source, self.revision, self.config, tuple(notes))
 
     def _reduced(self, sources: Sequence[Source], tokens: int) -> list[Reference]:
-        encoded = self.encode(sources)
-        return [reference(one.tokens, one.expert_logit, tokens) for one in encoded if one is not None]
+        encoded = (one for one in self.encode(sources) if one is not None)
+        found = (reference(one.tokens, one.expert_logit, tokens) for one in encoded)
+        return list({one.digest: one for one in found}.values())  # a stream's digest is known only now
 
     def _digests(self, sources: Sequence[Source]) -> list[str]:
         return [digest_of(source, self.limits) for source in sources]
@@ -131,15 +133,21 @@ def alikeness(context: Context) -> float:
 def digest_of(source: Source, limits: Limits) -> str:
     """SHA-256 by which copies are told, 64 hex digits: of the file's bytes and the page, without decoding it.
 
-    A file that cannot be opened gets the digest of its name; its reading will say what is wrong.
+    A file that cannot be opened, or is larger than may be read, gets the digest of its name; its reading will say what
+    is wrong. So does a stream, which can be read only once.
     """
+    of_name = hashlib.sha256(source.id.encode(errors="surrogatepass")).hexdigest()  # names need not be Unicode
+    if hasattr(source.item, "read"):
+        return of_name
     if not isinstance(source.item, str) or source.item == "-":
         try:
             return page_digest(source.read(limits).sha256, source.page)
         except ImageError:
-            return hashlib.sha256(source.id.encode()).hexdigest()
+            return of_name
     try:
         with open_regular(source.item) as file:
+            if os.fstat(file.fileno()).st_size > limits.max_bytes:
+                return of_name
             return page_digest(hashlib.file_digest(cast("BufferedReader", file), "sha256").hexdigest(), source.page)
-    except OSError:
-        return hashlib.sha256(source.id.encode()).hexdigest()
+    except (OSError, ValueError):  # ValueError: a name with a zero character
+        return of_name

@@ -45,4 +45,5 @@ def _logit(value: npt.ArrayLike) -> Floats:
 
 
 def _sigmoid(x: npt.ArrayLike) -> Floats:
-    return np.asarray(1 / (1 + np.exp(-np.asarray(x, np.float32))), np.float32)
+    # Beyond 80 nothing changes any more, but float32 would overflow.
+    return np.asarray(1 / (1 + np.exp(np.minimum(-np.asarray(x, np.float32), np.float32(80)))), np.float32)

@@ -36,4 +36,6 @@ def kinds(descriptor_RE: npt.NDArray[np.float32]) -> list[int]:
         return [0] * count
     # The nearest member decides for the pictures of small groups, as single linkage would at a longer step.
     to_large_RG = np.stack([apart_RR[:, group_R == g].min(1) for g in large], axis=1)
-    return [int(k) for k in to_large_RG.argmin(1)]
+    kind_R = to_large_RG.argmin(1)
+    rank_K = np.argsort(np.argsort(-np.bincount(kind_R), kind="stable"))  # who joined may have changed the order
+    return [int(rank_K[kind]) for kind in kind_R]

@@ -39,7 +39,7 @@ class PictureTokens:
 
     def without_tokens(self) -> PictureTokens:
         """The same for later, without what fills memory."""
-        return replace(self, tokens_PD=self.tokens_PD[:0])
+        return replace(self, tokens_PD=self.tokens_PD.new_empty(0, self.tokens_PD.shape[1]))  # a slice keeps it all
 
     def to_map(self, values_P: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """(H, W) float32 in 0..1 on the capped picture, from one value in 0..1 per cell."""

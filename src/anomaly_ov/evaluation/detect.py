@@ -1,6 +1,7 @@
 """Runs a detector over a labelled data set and measures it: per category, their mean, and pooled.
 
 * Measured are pictures whose label is known; of a set with a train split only the test split, unless asked otherwise.
+  Good pictures that served as references are taken out before (``selection``).
 * Pictures whose label is uncertain but have a probability are scored too, and enter one extra figure, ``uncertain``,
   where a probability above 0 counts as anomalous.
 * A picture that cannot be read is counted, named and left out of every figure.
@@ -17,9 +18,9 @@ import json
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,9 @@ from anomaly_ov.data.samples import DataSet, Sample, read_mask
 from anomaly_ov.errors import DataError
 from anomaly_ov.evaluation.figures import Figures, figures_of, mean_of
 from anomaly_ov.evaluation.pixel_metrics import MAX_EXACT, ExactPixels, HistogramPixels, PixelMetrics
-from anomaly_ov.evaluation.run_folder import Row, RunFolder
+from anomaly_ov.evaluation.run_folder import ContextUsed, MapFile, Row, RunFolder
+from anomaly_ov.evaluation.selection import measured
+from anomaly_ov.evaluation.with_context import ContextDetector
 from anomaly_ov.files import write_atomic
 from anomaly_ov.images.sources import Source
 from anomaly_ov.provenance import provenance
@@ -51,6 +54,7 @@ class DetectionResult:
     ``main``: the figure to quote, the mean over categories or, of a set with one category, that category's.
     ``counts``: pictures measured (n, normal, anomalous), unreadable, uncertain, and distinct files.
     ``speed``: pictures scored in this call, seconds, pictures per second (None if all rows were there already).
+    ``contexts``: by category, what else said what is normal; empty where each picture stood for itself.
     """
 
     dataset: str
@@ -66,6 +70,12 @@ class DetectionResult:
     speed: dict[str, float | int | None]
     notes: tuple[str, ...]
     provenance: dict[str, Any]
+    contexts: Mapping[str, ContextUsed] = field(default_factory=dict)
+
+    @property
+    def context_label(self) -> str | None:
+        """The context in a few words, None without one."""
+        return next((used.label for used in self.contexts.values()), None)
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``metrics.json``."""
@@ -76,6 +86,7 @@ class DetectionResult:
             "layout": self.layout,
             "model": asdict(self.model),
             "threshold_source": self.threshold_source,
+            "context": _contexts_json(self.contexts),
             "counts": self.counts,
             **{name: figures.to_json() if figures else None for name, figures in parts.items()},
             "categories": [figures.to_json() for figures in self.categories],
@@ -101,13 +112,15 @@ def evaluate_detection(
 
     ``out``: the run's folder, kept and gone on with; None keeps nothing. ``progress``: a bar with rate and time left
     on stderr. ``include_train``: also measure the normals of the train split. ``draws``, ``seed``: of the bootstrap.
-    ``max_fpr``: where PRO ends. The detector is given ``images.sources.Source`` objects, one per picture.
+    ``max_fpr``: where PRO ends. The detector is given ``images.sources.Source`` objects, one per picture; one with a
+    context (``with_context``) has that recorded.
     Raises ``DataError`` if nothing is labelled, or the detector's output is broken.
     """
-    chosen = _chosen(dataset, include_train)
+    chosen = measured(dataset, include_train)
+    used = detector.used if isinstance(detector, ContextDetector) else {}
     with _folder(out) as folder, RunFolder(folder, detector.info) as run:
-        rows, speed = _score(detector, chosen, run, batch_size, progress)
-        result = _measure(chosen, rows, run, detector.info, speed, _Settings(draws, seed, max_fpr))
+        rows, speed = _score(detector, chosen, run, batch_size, progress, used)
+        result = _measure(chosen, rows, run, detector.info, speed, _Settings(draws, seed, max_fpr), used)
         if out is not None:
             text = json.dumps(result.to_json(), indent=1, allow_nan=False)
             write_atomic(out / METRICS_NAME, (text + "\n").encode())
@@ -130,23 +143,16 @@ def _folder(out: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _chosen(dataset: DataSet, include_train: bool) -> DataSet:
-    kept = [s for s in dataset if s.label is not None or s.probability is not None]
-    tested = [s for s in kept if include_train or s.split != "train"]
-    if not any(sample.label is not None for sample in tested):
-        raise DataError(f"{dataset.name} has no labelled picture to measure on", hint="give a set with labels")
-    train = len([s for s in kept if s.split == "train"])
-    if not train:
-        return dataset.keep(tested)
-    note = f"pictures of the train split, {'counted in' if include_train else 'not measured'}: {train}"
-    return DataSet(dataset.name, dataset.layout, dataset.root, tuple(tested), (*dataset.notes, note))
-
-
 # --- scoring --------------------------------------------------------------------------------------------------------
 
 
 def _score(
-    detector: Detector, dataset: DataSet, run: RunFolder, batch_size: int, progress: bool
+    detector: Detector,
+    dataset: DataSet,
+    run: RunFolder,
+    batch_size: int,
+    progress: bool,
+    used: Mapping[str, ContextUsed],
 ) -> tuple[dict[str, Row], dict[str, float | int | None]]:
     """A row per picture, by id, and how fast the missing ones were made."""
     samples = {dataset.id_of(sample): sample for sample in dataset}
@@ -155,6 +161,8 @@ def _score(
     def still_holds(row: Row) -> bool:
         sample = samples.get(row.id)
         if sample is None or (row.map is None and _needs_map(sample, masked)):
+            return False
+        if _digest(row.context) != _digest(used.get(sample.category)):
             return False
         return sample.image.is_file() and row.sha256 == sha256_file(sample.image)
 
@@ -165,7 +173,9 @@ def _score(
     with _bar(progress, dataset.name, len(samples), len(rows)) as bar:
         findings = detector.stream(sources, batch_size) if sources else iter(())
         for (id_, sample), finding in _paired(pending, findings):
-            rows[id_] = _row(id_, sample, finding, run, _needs_map(sample, masked))
+            map_file = _map_file(id_, finding, run) if _needs_map(sample, masked) else None
+            sha256 = finding.image.sha256 or (sha256_file(sample.image) if sample.image.is_file() else None)
+            rows[id_] = Row.of(id_, finding, sha256, map_file, used.get(sample.category))
             run.append(rows[id_])
             bar.advance(bar.task_ids[0])
     seconds = time.perf_counter() - started
@@ -190,14 +200,24 @@ def _paired(pending: dict[str, Sample], findings: Iterator[Finding]) -> Iterator
         )
 
 
-def _row(id_: str, sample: Sample, finding: Finding, run: RunFolder, needs_map: bool) -> Row:
-    map_file = None
-    if needs_map and finding.significance_map is not None:
-        map_file = run.write_map(id_, finding.significance_map)
-    sha256 = None
-    if finding.image.sha256 is None and sample.image.is_file():
-        sha256 = sha256_file(sample.image)
-    return Row.of(id_, finding, sha256, map_file)
+def _map_file(id_: str, finding: Finding, run: RunFolder) -> MapFile | None:
+    return None if finding.significance_map is None else run.write_map(id_, finding.significance_map)
+
+
+def _digest(used: ContextUsed | None) -> str | None:
+    return None if used is None else used.digest
+
+
+def _contexts_json(contexts: Mapping[str, ContextUsed]) -> dict[str, Any] | None:
+    if not contexts:
+        return None
+    first = next(iter(contexts.values()))
+    return {
+        "kind": first.kind,
+        "transductive": first.transductive,
+        "draw": first.draw,
+        "categories": {category: asdict(used) for category, used in contexts.items()},
+    }
 
 
 def _masked_categories(dataset: DataSet) -> set[str]:
@@ -226,6 +246,7 @@ def _measure(
     model: ModelInfo,
     speed: dict[str, float | int | None],
     settings: _Settings,
+    used: Mapping[str, ContextUsed],
 ) -> DetectionResult:
     scored = [_Scored(sample, rows[dataset.id_of(sample)]) for sample in dataset]
     readable = [item for item in scored if item.row.error is None]
@@ -264,6 +285,7 @@ def _measure(
         speed=speed,
         notes=(*dataset.notes, *_notes(scored, categories, conflicting, dataset)),
         provenance=provenance(settings.seed),
+        contexts=used,
     )
 
 

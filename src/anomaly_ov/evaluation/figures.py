@@ -22,13 +22,13 @@ from anomaly_ov.evaluation.metrics import (
 from anomaly_ov.evaluation.pixel_metrics import PixelMetrics
 from anomaly_ov.evaluation.run_folder import Row
 
-ScoreName = Literal["score", "score_raw", "score_map"]
+ScoreName = Literal["score", "score_raw", "score_map", "score_expert", "score_context"]
 SCORE_NAMES: tuple[ScoreName, ...] = get_args(ScoreName)
 
 
 @dataclass(frozen=True)
 class ScoreFigures:
-    """Metrics of one of the three scores, 0..1; None = undefined (one label only, or the detector gives no such score).
+    """Metrics of one of the scores, 0..1; None = undefined (one label only, or the detector gives no such score).
 
     ``interval``: 95 % bootstrap interval of ``auroc``. ``f1_threshold``: where ``f1_max`` is reached.
     """
@@ -89,13 +89,14 @@ def figures_of(
     scores = [row.score for row in rows]
     known = [score for score in scores if score is not None]
     point = operating_point(labels, known, threshold) if threshold is not None and len(known) == len(rows) else None
+    values = {kind: tuple(getattr(row, kind) for row in rows) for kind in SCORE_NAMES}
+    # Without a context the expert's score is the score itself: measured once.
+    distinct = {scored: _score_figures(scored, labels, draws, seed) for scored in set(values.values())}
     return Figures(
         name=name,
         normal=sum(label == 0 for label in labels),
         anomalous=sum(label == 1 for label in labels),
-        scores={
-            kind: _score_figures([getattr(row, kind) for row in rows], labels, draws, seed) for kind in SCORE_NAMES
-        },
+        scores={kind: distinct[scored] for kind, scored in values.items()},
         at_threshold=point,
         pixels=pixels,
     )

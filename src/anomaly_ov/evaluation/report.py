@@ -1,4 +1,7 @@
-"""Results as tables: markdown for files, rich for terminals. Figures in percent, "-" where undefined."""
+"""Results as tables: markdown for files, rich for terminals. Figures in percent, "-" where undefined.
+
+A set measured with a context says so beside its name; a folder's own context is called transductive.
+"""
 
 from __future__ import annotations
 
@@ -25,19 +28,28 @@ COLUMNS = (
     "PRO",
     "images/s",
 )
+PARTS = ("expert alone", "context alone")
+"""AUROC of the two parts of a score; their columns follow that of the score where any result has a context."""
+
+
+def columns(results: Sequence[DetectionResult]) -> tuple[str, ...]:
+    """``COLUMNS``, with ``PARTS`` in their place if any result has a context."""
+    return (*COLUMNS[:3], *PARTS, *COLUMNS[3:]) if _with_parts(results) else COLUMNS
 
 
 def rows(results: Sequence[DetectionResult], per_category: bool = False) -> list[tuple[str, ...]]:
-    """The cells below ``COLUMNS``: per set its main figure, then what differs from it, then (if asked) its categories.
+    """The cells below ``columns``: per set its main figure, then what differs from it, then (if asked) its categories.
 
     Balanced accuracy and specificity are at the detector's own threshold, all pictures pooled.
     """
-    return [cells for result in results for cells in _of_result(result, per_category)]
+    parts = _with_parts(results)
+    return [cells for result in results for cells in _of_result(result, per_category, parts)]
 
 
 def markdown(results: Sequence[DetectionResult], per_category: bool = False) -> str:
     """A markdown table of ``results``, followed by one line per note."""
-    lines = [f"| {' | '.join(COLUMNS)} |", f"|{'-|' * len(COLUMNS)}"]
+    head = columns(results)
+    lines = [f"| {' | '.join(head)} |", f"|{'-|' * len(head)}"]
     lines += [f"| {' | '.join(_escaped(cell) for cell in cells)} |" for cells in rows(results, per_category)]
     notes = [f"- {result.dataset}: {note}" for result in results for note in result.notes]
     return "\n".join([*lines, "", *notes] if notes else lines) + "\n"
@@ -46,7 +58,7 @@ def markdown(results: Sequence[DetectionResult], per_category: bool = False) -> 
 def table(results: Sequence[DetectionResult], per_category: bool = False) -> Table:
     """The same table for a terminal."""
     shown = Table(title="detection, %")
-    for index, column in enumerate(COLUMNS):
+    for index, column in enumerate(columns(results)):
         shown.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
     for cells in rows(results, per_category):
         shown.add_row(*cells)
@@ -64,21 +76,28 @@ def print_report(
             console.print(f"{result.dataset}: {note}", style="dim", markup=False, highlight=False)
 
 
-def _of_result(result: DetectionResult, per_category: bool) -> list[tuple[str, ...]]:
+def _with_parts(results: Sequence[DetectionResult]) -> bool:
+    return any(result.contexts for result in results)
+
+
+def _of_result(result: DetectionResult, per_category: bool, parts: bool) -> list[tuple[str, ...]]:
     several = len(result.categories) > 1
-    name = f"{result.dataset} (mean of {result.main.categories})" if several else result.dataset
-    found = [_cells(name, result.main, _speed(result), result.pooled)]
+    label = "" if result.context_label is None else f", {result.context_label}"
+    name = f"{result.dataset}{label}{f' (mean of {result.main.categories})' if several else ''}"
+    found = [_cells(name, result.main, parts, _speed(result), result.pooled)]
     if several:
-        found.append(_cells(f"{result.dataset}, pooled", result.pooled))
+        found.append(_cells(f"{result.dataset}{label}, pooled", result.pooled, parts))
     for extra in (result.distinct, result.uncertain):
         if extra is not None:
-            found.append(_cells(f"{result.dataset}, {extra.name}", extra))
+            found.append(_cells(f"{result.dataset}{label}, {extra.name}", extra, parts))
     if several and per_category:
-        found += [_cells(f"  {figures.name}", figures) for figures in result.categories]
+        found += [_cells(f"  {figures.name}", figures, parts) for figures in result.categories]
     return found
 
 
-def _cells(name: str, figures: Figures, speed: str = "-", point_of: Figures | None = None) -> tuple[str, ...]:
+def _cells(
+    name: str, figures: Figures, parts: bool, speed: str = "-", point_of: Figures | None = None
+) -> tuple[str, ...]:
     scores, pixels = figures.scores, figures.pixels
     point = (point_of or figures).at_threshold
     interval = scores["score"].interval
@@ -87,6 +106,7 @@ def _cells(name: str, figures: Figures, speed: str = "-", point_of: Figures | No
         name,
         f"{figures.normal} / {figures.anomalous}",
         f"{main} [{_percent(interval.low)}, {_percent(interval.high)}]" if interval else main,
+        *([_percent(scores["score_expert"].auroc), _percent(scores["score_context"].auroc)] if parts else []),
         _percent(scores["score_raw"].auroc),
         _percent(scores["score_map"].auroc),
         _percent(scores["score"].average_precision),

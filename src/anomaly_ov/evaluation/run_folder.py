@@ -5,18 +5,19 @@
                       ``high``, so no value is off by more than (high - low) / 131070. Written before its row.
 ``metrics.json``      the figures (see ``detect``).
 
-A row is used again only for the same bytes, model name, revision and precision; a model without a revision could have
-other weights under the same name, so nothing of it is used again.
+A row is used again only for the same bytes, model name, revision, precision and context; a model without a revision
+could have other weights under the same name, so nothing of it is used again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,7 @@ from PIL import Image
 from anomaly_ov.errors import DataError
 from anomaly_ov.files import write_atomic
 from anomaly_ov.images.maps import to_image_pixels
-from anomaly_ov.records import Finding, ModelInfo
+from anomaly_ov.records import ContextKind, Finding, ModelInfo
 
 ROW_SCHEMA = "anomaly-ov.evaluation-row/1"
 ROWS_NAME = "per_image.jsonl"
@@ -41,9 +42,72 @@ class MapFile:
     high: float
 
 
+class _Bank(Protocol):
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Of each reference's bytes, in the context's own order."""
+        ...
+
+
+class MadeContext(Protocol):
+    """What is asked of a context here; see ``anomaly_ov.context``."""
+
+    @property
+    def kind(self) -> ContextKind:
+        """How it came about."""
+        ...
+
+    @property
+    def bank(self) -> _Bank:
+        """Its references."""
+        ...
+
+    @property
+    def config(self) -> Any:
+        """How its distances become scores; its ``repr`` tells settings apart."""
+        ...
+
+
+@dataclass(frozen=True)
+class ContextUsed:
+    """The context that scores were made with. ``draw``: seed by which references were drawn; None for a folder's.
+
+    ``digest``: of its references and settings, 16 hex digits: equal only for contexts that score alike.
+    """
+
+    kind: ContextKind
+    source: str
+    references: int
+    draw: int | None
+    digest: str
+
+    @classmethod
+    def of(cls, context: MadeContext, source: str, draw: int | None) -> ContextUsed:
+        """What to remember of ``context``. ``source``: where its pictures came from, in words."""
+        digests = context.bank.digests
+        text = "\n".join([context.kind, repr(context.config), *digests])
+        return cls(context.kind, source, len(digests), draw, hashlib.sha256(text.encode()).hexdigest()[:16])
+
+    @property
+    def transductive(self) -> bool:
+        """Whether scores depend on the other pictures that were measured."""
+        return self.kind == "folder"
+
+    @property
+    def label(self) -> str:
+        """A few words for a table."""
+        if self.transductive:
+            return "folder (transductive)"
+        drawn = "" if self.draw is None else f", draw {self.draw}"
+        return f"{self.references} reference{'s' * (self.references != 1)}{drawn}"
+
+
 @dataclass(frozen=True)
 class Row:
-    """What one picture scored. ``error`` is set, and the scores are None, if it could not be read."""
+    """What one picture scored. ``error`` is set, and the scores are None, if it could not be read.
+
+    ``context``: None where the picture stood for itself.
+    """
 
     id: str
     sha256: str | None
@@ -57,9 +121,19 @@ class Row:
     threshold_source: str | None = None
     error: str | None = None
     map: MapFile | None = None
+    score_expert: float | None = None
+    score_context: float | None = None
+    context: ContextUsed | None = None
 
     @classmethod
-    def of(cls, id_: str, finding: Finding, sha256: str | None, map_file: MapFile | None) -> Row:
+    def of(
+        cls,
+        id_: str,
+        finding: Finding,
+        sha256: str | None,
+        map_file: MapFile | None,
+        context: ContextUsed | None = None,
+    ) -> Row:
         """The row of a finding; ``sha256`` stands in where the finding itself has none."""
         return cls(
             id=id_,
@@ -74,6 +148,9 @@ class Row:
             threshold_source=finding.threshold.source if finding.threshold else None,
             error=f"{finding.error.type}: {finding.error.message}" if finding.error else None,
             map=map_file,
+            score_expert=finding.score_expert,
+            score_context=finding.score_context,
+            context=context,
         )
 
 
@@ -156,6 +233,7 @@ def _parse(line: str) -> Row | None:
         if values.pop("schema") != ROW_SCHEMA:
             return None
         map_file = MapFile(**values.pop("map")) if values.get("map") else values.pop("map", None)
-        return Row(**values | {"model": ModelInfo(**values["model"]), "map": map_file})
+        context = ContextUsed(**values.pop("context")) if values.get("context") else values.pop("context", None)
+        return Row(**values | {"model": ModelInfo(**values["model"]), "map": map_file, "context": context})
     except (ValueError, TypeError, KeyError, AttributeError):
         return None

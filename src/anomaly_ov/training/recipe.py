@@ -76,6 +76,46 @@ class ExpertRecipe:
             raise ValueError("nothing to train on: name sets, or ask for synthetic pictures")
 
 
+@dataclass(frozen=True)
+class ProjectionPartRecipe:
+    """One linear map: the encoder's ``levels`` (positions, 0 = shallowest), concatenated, to the teacher's ``taps``."""
+
+    levels: tuple[int, ...]
+    taps: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.levels or min(self.levels) < 0 or not self.taps:
+            raise ValueError("levels and taps must name at least one each")
+
+
+@dataclass(frozen=True)
+class ProjectionRecipe:
+    """``anomaly-ov train projection``: least squares over ``crops`` random crops of ``folders``.
+
+    ``ridge``: penalty in units of the inputs' mean variance. ``synthetic``, ``smallest``: as in ``EncoderRecipe``.
+    """
+
+    name: str
+    folders: tuple[str, ...]
+    parts: tuple[ProjectionPartRecipe, ...]
+    crops: int = 2000
+    ridge: float = 1e-4
+    smallest: float = 0.35
+    synthetic: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.parts or self.crops < 1 or self.ridge < 0:
+            raise ValueError("parts must name at least one map, crops be >= 1 and ridge >= 0")
+        if not (0 < self.smallest <= 1 and 0 <= self.synthetic <= 1):
+            raise ValueError("smallest must lie in (0, 1], synthetic in 0..1")
+
+
+def read_projection_recipe(path: Path) -> ProjectionRecipe:
+    """The recipe in ``path``. ``ConfigError`` names a bad field."""
+    return parse(ProjectionRecipe, read_yaml(path), str(path))
+
+
 def read_encoder_recipe(path: Path, overrides: dict[str, Any]) -> EncoderRecipe:
     """The recipe with the loop's fields in ``overrides`` replaced. ``ConfigError`` names a bad field."""
     recipe = parse(EncoderRecipe, read_yaml(path), str(path))

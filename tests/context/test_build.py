@@ -1,0 +1,282 @@
+"""Contexts from pictures: contamination, copies, order, mixtures, and requests that cannot be met."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from anomaly_ov.context import choose
+from anomaly_ov.context.build import FEWEST_FOR_AUTO, MOST_REFERENCES, alikeness, digest_of
+from anomaly_ov.context.context import Context
+from anomaly_ov.errors import UsageError
+from anomaly_ov.evaluation.metrics import auroc
+from anomaly_ov.images.read import Limits
+from anomaly_ov.images.sources import Source, expand
+from anomaly_ov.models.config import ContextConfig
+from context_fixtures import World, sources, token_picture
+
+
+def score(context: Context, world: World, name: str) -> float:
+    picture = world.made[name]
+    expert_HW = np.full((8, 8), 0.5, np.float32)
+    return context.judge(context.compare(picture), picture, 0.5, expert_HW).score
+
+
+def names_of(world: World, count: int, share: float, kind: int = 0, odd: int = 8, prefix: str = "") -> list[str]:
+    """Pictures of one kind, the first ``share`` of them anomalous: ``bad 0``, ``good 7``, ..."""
+    anomalous = round(share * count)
+    names = [f"{prefix}{'bad' if i < anomalous else 'good'} {i}" for i in range(count)]
+    for name in names:
+        world.picture(name, odd=odd if "bad" in name else 0, kind=kind)
+    return names
+
+
+def ranking(context: Context, world: World, names: Iterable[str]) -> float:
+    names = list(names)
+    return auroc([int("bad" in name) for name in names], [score(context, world, name) for name in names])
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.4])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_folder_ranks_anomalous_pictures_above_however_many(share: float, seed: int) -> None:
+    world = World(seed)
+    names = names_of(world, 60, share)
+    context = world.builder().folder(sources(names), "folder")
+    assert (context.kind, context.source, context.revision) == ("folder", "folder", "test")
+    assert ranking(context, world, names) > 0.98
+
+
+def test_small_folder_with_forty_percent() -> None:
+    world = World()
+    names = names_of(world, 5, 0.4)
+    assert ranking(world.builder().folder(sources(names), "folder"), world, names) == 1
+
+
+def test_a_defect_that_comes_in_many_pictures_is_still_one() -> None:
+    """Three in ten pictures show the same defect: the others do not, and they decide."""
+    world = World()
+    names = names_of(world, 40, 0.3, odd=0)
+    defect = torch.nn.functional.normalize(torch.randn(6, 32, generator=torch.Generator().manual_seed(5)), dim=-1)
+    for name in names:
+        if "bad" in name:
+            world.made[name].tokens_PD[10:16] = defect
+    assert ranking(world.builder().folder(sources(names), "folder"), world, names) == 1
+
+
+def test_near_copies_of_anomalous_pictures_do_not_excuse_them() -> None:
+    world = World()
+    names = names_of(world, 40, 0.1)
+    generator = np.random.default_rng(0)
+    for name in [name for name in names if "bad" in name]:
+        own = world.made[name]
+        noise = torch.from_numpy(0.005 * generator.normal(size=own.tokens_PD.shape)).float()
+        near = torch.nn.functional.normalize(own.tokens_PD + noise, dim=-1)
+        world.made[f"{name} again"] = token_picture(f"{name} again", near, own.descriptor_E)
+        names.append(f"{name} again")
+    assert ranking(world.builder().folder(sources(names), "folder"), world, names) > 0.98
+
+
+def test_order_of_a_folder_changes_nothing() -> None:
+    world = World()
+    names = names_of(world, 40, 0.3)
+    first = world.builder().folder(sources(names), "folder")
+    random.Random(1).shuffle(names)
+    second = world.builder().folder(sources(names), "folder")
+    assert first.bank.digests == second.bank.digests
+    assert torch.equal(first.bank.tokens_RTD, second.bank.tokens_RTD)
+    assert first.bank.usual == second.bank.usual
+    assert first.notes == second.notes
+
+
+def test_mixed_folder_is_split_and_says_so() -> None:
+    world = World()
+    mixed = names_of(world, 40, 0.2, kind=0, prefix="first ") + names_of(world, 24, 0.2, kind=1, prefix="second ")
+    context = world.builder().folder(sources(mixed), "folder")
+    assert len(context.bank.usual) == 2
+    assert any("2 kinds" in note for note in context.notes)
+    for name in mixed:
+        compared = context.compare(world.made[name])
+        assert compared is not None
+        assert compared.kind == int(name.startswith("second"))
+    for prefix in ("first", "second"):
+        assert ranking(context, world, [name for name in mixed if name.startswith(prefix)]) > 0.98
+
+
+def test_large_folder_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "drawn", partial(choose.drawn, count=20))
+    world = World()
+    names = names_of(world, 60, 0.2)
+    seen: list[int] = []
+    builder = world.builder()
+    encode = builder.encode
+    object.__setattr__(builder, "encode", lambda given: seen.append(len(given)) or encode(given))
+    context = builder.folder(sources(names), "folder")
+    assert seen == [20]
+    assert len(context.bank) <= 20
+    assert any("of 60 in all" in note for note in context.notes)
+    assert ranking(context, world, names) > 0.95
+
+
+def test_unreadable_pictures_are_left_out() -> None:
+    world = World()
+    names = names_of(world, 20, 0.2)
+    alone = world.builder().folder(sources(names), "folder")
+    among = world.builder().folder(sources([*names, "broken 1", "broken 2"]), "folder")
+    assert alone.bank.digests == among.bank.digests
+
+
+@pytest.mark.parametrize("names", [[], ["a"], ["a", "b"], ["a", "b", "broken", "gone"]])
+def test_folder_of_too_few(names: list[str]) -> None:
+    world = World()
+    for name in ("a", "b"):
+        world.picture(name)
+    with pytest.raises(UsageError, match="at least 3") as raised:
+        world.builder().folder(sources(names), "shelf")
+    assert "shelf" in raised.value.message
+    assert f"{len(names)} pictures" in raised.value.message
+    assert "--context none" in raised.value.hint
+
+
+def test_folder_of_three() -> None:
+    world = World()
+    for name, odd in (("a", 0), ("b", 0), ("c", 12)):
+        world.picture(name, odd=odd)
+    context = world.builder().folder(sources("abc"), "folder")
+    assert score(context, world, "c") > max(score(context, world, "a"), score(context, world, "b"))
+
+
+def test_folder_of_equal_looks_gives_finite_low_scores() -> None:
+    world = World(noise=0.0)
+    names = names_of(world, 12, 0)
+    context = world.builder().folder(sources(names), "folder")
+    values = [score(context, world, name) for name in names]
+    assert np.isfinite(values).all()
+    assert max(values) < 0.2
+
+
+def test_references_of_one_picture() -> None:
+    world = World()
+    for name, odd in (("good", 0), ("fine", 0), ("bad", 10)):
+        world.picture(name, odd=odd)
+    context = world.builder().references(sources(["good"]), "shelf")
+    assert (context.kind, len(context.bank)) == ("references", 1)
+    assert context.usual(0).distance == ContextConfig().usual
+    assert score(context, world, "good") < score(context, world, "fine") < score(context, world, "bad")
+
+
+@pytest.mark.parametrize("names", [[], ["broken"], ["broken", "gone"]])
+def test_no_readable_reference(names: list[str]) -> None:
+    with pytest.raises(UsageError, match="no readable picture in shelf") as raised:
+        World().builder().references(sources(names), "shelf")
+    assert raised.value.hint
+
+
+def test_copies_and_unreadable_references_are_counted() -> None:
+    world = World()
+    for name in "abc":
+        world.picture(name)
+    given = sources(["a", "b", "c", "broken"])
+    context = world.builder().references(given, "shelf")
+    assert len(context.bank) == 3
+    assert any("3 of 4" in note for note in context.notes)
+    assert not world.builder().references(given[:3], "shelf").notes
+
+
+def test_references_in_any_order_and_at_most_so_many() -> None:
+    world = World()
+    names = names_of(world, MOST_REFERENCES + 30, 0)
+    first = world.builder().references(sources(names), "shelf")
+    second = world.builder().references(sources(names[::-1]), "shelf")
+    assert len(first.bank) == MOST_REFERENCES
+    assert first.bank.digests == second.bank.digests
+    assert torch.equal(first.bank.tokens_RTD, second.bank.tokens_RTD)
+
+
+def test_references_do_not_purify() -> None:
+    """What a person says is good is taken at their word."""
+    world = World()
+    names = names_of(world, 20, 0.2)
+    context = world.builder().references(sources(names), "shelf")
+    assert len(context.bank) == 20
+
+
+def test_expert_logit_of_the_folder_is_remembered() -> None:
+    world = World()
+    names = names_of(world, 20, 0.1)
+    assert world.builder(expert_logit=1.25).folder(sources(names), "folder").bank.usual[0].expert_logit == 1.25
+
+
+def test_auto_takes_pictures_that_are_alike() -> None:
+    world = World()
+    names = names_of(world, 30, 0.2)
+    context, reason = world.builder().auto(sources(names), "folder")
+    assert context is not None
+    assert context.kind == "folder"
+    assert "alike" in reason
+    assert f"{alikeness(context):.2f}" in reason
+
+
+def test_auto_refuses_pictures_that_are_not() -> None:
+    world = World(noise=3.0)
+    names = names_of(world, 30, 0)
+    context, reason = world.builder().auto(sources(names), "folder")
+    assert context is None
+    assert "too unlike" in reason
+    assert "limit" in reason
+
+
+@pytest.mark.parametrize("readable", [0, 1, FEWEST_FOR_AUTO - 1])
+def test_auto_refuses_few_pictures(readable: int) -> None:
+    world = World()
+    names = names_of(world, readable, 0)
+    for given in (names, [*names, *(f"broken {i}" for i in range(10))]):
+        context, reason = world.builder().auto(sources(given), "folder")
+        assert context is None
+        assert f"at least {FEWEST_FOR_AUTO}" in reason
+
+
+def test_digest_is_of_bytes_and_page(tmp_path: Path) -> None:
+    first, copy, other = (tmp_path / name for name in ("a.png", "b.png", "c.png"))
+    first.write_bytes(b"one")
+    copy.write_bytes(b"one")
+    other.write_bytes(b"two")
+    limits = Limits()
+
+    def of(path: Path, page: int = 0) -> str:
+        return digest_of(Source(str(path), path.name, page), limits)
+
+    assert of(first) == of(copy) != of(other)
+    assert of(first, 1) == of(copy, 1) != of(first)
+    assert of(first, 1) != of(first, 2)
+    assert len(of(first)) == len(of(first, 1)) == 64
+
+
+@pytest.mark.parametrize("item", ["/nowhere/a.png", "zero\0character.png", "/"])
+def test_digest_of_what_cannot_be_opened_is_that_of_its_name(item: str) -> None:
+    limits = Limits()
+    first, again, other = (digest_of(Source(item, name), limits) for name in ("a", "a", "not Unicode: \udcff"))
+    assert first == again != other
+
+
+def test_a_file_beyond_the_limit_is_not_read_through(tmp_path: Path) -> None:
+    large, same = tmp_path / "a.png", tmp_path / "b.png"
+    large.write_bytes(bytes(100))
+    same.write_bytes(bytes(100))
+    one, other = (Source(str(path), path.name) for path in (large, same))
+    assert digest_of(one, Limits(max_bytes=100)) == digest_of(other, Limits(max_bytes=100))
+    assert digest_of(one, Limits(max_bytes=99)) != digest_of(other, Limits(max_bytes=99))
+
+
+def test_digest_of_what_is_in_memory_is_that_of_its_picture() -> None:
+    pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    same, other = expand([pixels, pixels.copy(), 255 - pixels])[1:]
+    limits = Limits()
+    assert digest_of(same, limits) == same.read().sha256
+    assert digest_of(same, limits) != digest_of(other, limits)
+    assert len(digest_of(Source(b"no picture", "array-0"), limits)) == 64
