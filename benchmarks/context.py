@@ -262,7 +262,7 @@ def contamination(store: TokenStore, unit: Unit, protocol: Protocol) -> JSON:
     goods = [sample for sample in unit.goods if store.readable(source(sample))]
     bads = [sample for sample in unit.tested if sample.label == 1 and store.readable(source(sample))]
     most = _anomalous(1, SHARES[-1])
-    normals = min(protocol.normals, len(goods), int(len(bads) / most))
+    normals = min(protocol.normals, len(goods), int(len(bads) / most + 1e-6))
     if round(_anomalous(normals, SHARES[0])) < 1:
         return {}
     draws: dict[str, list[JSON]] = {f"{share:g}": [] for share in SHARES}

@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from anomaly_ov.errors import DataError
+from anomaly_ov.images.geometry import Geometry
+from anomaly_ov.images.maps import cell_map, map_score, significance_map
 from anomaly_ov.models.config import CalibrationConfig
 
 PROBABILITY_FLOOR = 1e-6
@@ -42,6 +44,33 @@ def logit(probability: npt.ArrayLike) -> Float64:
 def fused_scores(score_raw: npt.ArrayLike, score_map: npt.ArrayLike, config: CalibrationConfig) -> Float64:
     """``score`` as ``CalibrationConfig`` defines it, in 0..1, elementwise."""
     return _sigmoid(config.bias + config.head_weight * logit(score_raw) + config.map_weight * logit(score_map))
+
+
+@dataclass(frozen=True)
+class ExpertAlone:
+    """What the expert says of one picture without any context.
+
+    ``map_HW``: significance map in 0..1; ``grid``: rows and columns of its finest layer; ``score``: the fused one.
+    """
+
+    map_HW: npt.NDArray[np.float32]
+    grid: tuple[int, int]
+    score_map: float
+    score: float
+
+
+def expert_alone(
+    map_Nhw: npt.NDArray[np.float32],
+    score_raw: float,
+    geometry: Geometry,
+    config: CalibrationConfig,
+    patch: float | None = None,
+) -> ExpertAlone:
+    """Map and scores from the expert's maps per view and its head; ``patch``: as in ``significance_map``."""
+    map_HW = significance_map(map_Nhw, geometry, patch=patch)
+    rows, columns = cell_map(map_Nhw, geometry, patch=patch).shape
+    score_map = map_score(map_HW, config.map_top)
+    return ExpertAlone(map_HW, (rows, columns), score_map, float(fused_scores(score_raw, score_map, config)))
 
 
 def f1_max_threshold(scores: npt.ArrayLike, labels: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> float:
@@ -84,8 +113,8 @@ def fit_calibration(
     _check(labels, head)
     _check(labels, maps)
     owner = np.repeat(np.arange(len(sets)), [np.asarray(scores.labels).size for scores in sets.values()])
-    weights = _balanced(labels, owner)
-    bias, head_weight, map_weight = _fit(np.stack([logit(head), logit(maps)], axis=1), labels, weights, l2)
+    weights = balanced_weights(labels, owner)
+    bias, (head_weight, map_weight) = fit_logistic(np.stack([logit(head), logit(maps)], axis=1), labels, weights, l2)
     config = CalibrationConfig(head_weight, map_weight, bias, map_top, map_threshold=map_threshold)
     return replace(
         config,
@@ -94,7 +123,7 @@ def fit_calibration(
     )
 
 
-def _balanced(labels: npt.NDArray[np.int64], owner: npt.NDArray[np.int64]) -> Float64:
+def balanced_weights(labels: npt.NDArray[np.int64], owner: npt.NDArray[np.int64]) -> Float64:
     """Weights that sum to 1: half to each label, and within a label the same to every set that has it."""
     weights = np.zeros(len(labels))
     for label in (0, 1):
@@ -104,28 +133,39 @@ def _balanced(labels: npt.NDArray[np.int64], owner: npt.NDArray[np.int64]) -> Fl
     return weights
 
 
-def _fit(logits_N2: Float64, labels: npt.NDArray[np.int64], weights: Float64, l2: float) -> tuple[float, float, float]:
-    """(bias, head weight, map weight) of the smallest weighted logistic loss, a convex problem with bounds."""
+def fit_logistic(
+    inputs_NK: Float64, labels: npt.NDArray[np.int64], weights: Float64, l2: float = 1e-2
+) -> tuple[float, tuple[float, ...]]:
+    """(bias, K slopes >= 0) of the smallest weighted logistic loss, a convex problem with bounds.
+
+    ``weights`` sum to 1; ``l2`` as in ``fit_calibration``.
+    """
     from scipy.optimize import minimize  # here, because only fitting needs it
 
-    centre = weights @ logits_N2
-    spread = np.sqrt(weights @ np.square(logits_N2 - centre))
-    inputs_N2 = (logits_N2 - centre) / np.where(spread > 0, spread, 1)
+    centre = weights @ inputs_NK
+    spread = np.sqrt(weights @ np.square(inputs_NK - centre))
+    scaled_NK = (inputs_NK - centre) / np.where(spread > 0, spread, 1)
     signs = np.where(labels == 1, 1.0, -1.0)
 
     def loss(parameters: Float64) -> tuple[float, Float64]:
         slopes = parameters[1:]
-        margin = signs * (parameters[0] + inputs_N2 @ slopes)
+        margin = signs * (parameters[0] + scaled_NK @ slopes)
         pull = -weights * signs * _sigmoid(-margin)
-        gradient = np.concatenate([[pull.sum()], pull @ inputs_N2 + 2 * l2 * slopes])
+        gradient = np.concatenate([[pull.sum()], pull @ scaled_NK + 2 * l2 * slopes])
         return float(weights @ np.logaddexp(0, -margin) + l2 * slopes @ slopes), gradient
 
-    bounds = [(None, None), (0, None), (0, None)]
+    slopes_count = inputs_NK.shape[1]
+    bounds = [(None, None), *[(0, None)] * slopes_count]
     found = minimize(
-        loss, np.zeros(3), jac=True, bounds=bounds, method="L-BFGS-B", options={"ftol": 1e-14, "gtol": 1e-9}
+        loss,
+        np.zeros(1 + slopes_count),
+        jac=True,
+        bounds=bounds,
+        method="L-BFGS-B",
+        options={"ftol": 1e-14, "gtol": 1e-9},
     )
     slopes = found.x[1:] / np.where(spread > 0, spread, 1)
-    return float(found.x[0] - slopes @ centre), float(slopes[0]), float(slopes[1])
+    return float(found.x[0] - slopes @ centre), tuple(float(slope) for slope in slopes)
 
 
 def _sigmoid(x: Float64) -> Float64:

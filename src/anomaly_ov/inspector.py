@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from anomaly_ov.calibration import fused_scores, logit
+from anomaly_ov.calibration import ExpertAlone, expert_alone, logit
 from anomaly_ov.errors import ContextMismatch, ImageError, UsageError
 from anomaly_ov.images.read import Limits, Picture, read
 from anomaly_ov.images.sources import Source, page_digest, sources_of
@@ -83,16 +83,6 @@ class _Outputs:
     networks: PictureOutput
     tokens: PictureTokens | None = None
     compared: Compared | None = None
-
-
-@dataclass(frozen=True)
-class _ExpertAlone:
-    """What the expert says without any context; ``grid``: rows and columns of its map's finest layer."""
-
-    map_HW: npt.NDArray[np.float32]
-    grid: tuple[int, int]
-    score_map: float
-    score: float
 
 
 class Inspector:
@@ -338,14 +328,8 @@ class Inspector:
             significance_map=map_HW,
         )
 
-    def _expert_alone(self, output: PictureOutput, geometry: Geometry) -> _ExpertAlone:
-        from anomaly_ov.images.maps import cell_map, map_score, significance_map
-
-        map_HW = significance_map(output.map_Nhw, geometry, patch=self._runner.patch)
-        rows, columns = cell_map(output.map_Nhw, geometry, patch=self._runner.patch).shape
-        score_map = map_score(map_HW, self._calibration.map_top)
-        score = float(fused_scores(output.score_raw, score_map, self._calibration))
-        return _ExpertAlone(map_HW, (rows, columns), score_map, score)
+    def _expert_alone(self, output: PictureOutput, geometry: Geometry) -> ExpertAlone:
+        return expert_alone(output.map_Nhw, output.score_raw, geometry, self._calibration, self._runner.patch)
 
     def _encoded(self, prepared: _Prepared, output: _Outputs | None) -> Encoded | None:
         if output is None or output.tokens is None or prepared.views is None:
@@ -356,10 +340,13 @@ class Inspector:
         return Encoded(output.tokens, float(logit(score)))
 
     def _check(self, context: Context | None) -> None:
-        if context is not None and context.revision != self._info.revision:
+        if context is None:
+            return
+        made, ours = (context.revision, context.config), (self._info.revision, self._context_config)
+        if made != ours:
+            what = "another fusion of the model" if made[0] == ours[0] else f"model revision {made[0]}"
             raise ContextMismatch(
-                f"the context of {context.source} was made by model revision {context.revision}, this is "
-                f"{self._info.name} {self._info.revision}",
+                f"the context of {context.source} was made with {what}, this is {self._info.name} {ours[0]}",
                 hint="build it again with this model: anomaly-ov context build",
             )
 

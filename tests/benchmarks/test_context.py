@@ -1,4 +1,4 @@
-"""The context benchmark on a random model and a dozen pictures: it says what an inspector says, and fills its tables."""
+"""The context benchmark on a random model and a few pictures: it says what an inspector says, and fills its tables."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def data(tmp_path: Path) -> DataSet:
-    """Eight normal and six anomalous pictures of 48 pixels, the latter with masks."""
+    """Twelve normal and eight anomalous pictures of 48 pixels, the latter with masks."""
     rng = np.random.default_rng(0)
-    for name, count in (("normal", 8), ("abnormal", 6)):
+    for name, count in (("normal", 12), ("abnormal", 8)):
         for folder in (name, "masks"):
             (tmp_path / "set" / folder).mkdir(parents=True, exist_ok=True)
         for i in range(count):
@@ -70,11 +70,12 @@ def test_stored_pictures_score_as_an_inspector_scores_them(
         ours, theirs = store.builder.folder(pictures, "x"), inspector.folder_context(pictures)
     findings = list(inspector.stream(pictures, context=theirs))
     found = benchmark.score(store, samples, ours, pixels=True)
-    np.testing.assert_allclose(found.score, [one.score for one in findings], atol=1e-3)
+    tolerance = 1e-7 if kind == "none" else 2e-3  # the expert's maps are kept as they are, tokens in half precision
+    np.testing.assert_allclose(found.score, [one.score for one in findings], atol=tolerance)
     if kind != "none":
-        np.testing.assert_allclose(found.context, [one.score_context for one in findings], atol=1e-3)
-    assert found.pixels.images == 14
-    assert len({round(float(value), 3) for value in found.score}) > 7
+        np.testing.assert_allclose(found.context, [one.score_context for one in findings], atol=tolerance)
+    assert found.pixels.images == 20
+    assert np.ptp(found.score) > 10 * tolerance
 
 
 def test_each_picture_is_encoded_once_and_unreadable_ones_are_left_out(
@@ -84,18 +85,18 @@ def test_each_picture_is_encoded_once_and_unreadable_ones_are_left_out(
     samples[2].image.write_bytes(b"broken")
     pictures, seen = benchmark.sources(samples), []
     store.add(pictures, lambda: seen.append(1))
-    assert len(seen) == len(store) == 14
-    monkeypatch.setattr(store, "_runner", None)  # whatever comes now must not need the networks
+    assert len(seen) == len(store) == 20
+    monkeypatch.setattr(store._runner, "forward", None)  # whatever comes now must not need the networks
     store.add(pictures)
-    assert [store.readable(one) for one in pictures] == [i != 2 for i in range(14)]
-    assert [one is None for one in store.encode(pictures)] == [i == 2 for i in range(14)]
+    assert [store.readable(one) for one in pictures] == [i != 2 for i in range(20)]
+    assert [one is None for one in store.encode(pictures)] == [i == 2 for i in range(20)]
     assert store.picture(pictures[2]) is None
     with pytest.raises(KeyError):
         store.picture(benchmark.Source("elsewhere.png", "elsewhere"))
 
 
 def test_the_whole_protocol(benchmark: Any, store: Any, data: DataSet, tmp_path: Path) -> None:
-    protocol = benchmark.Protocol(draws=2, contaminations=2, normals=9, resamples=20)
+    protocol = benchmark.Protocol(draws=2, contaminations=2, normals=12, resamples=20)
     shutil.copytree(tmp_path / "set", tmp_path / "other")
     said: list[str] = []
     sets = [data, discover(tmp_path / "other")]
@@ -103,7 +104,7 @@ def test_the_whole_protocol(benchmark: Any, store: Any, data: DataSet, tmp_path:
     text = json.dumps(result, allow_nan=False)
     assert str(tmp_path) not in text
     one = result["sets"][0]
-    assert (one["normal"], one["anomalous"]) == (8, 6)
+    assert (one["normal"], one["anomalous"]) == (12, 8)
     assert one["folder"]["transductive"] is True
     assert one["folder"]["largest_difference_between_orders"] == 0
     assert one["folder"]["orders"] == [one["folder"]["auroc"]] * 3
@@ -114,7 +115,7 @@ def test_the_whole_protocol(benchmark: Any, store: Any, data: DataSet, tmp_path:
     (mixed,) = result["mixtures"]
     assert mixed["sets"].keys() == {"set", "other"}
     (dirty, _) = result["contamination"]
-    assert dirty["normals"] == 8
+    assert dirty["normals"] == 12
     assert [len(draws) for draws in dirty["draws"].values()] == [2, 2, 2]
     last = dirty["mean"]["0.4"]
     assert last["scored_alike"] == last["in_folder"]  # the folder of 40 % holds all that is scored

@@ -116,6 +116,27 @@ def expert(
     note(f"model written to {folder}")
 
 
+@app.command()
+def context(
+    data: Annotated[list[Path], typer.Option("--data", help="Folder of a labelled training set; repeatable.")],
+    model: Annotated[str, typer.Option("--model", help="Name or folder of the model with its projection.")],
+    folds: Annotated[Path, typer.Option("--folds", help="What 'train leave-one-out' wrote to --out.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the model with the fitted fusion, and its figures.")],
+    pictures: Annotated[int, typer.Option("--pictures", min=8, help="Most pictures of a category.")] = 120,
+    categories: Annotated[int, typer.Option("--categories", min=1, help="Most categories of a set.")] = 6,
+    device: Device = "cpu",
+    seed: Seed = None,
+) -> None:
+    """Fit how expert and context are fused, leave-one-set-out, and write the model that fuses them so."""
+    from anomaly_ov.models.hub import resolve
+    from anomaly_ov.training.context_fit import ContextPlan, fit_context, with_fusion
+
+    plan = ContextPlan(pictures, categories, seed or 0)
+    with _on(device) as where:
+        config = fit_context(data, resolve(model), folds, out, plan, where)
+    note(f"model written to {with_fusion(resolve(model), config, out / 'model')}, figures to {out / 'context.json'}")
+
+
 @app.command("leave-one-out")
 def leave_one_out(
     recipe: Recipe,

@@ -47,14 +47,18 @@ class Reference:
 
 @dataclass(frozen=True)
 class Usual:
-    """What is usual among the references of one kind: ``distance`` (see ``Bank.distance``) and expert logit.
+    """What is usual among the references of one kind: medians of ``picture_distance`` and of the expert's logit.
 
-    ``count``: references behind these medians; the context's prior counts against few of them.
+    ``distance_spread``: of the distance's logarithm, ``expert_spread``: of the expert's logit; each half the width
+    between the 16 % and 84 % quantiles, a standard deviation where values are normally distributed.
+    ``count``: references behind these figures; the context's prior counts against few of them.
     """
 
     distance: float
     expert_logit: float
     count: int
+    distance_spread: float = 0.0
+    expert_spread: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -153,10 +157,20 @@ def picture_distance(distance_P: Tensor, top: float) -> float:
 
 
 def _usual(bank: Bank, kind: int, top: float) -> Usual:
-    """Medians over the references of ``kind``, each compared with the others."""
+    """Medians and spreads over the references of ``kind``, each compared with the others."""
     others = replace(bank, drop_twins=True)  # a reference is its own copy
     members = [r for r in range(len(bank)) if int(bank.kind_R[r]) == kind]
     found = (others.distances(bank.tokens_RTD[r], bank.descriptor_RE[r], bank.digests[r], kind) for r in members)
     apart = [picture_distance(distance_P, top) for distance_P in found if distance_P is not None]
-    logit = float(bank.expert_logit_R[torch.tensor(members)].median())
-    return Usual(float(torch.tensor(apart).median()) if apart else 0.0, logit, len(apart))
+    logits = bank.expert_logit_R[torch.tensor(members)].cpu().double()
+    expert_logit, expert_spread = float(logits.median()), _spread(logits)
+    if not apart:
+        return Usual(0.0, expert_logit, 0)
+    distances = torch.tensor(apart, dtype=torch.float64)
+    spread = _spread(distances.clamp_min(1e-6).log())
+    return Usual(float(distances.median()), expert_logit, len(apart), spread, expert_spread)
+
+
+def _spread(values: Tensor) -> float:
+    low, high = values.quantile(torch.tensor([0.16, 0.84], dtype=values.dtype)).tolist()
+    return float(high - low) / 2

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedReader
 from typing import cast
 
@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from anomaly_ov.context import choose
-from anomaly_ov.context.bank import Bank, Reference, reference, tokens_each
+from anomaly_ov.context.bank import MOST_TOKENS, NEAR, Bank, Reference, reference, tokens_each
 from anomaly_ov.context.context import Context
-from anomaly_ov.context.kinds import kinds
+from anomaly_ov.context.kinds import kinds, truly_apart
 from anomaly_ov.context.tokens import PictureTokens
 from anomaly_ov.errors import ImageError, UsageError
 from anomaly_ov.images.read import Limits, open_regular
@@ -59,12 +59,15 @@ class Builder:
     def references(self, sources: Sequence[Source], source: str) -> Context:
         """A context of pictures known to be good. Raises ``UsageError`` if none of them can be read."""
         chosen = choose.drawn(self._digests(sources), MOST_REFERENCES)
-        found = self._reduced([sources[i] for i in chosen], tokens_each(len(chosen)))
-        if not found:
+        drawn = self._reduced([sources[i] for i in chosen], MOST_TOKENS if len(chosen) < NEAR else tokens_each(NEAR))
+        if not drawn:
             raise UsageError(f"no readable picture in {source}", hint="give one or more pictures known to be good")
+        # Only now is it known how many can be read; the first tokens of a larger draw are the smaller draw.
+        each = tokens_each(len(drawn))
+        found = [replace(one, tokens_TD=one.tokens_TD[:each].clone()) for one in drawn]
         notes = []
         if len(found) < len(sources):
-            notes.append(f"{len(found)} of {len(sources)} pictures serve (copies and unreadable ones once or not)")
+            notes.append(f"{len(found)} of {len(sources)} pictures serve: copies count once, at most {MOST_REFERENCES}")
         bank = Bank.of(found, [0] * len(found), top=self.config.top, drop_twins=False, device=self.device)
         return Context(bank, "references", source, self.revision, self.config, tuple(notes))
 
@@ -81,11 +84,9 @@ class Builder:
 
     def auto(self, sources: Sequence[Source], source: str) -> tuple[Context | None, str]:
         """The folder's context if it is likely to help, and the reason for or against it."""
-        if len(sources) < FEWEST_FOR_AUTO:
-            return None, f"{len(sources)} pictures are too few to say what is normal (at least {FEWEST_FOR_AUTO})"
-        found = self._candidates(sources)
+        found = self._candidates(sources) if len(sources) >= FEWEST_FOR_AUTO else []
         if len(found) < FEWEST_FOR_AUTO:
-            return None, f"only {len(found)} readable, distinct pictures (at least {FEWEST_FOR_AUTO})"
+            return None, f"it takes {FEWEST_FOR_AUTO} readable, distinct pictures to say what is normal"
         context = self._of_candidates(found, len(sources), source)
         times = alikeness(context)
         text = f"usual distance {times:.2f} times that of the training sets, limit {ALIKE}"
@@ -98,7 +99,8 @@ class Builder:
         return self._reduced([sources[i] for i in drawn], tokens_each(choose.CANDIDATES))
 
     def _of_candidates(self, found: list[Reference], pictures: int, source: str) -> Context:
-        kind_R = kinds(np.stack([one.descriptor_E.cpu().numpy() for one in found]))
+        by_look_R = kinds(np.stack([one.descriptor_E.cpu().numpy() for one in found]))
+        kind_R = truly_apart(by_look_R, torch.stack([one.tokens_TD for one in found]))
         members = [[r for r, own in enumerate(kind_R) if own == kind] for kind in range(max(kind_R) + 1)]
         serving = [r for group in members for r in (group[i] for i in choose.kept([found[r] for r in group]))]
         bank = Bank.of(
@@ -120,7 +122,17 @@ class Builder:
         return list({one.digest: one for one in found}.values())  # a stream's digest is known only now
 
     def _digests(self, sources: Sequence[Source]) -> list[str]:
-        return [digest_of(source, self.limits) for source in sources]
+        """Each file is read once, however many pages it holds."""
+        of_file: dict[str, str] = {}
+        digests = []
+        for source in sources:
+            if isinstance(source.item, str) and source.page and source.item in of_file:
+                digests.append(page_digest(of_file[source.item], source.page))
+                continue
+            digests.append(digest_of(source, self.limits))
+            if isinstance(source.item, str) and not source.page:
+                of_file[source.item] = digests[-1]
+        return digests
 
 
 def alikeness(context: Context) -> float:

@@ -23,6 +23,9 @@ PRIOR = 2
 FLOOR = 0.1
 """The usual distance is at least this share of the training sets' one: identical pictures have none of their own."""
 
+SPREAD_FLOOR = 0.2
+"""Likewise for spreads: a dozen references may agree by chance."""
+
 
 @dataclass(frozen=True)
 class Compared:
@@ -76,9 +79,17 @@ class Context:
         """What is usual among the references of ``kind``, drawn towards the training sets' figures if they are few."""
         own, config = self.bank.usual[kind], self.config
         weight = own.count / (own.count + PRIOR)
-        logit = weight * own.expert_logit + (1 - weight) * config.expert_usual
-        distance = weight * own.distance + (1 - weight) * config.usual
-        return Usual(max(distance, FLOOR * config.usual), logit, own.count)
+
+        def drawn(figure: float, prior: float) -> float:
+            return weight * figure + (1 - weight) * prior
+
+        return Usual(
+            distance=max(drawn(own.distance, config.usual), FLOOR * config.usual),
+            expert_logit=drawn(own.expert_logit, config.expert_usual),
+            count=own.count,
+            distance_spread=max(drawn(own.distance_spread, config.spread), SPREAD_FLOOR * config.spread),
+            expert_spread=max(drawn(own.expert_spread, config.expert_spread), SPREAD_FLOOR * config.expert_spread),
+        )
 
     def judge(
         self, compared: Compared | None, picture: PictureTokens, score_expert: float, expert_HW: npt.NDArray[np.float32]
@@ -94,8 +105,8 @@ class Context:
             self.kind, self.source, len(self.bank), compared.kind, round(compared.distance / usual.distance, 4)
         )
         return Judged(
-            fused_score(score_expert, score_context, usual.expert_logit, config),
+            fused_score(score_expert, score_context, usual, config),
             score_context,
-            fused_map(expert_HW, context_HW, usual.expert_logit, config),
+            fused_map(expert_HW, context_HW, usual, config),
             info,
         )

@@ -62,8 +62,8 @@ class _Facts:
             raise ValueError("kinds must be one per digest, and usual one per kind")
         if self.kind == "references" and len(self.usual) > 1:
             raise ValueError("good references are of one kind")
-        if any(one.distance < 0 or one.count < 0 for one in self.usual):
-            raise ValueError("usual distances and counts must be >= 0")
+        if any(min(one.distance, one.count, one.distance_spread, one.expert_spread) < 0 for one in self.usual):
+            raise ValueError("usual distances, spreads and counts must be >= 0")
 
 
 def save_context(path: str | Path, context: Context) -> None:

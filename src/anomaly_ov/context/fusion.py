@@ -1,10 +1,11 @@
 """Expert and context as one score and one map, on comparable scales; the weights are fixed on training sets.
 
 ``score_context``: a distance of ``half`` times what is usual in this context scores 0.5, the usual one 1 / (1 + half),
-none 0. It needs no maximum and no look at the other pictures of the run. The expert enters as its logit's excess over
-what it usually says in this context: of a busy but sound surface it may say 0.6 every time.
+none 0. It needs no maximum and no look at the other pictures of the run.
 
-``ContextConfig`` holds the formula and the weights.
+Before they are added, both parts are put on one scale: how far beyond what is usual in this context, in units of how
+much that varies there. Of a busy but sound surface the expert may say 0.6 every time; among fruit distances vary more
+than among machined faces. ``ContextConfig`` holds the formula and the weights.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from anomaly_ov.context.bank import Usual
 from anomaly_ov.models.config import ContextConfig
 
 Floats = npt.NDArray[np.float32]
@@ -25,18 +27,24 @@ def context_score(distance: npt.ArrayLike, usual: float, half: float) -> npt.NDA
     return np.asarray(times / (times + np.float32(half)), np.float32)
 
 
-def fused_score(score_expert: float, score_context: float, usual_logit: float, config: ContextConfig) -> float:
-    """``score`` with a context, 0..1. ``usual_logit``: of ``score_expert`` in this context."""
-    expert, context = _logit(score_expert) - usual_logit, _logit(score_context)
+def excesses(score_expert: npt.ArrayLike, score_context: npt.ArrayLike, usual: Usual, half: float) -> list[Floats]:
+    """[expert, context]: how far each lies beyond what is usual, in spreads; elementwise."""
+    expert = (_logit(score_expert) - np.float32(usual.expert_logit)) / np.float32(usual.expert_spread)
+    context = (_logit(score_context) + np.float32(np.log(half))) / np.float32(usual.distance_spread)
+    return [expert, context]
+
+
+def fused_score(score_expert: float, score_context: float, usual: Usual, config: ContextConfig) -> float:
+    """``score`` with a context, 0..1."""
+    expert, context = excesses(score_expert, score_context, usual, config.half)
     return float(_sigmoid(config.bias + config.expert_weight * expert + config.context_weight * context))
 
 
-def fused_map(expert_HW: Floats, context_HW: Floats, usual_logit: float, config: ContextConfig) -> Floats:
+def fused_map(expert_HW: Floats, context_HW: Floats, usual: Usual, config: ContextConfig) -> Floats:
     """Both maps, 0..1, as one: (H, W) float32 in 0..1."""
-    total_HW = np.float32(config.map_context_weight) * _logit(context_HW) + np.float32(config.map_bias)
-    if config.map_expert_weight:
-        total_HW += np.float32(config.map_expert_weight) * (_logit(expert_HW) - np.float32(usual_logit))
-    return _sigmoid(total_HW)
+    expert, context = excesses(expert_HW, context_HW, usual, config.half)
+    weights = np.float32(config.map_expert_weight), np.float32(config.map_context_weight)
+    return _sigmoid(np.float32(config.map_bias) + weights[0] * expert + weights[1] * context)
 
 
 def _logit(value: npt.ArrayLike) -> Floats:

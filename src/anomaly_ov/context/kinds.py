@@ -9,12 +9,19 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
+
+from anomaly_ov.context.nearest import lowest_mean, nearest
 
 STEP = 2.0
 """A step of up to so many times the 95 % quantile of the steps to the nearest picture still connects."""
 
+APART = 1.5
+"""Cells of another kind lie at least so many times as far from this kind as from their own (see ``truly_apart``)."""
+
+PROBED = 8
 SMALLEST_SHARE = 0.05
 SMALLEST = 8
 
@@ -39,3 +46,39 @@ def kinds(descriptor_RE: npt.NDArray[np.float32]) -> list[int]:
     kind_R = to_large_RG.argmin(1)
     rank_K = np.argsort(np.argsort(-np.bincount(kind_R), kind="stable"))  # who joined may have changed the order
     return [int(rank_K[kind]) for kind in kind_R]
+
+
+def truly_apart(kind_R: list[int], tokens_RTD: torch.Tensor) -> list[int]:
+    """``kind_R`` with those kinds joined whose cells are the same: a defect that changes the look makes no other object.
+
+    In an anomalous picture of the same object most cells are as near to the normal pictures as to each other; in a
+    picture of another object hardly any are. Each kind is probed against the larger ones, by the median cell.
+    """
+    count = max(kind_R) + 1
+    joined = list(range(count))
+    for kind in range(1, count):
+        for larger in range(kind):
+            if joined[larger] == larger and _ratio(kind, larger, kind_R, tokens_RTD) < APART:
+                joined[kind] = larger
+                break
+    order = {kept: rank for rank, kept in enumerate(sorted(set(joined)))}
+    return [order[joined[kind]] for kind in kind_R]
+
+
+def _ratio(kind: int, other: int, kind_R: list[int], tokens_RTD: torch.Tensor) -> float:
+    """How much farther the median cell of ``kind`` lies from ``other`` than from the rest of its own kind."""
+    own = [r for r, k in enumerate(kind_R) if k == kind]
+    others = [r for r, k in enumerate(kind_R) if k == other]
+    count = min(len(own) - 1, len(others))  # as many on both sides: more references lie nearer
+    if count < 1:
+        return 0.0
+    ratios = []
+    for probe in own[:PROBED]:
+        rest = [r for r in own if r != probe][:count]
+        to_own = _median_cell(tokens_RTD, probe, rest)
+        ratios.append(_median_cell(tokens_RTD, probe, others[:count]) / max(to_own, 1e-6))
+    return float(np.median(ratios))
+
+
+def _median_cell(tokens_RTD: torch.Tensor, probe: int, references: list[int]) -> float:
+    return float(lowest_mean(nearest(tokens_RTD[probe], tokens_RTD[references]), 0.6).median())

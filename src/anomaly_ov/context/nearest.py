@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-BLOCK_VALUES = {"cpu": 2**20, "cuda": 2**27}
+BLOCK_VALUES = {"cpu": 2**20, "cuda": 2**25}
 """Similarities held at once."""
 
 

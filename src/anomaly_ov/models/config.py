@@ -104,17 +104,21 @@ class ProjectionPart:
 class ContextConfig:
     """How distance to a context becomes scores, and how it is fused with the expert; fixed on training sets.
 
-    ``top``: a picture's distance is the mean of this share of its cells' largest. ``usual``: that figure for a normal
-    picture of a typical set; the prior where a context is too small to say. ``half``: a distance of ``half`` times the
-    context's usual one scores 0.5. ``expert_usual``: likewise the usual logit of the expert's map score.
-    ``score = sigmoid(bias + expert_weight * (logit(score_expert) - usual of the context) + context_weight *
-    logit(score_context))``; ``map_*`` do the same for each place of the map.
+    ``top``: a picture's distance is the mean of this share of its cells' largest. ``half``: a distance of ``half`` times
+    the context's usual one scores 0.5. ``usual`` and ``spread``: median distance of normal pictures of a typical set and
+    spread of its logarithm, ``expert_usual`` and ``expert_spread``: those of the logit of the expert's score; priors
+    where a context is too small to say.
+    ``score = sigmoid(bias + expert_weight * e + context_weight * c)`` with ``e`` the excess of ``logit(score_expert)``
+    and ``c`` that of the distance's logarithm over what is usual in the context, each in spreads; ``map_*`` do the same
+    for each place of the map.
     """
 
     top: float = 0.2
-    usual: float = 0.2
     half: float = 2.0
+    usual: float = 0.2
+    spread: float = 0.25
     expert_usual: float = 0.0
+    expert_spread: float = 0.5
     bias: float = 0.0
     expert_weight: float = 0.0
     context_weight: float = 1.0
@@ -128,8 +132,8 @@ class ContextConfig:
     def __post_init__(self) -> None:
         if not 0 < self.top <= 1:
             raise ValueError("top must lie in (0, 1]")
-        if self.usual <= 0 or self.half <= 0:
-            raise ValueError("usual and half must be > 0")
+        if min(self.usual, self.spread, self.expert_spread, self.half) <= 0:
+            raise ValueError("usual, half and the spreads must be > 0")
         if not (0 <= self.threshold <= 1 and 0 <= self.map_threshold <= 1):
             raise ValueError("thresholds must lie in [0, 1]")
 

@@ -11,6 +11,7 @@ Legend: N views, P patches, D width of the concatenated token, E width of the de
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ class Projection(nn.Module):
 
     def descriptor(self, features: Features) -> Tensor:
         """One unit vector (N, E) per view: mean and spread of each part over the view. Alike views, alike vectors."""
-        return _joined([torch.cat([part.mean(1), part.std(1)], -1) for part in self._parts(features)])
+        return _joined([torch.cat([part.mean(1), part.std(1, correction=0)], -1) for part in self._parts(features)])
 
     def _parts(self, features: Features) -> list[Tensor]:
         levels = [level.float() for level in features.levels_NPD]
@@ -70,8 +71,9 @@ class _Directions(nn.Module):
         super().__init__()
         directions = None
         if width > RANDOM_WIDTH:
-            generator = torch.Generator("cpu").manual_seed(width)
-            directions = torch.randn(width, RANDOM_WIDTH, generator=generator, device="cpu") / RANDOM_WIDTH**0.5
+            # NumPy's legacy generator is frozen: the same directions in every version.
+            drawn = np.random.RandomState(width).standard_normal((width, RANDOM_WIDTH)) / RANDOM_WIDTH**0.5
+            directions = torch.from_numpy(drawn.astype(np.float32))
         self.register_buffer("directions", directions, persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -106,24 +106,28 @@ def _rows(model: AnomalyModel, one: DataSet, store: FeatureCache, device: str) -
             output = model.expert(features, [len(features.final_NPD)])
         map_HW = significance_map(output.map_Nhw.float().cpu().numpy(), views.geometry, patch=patch)
         tops = [map_score(map_HW, top) for top in MAP_TOPS]
-        values, truth = _pixels(map_HW, mask_of(sample, (picture.height, picture.width)), rng)
+        values, truth = pixel_sample(map_HW, mask_of(sample, (picture.height, picture.width)), rng)
         yield int(sample.label or 0), float(output.score_B[0]), tops, values, truth
 
 
-def _pixels(
+def pixel_sample(
     map_HW: npt.NDArray[np.float32], mask_HW: npt.NDArray[np.bool_] | None, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """A random sample of the map's pixels with their truth; none if the picture is anomalous without a mask."""
+    """A random sample of the map's pixels (of one or more values each) with their truth; none without a mask.
+
+    ``map_HW``: (H, W) or (H, W, values).
+    """
+    height, width, *values = map_HW.shape
     if mask_HW is None:
-        return np.empty(0, np.float32), np.empty(0, np.bool_)
-    resized = Image.fromarray(mask_HW).resize(map_HW.shape[::-1], Image.Resampling.NEAREST)
-    pick = rng.integers(map_HW.size, size=PIXELS_PER_PICTURE)
-    return map_HW.ravel()[pick], np.asarray(resized).ravel()[pick]
+        return np.empty((0, *values), np.float32), np.empty(0, np.bool_)
+    resized = Image.fromarray(mask_HW).resize((width, height), Image.Resampling.NEAREST)
+    pick = rng.integers(height * width, size=PIXELS_PER_PICTURE)
+    return map_HW.reshape(height * width, *values)[pick], np.asarray(resized).ravel()[pick]
 
 
 def _fit(scored: dict[str, Scored]) -> tuple[CalibrationConfig, dict[str, Any]]:
     by_top = {
-        top: {name: _auroc(one.labels, one.score_maps[:, k]) for name, one in scored.items()}
+        top: {name: rank_auroc(one.labels, one.score_maps[:, k]) for name, one in scored.items()}
         for k, top in enumerate(MAP_TOPS)
     }
     best = max(MAP_TOPS, key=lambda top: float(np.mean(list(by_top[top].values()))))
@@ -137,16 +141,16 @@ def _fit(scored: dict[str, Scored]) -> tuple[CalibrationConfig, dict[str, Any]]:
         name: {
             "pictures": len(one.labels),
             "anomalous": int(one.labels.sum()),
-            "auroc_score_raw": _auroc(one.labels, one.score_raw),
+            "auroc_score_raw": rank_auroc(one.labels, one.score_raw),
             "auroc_score_map": by_top[best][name],
-            "auroc_score": _auroc(one.labels, fused_scores(one.score_raw, one.score_maps[:, k], calibration)),
+            "auroc_score": rank_auroc(one.labels, fused_scores(one.score_raw, one.score_maps[:, k], calibration)),
         }
         for name, one in scored.items()
     }
     return calibration, {"sets": table, "map_tops": {str(top): row for top, row in by_top.items()}}
 
 
-def _auroc(labels: npt.NDArray[np.int64], scores: npt.NDArray[np.float64]) -> float:
+def rank_auroc(labels: npt.NDArray[np.int64], scores: npt.NDArray[np.floating]) -> float:
     """Probability that an anomalous picture scores higher than a normal one, ties counting half."""
     from scipy.stats import rankdata
 

@@ -1,0 +1,330 @@
+"""Fits how expert and context are fused (``ContextConfig``), leave-one-set-out over the labelled training sets.
+
+Every picture is scored by the expert of the fold that never saw its set, and compared with contexts made of its own
+set: the folder itself, and draws of 1, 4 and 16 normal pictures. Chosen on mean AUROC over sets and ways of context:
+the share ``top`` and the expert's weight relative to the context's; then slope, bias and thresholds follow. The same
+for the map, by pixel AUROC. Test sets take no part.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from anomaly_ov.calibration import ExpertAlone, balanced_weights, expert_alone, f1_max_threshold, fit_logistic, logit
+from anomaly_ov.configuration import to_mapping
+from anomaly_ov.context.bank import Bank, Reference, Usual, picture_distance
+from anomaly_ov.context.build import Builder, Encoded
+from anomaly_ov.context.context import Compared, Context
+from anomaly_ov.context.fusion import context_score
+from anomaly_ov.context.tokens import PictureTokens, picture_tokens
+from anomaly_ov.data.samples import Sample
+from anomaly_ov.errors import DataError
+from anomaly_ov.files import write_atomic
+from anomaly_ov.images.read import Limits, read
+from anomaly_ov.images.sources import Source
+from anomaly_ov.images.views import anyres
+from anomaly_ov.models.config import ContextConfig
+from anomaly_ov.models.model import AnomalyModel
+from anomaly_ov.models.runner import Runner
+from anomaly_ov.provenance import provenance
+from anomaly_ov.training.defect_samples import mask_of
+from anomaly_ov.training.leave_one_out import pixel_sample, rank_auroc
+from anomaly_ov.training.runs import labelled_sets
+
+Floats = npt.NDArray[np.float64]
+HALF = 2.0
+"""Any value serves: it cancels once distances are told by their logarithm."""
+
+TOPS = (0.02, 0.05, 0.1, 0.2)
+EXPERT_WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
+DRAWS = ((1, 0), (1, 1), (4, 0), (4, 1), (16, 0), (16, 1))
+"""(good references, seed) of the contexts beside the folder's own."""
+
+
+@dataclass(frozen=True)
+class ContextPlan:
+    """What is fitted on: at most ``pictures`` of each of ``categories`` categories of a set, drawn by ``seed``."""
+
+    pictures: int = 120
+    categories: int = 6
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class _Picture:
+    sample: Sample
+    tokens: PictureTokens
+    expert: ExpertAlone
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """One context applied to one category: ``way`` is "folder" or the number of references.
+
+    ``distance_NT``: of each picture for every entry of ``TOPS``; ``usual_T`` likewise; ``pixels``: logit of the expert's
+    map, logarithm of the distance and truth, of sampled pixels.
+    """
+
+    dataset: str
+    way: str
+    labels: npt.NDArray[np.int64]
+    score_expert: Floats
+    distance_NT: Floats
+    usual_T: tuple[Usual, ...]
+    pixels: tuple[Floats, Floats, npt.NDArray[np.bool_]]
+
+
+def fit_context(
+    sets: Sequence[Path], model: Path, folds: Path, out: Path, plan: ContextPlan, device: str = "cpu"
+) -> ContextConfig:
+    """Writes ``out/context.json`` (the figures) and ``out/context_config.json``; returns the latter.
+
+    ``model``: with its projection. ``folds``: what ``train leave-one-out`` wrote; its experts must go with ``model``'s
+    encoder. ``sets``: folders of the labelled training sets.
+    """
+    base = AnomalyModel.from_pretrained(model)
+    trials: list[_Trial] = []
+    for one in labelled_sets(sets):
+        runner = Runner(_fold(base, folds / f"without-{one.name}" / "model"), device, "float32", None)
+        for samples in _categories(one.samples, plan):
+            pictures = list(_encoded(samples, base, runner, one.name))
+            trials += _trials(one.name, pictures, base, runner, plan)
+    config, table = _fit(trials)
+    table["provenance"] = provenance(plan.seed)
+    table["plan"], table["model"] = to_mapping(plan), base.config.revision
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(out / "context.json", (json.dumps(table, indent=2) + "\n").encode())
+    write_atomic(out / "context_config.json", (json.dumps(to_mapping(config), indent=2) + "\n").encode())
+    return config
+
+
+def with_fusion(model: Path, config: ContextConfig, out: Path) -> Path:
+    """Writes ``out``: the model, its weights untouched, with ``config``. Returns ``out``."""
+    base = AnomalyModel.from_pretrained(model)
+    base.config = replace(base.config, context=config)
+    return base.save_pretrained(out, dtype=torch.float16, card=(model / "README.md").read_text(encoding="utf-8"))
+
+
+def _fold(base: AnomalyModel, folder: Path) -> AnomalyModel:
+    """``base`` with the expert of ``folder``. Raises ``DataError`` if that was trained on another encoder."""
+    fold = AnomalyModel.from_pretrained(folder)
+    ours, theirs = base.encoder.state_dict(), fold.encoder.state_dict()
+    if ours.keys() != theirs.keys() or any(not torch.equal(ours[name], theirs[name]) for name in ours):
+        raise DataError(
+            f"{folder} has another encoder than the model", hint="run 'train leave-one-out' with the same --start"
+        )
+    model = AnomalyModel(base.config)
+    model.load_state_dict(base.state_dict())
+    model.expert.load_state_dict(fold.expert.state_dict())
+    return model
+
+
+def _categories(samples: Sequence[Sample], plan: ContextPlan) -> Iterator[list[Sample]]:
+    """A seeded sample of each category that has both labels."""
+    names = sorted({sample.category for sample in samples})
+    groups = ([s for s in samples if s.category == name and s.label is not None] for name in names)
+    both = [group for group in groups if {s.label for s in group} == {0, 1}]
+    for group in both[: plan.categories]:
+        order = np.random.default_rng(plan.seed).permutation(len(group))[: plan.pictures]
+        yield [group[i] for i in order]
+
+
+def _encoded(samples: Sequence[Sample], base: AnomalyModel, runner: Runner, name: str) -> Iterator[_Picture]:
+    from rich.console import Console
+    from rich.progress import track
+
+    for sample in track(samples, description=f"encoding {name}", console=Console(stderr=True)):
+        picture = read(sample.image)
+        views = anyres(picture.pixels_HW3, base.config.views)
+        (output,) = runner.forward([views.pixels_NHW3], features=True)
+        assert output.features is not None
+        with torch.inference_mode():
+            tokens = picture_tokens(output.features, views.geometry, runner.projection, picture.sha256)
+        alone = expert_alone(output.map_Nhw, output.score_raw, views.geometry, base.config.calibration, runner.patch)
+        yield _Picture(sample, tokens, alone)
+
+
+def _trials(
+    name: str, pictures: Sequence[_Picture], base: AnomalyModel, runner: Runner, plan: ContextPlan
+) -> Iterator[_Trial]:
+    """The folder's own context, then good references drawn from the normal pictures."""
+    by_id = {str(one.sample.image): one for one in pictures}
+
+    def encode(sources: Sequence[Source]) -> Iterator[Encoded | None]:
+        found = (by_id[source.id] for source in sources)
+        return (Encoded(one.tokens, float(logit(one.expert.score))) for one in found)
+
+    builder = Builder(encode, base.config.context, base.config.revision, runner.device, Limits())
+    sources = [Source(path, path) for path in by_id]
+    yield _trial(name, "folder", builder.folder(sources, name), pictures)
+    normal = [source for source in sources if by_id[source.id].sample.label == 0]
+    for count, seed in DRAWS:
+        order = np.random.default_rng((plan.seed, seed)).permutation(len(normal))[:count]
+        context = builder.references([normal[i] for i in order], name)
+        rest = [one for one in pictures if one.tokens.digest not in context.bank.digests]
+        yield _trial(name, str(count), context, rest)
+
+
+def _trial(name: str, way: str, context: Context, pictures: Sequence[_Picture]) -> _Trial:
+    tops = [replace(context, config=replace(context.config, top=top), bank=_bank(context.bank, top)) for top in TOPS]
+    labels, experts, distances, pixels = [], [], [], []
+    rng = np.random.default_rng(0)
+    for one in pictures:
+        compared = context.compare(one.tokens)
+        if compared is None:
+            continue
+        distance_P = torch.from_numpy(compared.distance_P)
+        labels.append(int(one.sample.label or 0))
+        experts.append(one.expert.score)
+        distances.append([picture_distance(distance_P, top) for top in TOPS])
+        pixels.append(_pixels(one, compared, rng))
+    # One kind per category: what is usual is that of the largest.
+    usual = tuple(one.usual(0) for one in tops)
+    joined = tuple(np.concatenate(part) for part in zip(*pixels, strict=True))
+    return _Trial(
+        name, way, np.array(labels), np.array(experts), np.array(distances), usual, (joined[0], joined[1], joined[2])
+    )
+
+
+def _bank(bank: Bank, top: float) -> Bank:
+    """The same references, with what is usual for another ``top``."""
+    references = [
+        Reference(bank.tokens_RTD[r], bank.descriptor_RE[r], bank.digests[r], float(bank.expert_logit_R[r]))
+        for r in range(len(bank))
+    ]
+    kinds = [int(kind) for kind in bank.kind_R]
+    return Bank.of(references, kinds, top=top, drop_twins=bank.drop_twins, device=bank.tokens_RTD.device)
+
+
+def _pixels(
+    one: _Picture, compared: Compared, rng: np.random.Generator
+) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
+    """See ``_Trial.pixels``; none where the truth is not known."""
+    height, width = one.expert.map_HW.shape
+    mask_HW = mask_of(one.sample, (height, width))
+    context_HW = one.tokens.to_map(context_score(compared.distance_P, compared.usual.distance, HALF))
+    values, truth = pixel_sample(np.stack([one.expert.map_HW, context_HW], axis=-1), mask_HW, rng)
+    log_distance = logit(values[:, 1]) + np.log(HALF * compared.usual.distance)
+    return logit(values[:, 0]), log_distance, truth
+
+
+def _fit(trials: Sequence[_Trial]) -> tuple[ContextConfig, dict[str, Any]]:
+    names = list(dict.fromkeys(trial.dataset for trial in trials))
+    ways = list(dict.fromkeys(trial.way for trial in trials))
+
+    def mean_over(figure: dict[tuple[str, str], list[float]]) -> float:
+        """Sets count alike, and within a set all ways."""
+        return float(np.mean([np.mean(values) for values in figure.values()]))
+
+    def by_set(figure: Any) -> dict[tuple[str, str], list[float]]:
+        found: dict[tuple[str, str], list[float]] = {}
+        for trial in trials:
+            found.setdefault((trial.dataset, trial.way), []).append(figure(trial))
+        return found
+
+    def auroc(trial: _Trial, k: int, weight: float) -> float:
+        expert, context = _excess(trial, k)
+        return rank_auroc(trial.labels, context + weight * expert)
+
+    grid = {
+        (k, weight): mean_over(by_set(lambda trial, k=k, weight=weight: auroc(trial, k, weight)))
+        for k in range(len(TOPS))
+        for weight in EXPERT_WEIGHTS
+    }
+    k, weight = max(grid, key=lambda key: grid[key])
+    masked = [trial for trial in trials if trial.pixels[2].any()]
+    map_grid = {w: float(np.mean([_pixel_auroc(trial, k, w) for trial in masked])) for w in EXPERT_WEIGHTS}
+    map_weight = max(map_grid, key=lambda key: map_grid[key])
+    config = _config(trials, k, weight, map_weight)
+    rows = {
+        "expert": by_set(lambda trial: rank_auroc(trial.labels, trial.score_expert)),
+        "context": by_set(lambda trial: auroc(trial, k, 0.0)),
+        "fused": by_set(lambda trial: auroc(trial, k, weight)),
+    }
+    pixel_rows = {
+        "expert": {(t.dataset, t.way): rank_auroc(t.pixels[2].astype(int), t.pixels[0]) for t in masked},
+        "fused": {(t.dataset, t.way): _pixel_auroc(t, k, map_weight) for t in masked},
+    }
+    table = {
+        "auroc": {
+            part: {way: {name: float(np.mean(figure[name, way])) for name in names} for way in ways}
+            for part, figure in rows.items()
+        },
+        "pixel_auroc": {part: {f"{n}, {w}": v for (n, w), v in figure.items()} for part, figure in pixel_rows.items()},
+        "grid": {f"top {TOPS[i]}, expert weight {w}": value for (i, w), value in grid.items()},
+        "map_grid": {f"expert weight {w}": value for w, value in map_grid.items()},
+    }
+    return config, table
+
+
+def _config(trials: Sequence[_Trial], k: int, weight: float, map_weight: float) -> ContextConfig:
+    """Priors from the folders' contexts; slope, bias and thresholds from all trials, each counting alike."""
+    folders = [trial for trial in trials if trial.way == "folder"]
+    sets = {name: [t.usual_T[k] for t in folders if t.dataset == name] for name in {t.dataset for t in folders}}
+
+    def typical(field: str) -> float:
+        return float(np.median([np.mean([getattr(usual, field) for usual in of_set]) for of_set in sets.values()]))
+
+    labels = np.concatenate([trial.labels for trial in trials])
+    owner = np.repeat(np.arange(len(trials)), [len(trial.labels) for trial in trials])
+    weights = balanced_weights(labels, owner)
+    parts = [_excess(trial, k) for trial in trials]
+    expert, context = (np.concatenate(column) for column in zip(*parts, strict=True))
+    times = np.concatenate([trial.distance_NT[:, k] / trial.usual_T[k].distance for trial in trials])
+    bias, (slope,) = fit_logistic((context + weight * expert)[:, None], labels, weights)
+    score = _sigmoid(bias + slope * (context + weight * expert))
+    masked = [trial for trial in trials if trial.pixels[2].any()]
+    truth = np.concatenate([trial.pixels[2] for trial in masked]).astype(np.int64)
+    pairs = [_pixel_excess(trial, k) for trial in masked]
+    of_map = np.concatenate([context + map_weight * expert for expert, context in pairs])
+    even = np.full(len(truth), 1 / len(truth))  # as frequent as they are: a region is one where it is likely
+    map_bias, (map_slope,) = fit_logistic(of_map[:, None], truth, even)
+    names = ", ".join(dict.fromkeys(trial.dataset for trial in trials))
+    return ContextConfig(
+        top=TOPS[k],
+        half=f1_max_threshold(times, labels, weights),
+        usual=typical("distance"),
+        spread=typical("distance_spread"),
+        expert_usual=typical("expert_logit"),
+        expert_spread=typical("expert_spread"),
+        bias=bias,
+        expert_weight=slope * weight,
+        context_weight=slope,
+        threshold=f1_max_threshold(score, labels, weights),
+        threshold_source=f"F1-max on leave-one-set-out scores with contexts of {names} (n = {len(labels)}, balanced)",
+        map_bias=map_bias,
+        map_expert_weight=map_slope * map_weight,
+        map_context_weight=map_slope,
+        map_threshold=f1_max_threshold(_sigmoid(map_bias + map_slope * of_map), truth),
+    )
+
+
+def _excess(trial: _Trial, k: int) -> tuple[Floats, Floats]:
+    """Expert's and context's excess of each picture, as ``fusion.excesses``."""
+    return _beyond(logit(trial.score_expert), np.log(np.maximum(trial.distance_NT[:, k], 1e-9)), trial.usual_T[k])
+
+
+def _pixel_excess(trial: _Trial, k: int) -> tuple[Floats, Floats]:
+    return _beyond(trial.pixels[0], trial.pixels[1], trial.usual_T[k])
+
+
+def _beyond(expert_logit: Floats, log_distance: Floats, usual: Usual) -> tuple[Floats, Floats]:
+    expert = (expert_logit - usual.expert_logit) / usual.expert_spread
+    return expert, (log_distance - np.log(usual.distance)) / usual.distance_spread
+
+
+def _pixel_auroc(trial: _Trial, k: int, weight: float) -> float:
+    expert, context = _pixel_excess(trial, k)
+    return rank_auroc(trial.pixels[2].astype(np.int64), context + weight * expert)
+
+
+def _sigmoid(x: Floats) -> Floats:
+    return np.asarray(np.exp(-np.logaddexp(0, -x)))
