@@ -23,12 +23,13 @@ import numpy as np
 import numpy.typing as npt
 
 from anomaly_ov.calibration import ExpertAlone, expert_alone, logit
+from anomaly_ov.context import is_context_file
 from anomaly_ov.errors import ContextMismatch, ImageError, UsageError
 from anomaly_ov.images.read import Limits, Picture, read
 from anomaly_ov.images.sources import Source, page_digest, sources_of
 from anomaly_ov.images.views import Views, anyres
 from anomaly_ov.records import ContextInfo, ErrorInfo, Finding, ImageInfo, MapInfo, ModelInfo, Threshold, level_of
-from anomaly_ov.streaming import Stages, in_turns, overlapped
+from anomaly_ov.streaming import Stages, cores, in_turns, overlapped
 
 if TYPE_CHECKING:
     from anomaly_ov.context.build import Builder, Encoded
@@ -154,9 +155,14 @@ class Inspector:
     def context(self, pictures: Any, batch_size: int = 8, progress: Progress = nobody) -> Context:
         """What pictures known to be good say is normal: one to hundreds, for ``inspect`` and ``stream``.
 
-        ``pictures``: whatever ``images.sources.expand`` takes, or a list of its results. ``progress``: called with
-        (done, total) after each picture. Raises ``UsageError`` when none of them can be read.
+        ``pictures``: whatever ``images.sources.expand`` takes, or a list of its results; or the path of a context file
+        (``.ctx``), which is loaded. ``progress``: called with (done, total) after each picture. Raises ``UsageError``
+        when none can be read; for a file what ``load_context`` does.
         """
+        if isinstance(pictures, (str, Path)) and is_context_file(pictures):
+            from anomaly_ov.context.context_file import load_context
+
+            return load_context(pictures, self._info.revision, self._runner.device)
         sources, name = _named(pictures)
         return self._builder(batch_size, progress).references(sources, name)
 
@@ -182,7 +188,7 @@ class Inspector:
         ``context``: what else says what is normal, made by this model. Raises UnreadableImage or ImageTooLarge (use
         ``stream`` to have them as records), and ContextMismatch for a context of another model.
         """
-        self._check(context)
+        context = self._own(context)
         started = time.perf_counter()
         picture = read(source, self._limits)
         prepared = self._cut(source if isinstance(source, str) else picture.path, picture, started, preview=False)
@@ -202,7 +208,7 @@ class Inspector:
         self, sources: Iterable[Any], batch_size: int = 8, context: Context | None = None, *, previews: bool = True
     ) -> Iterator[tuple[Finding, Pixels | None]]:
         """As ``stream``, each finding with its picture at the map's size, (H, W, 3) uint8 (None if unreadable)."""
-        self._check(context)
+        context = self._own(context)
         stages = Stages(
             prepare=partial(self._prepare, preview=previews),
             forward=partial(self._outputs, context=context),
@@ -235,7 +241,7 @@ class Inspector:
         if batch_size < 1:
             raise UsageError(f"batch_size = {batch_size} must be >= 1", hint="8 is a good start")
         run = in_turns if self._runner.device.type == "cpu" else overlapped
-        pool = ThreadPoolExecutor(min(4, _cores()), thread_name_prefix="anomaly-ov")
+        pool = ThreadPoolExecutor(min(4, cores()), thread_name_prefix="anomaly-ov")
         try:
             # It takes long to import (scipy), so it is imported while the first pictures are read.
             pool.submit(import_module, "anomaly_ov.images.regions")
@@ -263,7 +269,8 @@ class Inspector:
 
         light = replace(output, features=None)
         with torch.inference_mode():
-            tokens = picture_tokens(output.features, prepared.views.geometry, self._runner.projection, prepared.digest)
+            own = self._runner.projection, prepared.digest, self._runner.patch
+            tokens = picture_tokens(output.features, prepared.views.geometry, *own)
             if context is None:
                 return _Outputs(light, tokens)
             started = time.perf_counter()
@@ -339,9 +346,10 @@ class Inspector:
         score = self._expert_alone(output.networks, prepared.views.geometry).score
         return Encoded(output.tokens, float(logit(score)))
 
-    def _check(self, context: Context | None) -> None:
+    def _own(self, context: Context | None) -> Context | None:
+        """The context on this device. Raises ``ContextMismatch`` for one of another model."""
         if context is None:
-            return
+            return None
         made, ours = (context.revision, context.config), (self._info.revision, self._context_config)
         if made != ours:
             what = "another fusion of the model" if made[0] == ours[0] else f"model revision {made[0]}"
@@ -349,6 +357,7 @@ class Inspector:
                 f"the context of {context.source} was made with {what}, this is {self._info.name} {ours[0]}",
                 hint="build it again with this model: anomaly-ov context build",
             )
+        return context.to(self._runner.device)
 
 
 def _named(pictures: Any) -> tuple[list[Source], str]:
@@ -370,10 +379,6 @@ def _threshold(calibration: CalibrationConfig | ContextConfig, override: float |
 
 def _count(prepared: _Prepared) -> int:
     return 0 if prepared.views is None else len(prepared.views.pixels_NHW3)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _shrink(pixels_HW3: Pixels, wh: tuple[int, int]) -> Pixels:

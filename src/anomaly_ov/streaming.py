@@ -9,6 +9,7 @@ Knows nothing of pictures. Not here: what the stages do (``inspector``).
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -88,3 +89,8 @@ def _next_batch(preparing: deque[Future[Ready]], batch: int, budget: int, size: 
         together.append(following)
         preparing.popleft()
     return together
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

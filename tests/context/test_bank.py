@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -129,6 +130,51 @@ def test_usual_logit_is_a_median(world: World) -> None:
     logits = [-3.0, 9.0, 0.5]
     references = [replace(world.reference(f"r{i}"), expert_logit=logits[i]) for i in range(3)]
     assert bank_of(references, drop_twins=False).usual[0].expert_logit == 0.5
+
+
+@pytest.mark.parametrize("count", [2, 5, 14])
+def test_spreads_are_half_the_width_between_two_quantiles(world: World, count: int) -> None:
+    logits = np.random.default_rng(count).normal(size=count).tolist()
+    references = [replace(world.reference(f"r{i}"), expert_logit=logits[i]) for i in range(count)]
+    (usual,) = bank_of(references, drop_twins=False).usual
+    apart = []
+    for r, one in enumerate(references):
+        others = bank_of([*references[:r], *references[r + 1 :]], drop_twins=True)
+        found = others.distances(one.tokens_TD, one.descriptor_E, one.digest, 0)
+        assert found is not None
+        apart.append(picture_distance(found, 0.2))
+    low, high = np.quantile(np.log(apart), [0.16, 0.84])
+    assert usual.distance_spread == pytest.approx((high - low) / 2, abs=1e-4)
+    low, high = np.quantile(logits, [0.16, 0.84])
+    assert usual.expert_spread == pytest.approx((high - low) / 2, abs=1e-6)
+
+
+def test_spread_of_normal_values_is_their_deviation_and_outliers_do_not_move_it(world: World) -> None:
+    centre = NormalDist(3.0, 2.0)
+    logits = [centre.inv_cdf((i + 0.5) / 40) for i in range(40)]
+    for outlier in (logits[-1], 1000.0):
+        values = [*logits[:-1], outlier]
+        references = [replace(world.reference(f"r{i}"), expert_logit=values[i]) for i in range(40)]
+        assert bank_of(references, drop_twins=False).usual[0].expert_spread == pytest.approx(2.0, rel=0.05)
+
+
+def test_spread_does_not_depend_on_the_scale_of_distances(world: World) -> None:
+    """It is of the logarithm: twice as far and twice as spread is the same spread."""
+    spreads = []
+    for noise in (0.02, 0.04):
+        world.noise = noise
+        (usual,) = bank_of([world.reference(f"r{i}") for i in range(20)], drop_twins=False).usual
+        spreads.append((usual.distance, usual.distance_spread))
+    assert spreads[1][0] > 2 * spreads[0][0]
+    assert spreads[1][1] == pytest.approx(spreads[0][1], rel=0.25)
+
+
+def test_equal_references_have_no_spread() -> None:
+    world = World(noise=0.0)
+    references = [world.reference(f"r{i}") for i in range(6)]
+    (usual,) = bank_of(references, drop_twins=False).usual
+    assert usual.expert_spread == 0
+    assert usual.distance_spread == pytest.approx(0, abs=0.1)
 
 
 def test_one_reference_knows_nothing_usual(world: World) -> None:

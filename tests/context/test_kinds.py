@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from anomaly_ov.context.kinds import kinds
+from anomaly_ov.context.kinds import APART, kinds, truly_apart
+from context_fixtures import World
 
 
 def cloud(count: int, seed: int, centre: int = 0, spread: float = 0.05, width: int = 24) -> np.ndarray:
@@ -82,3 +84,76 @@ def test_a_slow_drift_is_one_kind() -> None:
     angle = np.linspace(0, 2, 80)
     drift = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
     assert set(kinds(drift)) == {0}
+
+
+# ---- kinds by look that are the same object -------------------------------------------------------------------------
+
+
+def tokens_of(world: World, groups: list[tuple[int, int, int]]) -> torch.Tensor:
+    """(R, T, D) tokens of groups of pictures, each (how many, kind of object, odd places of 64)."""
+    names = [(f"{g}-{i}", odd, kind) for g, (count, kind, odd) in enumerate(groups) for i in range(count)]
+    return torch.stack([world.reference(name, odd, kind).tokens_TD for name, odd, kind in names])
+
+
+@pytest.mark.parametrize("odd", [1, 6, 16])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_defect_that_changes_the_look_makes_no_other_object(odd: int, seed: int) -> None:
+    tokens_RTD = tokens_of(World(seed), [(20, 0, 0), (10, 0, odd)])
+    assert truly_apart([0] * 20 + [1] * 10, tokens_RTD) == [0] * 30
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_another_object_stays_apart(seed: int) -> None:
+    kind_R = [0] * 20 + [1] * 10
+    assert truly_apart(kind_R, tokens_of(World(seed), [(20, 0, 0), (10, 1, 0)])) == kind_R
+    # Also where each of its pictures has a defect of its own.
+    assert truly_apart(kind_R, tokens_of(World(seed), [(20, 0, 0), (10, 1, 8)])) == kind_R
+
+
+def test_the_kinds_that_remain_are_numbered_anew() -> None:
+    groups, kind_R = [(20, 0, 0), (15, 0, 6), (10, 1, 0)], [0] * 20 + [1] * 15 + [2] * 10
+    assert truly_apart(kind_R, tokens_of(World(), groups)) == [0] * 35 + [1] * 10
+
+
+def test_the_largest_kind_is_the_first_after_joining() -> None:
+    groups, kind_R = [(20, 0, 0), (15, 1, 0), (12, 1, 6)], [0] * 20 + [1] * 15 + [2] * 12
+    assert truly_apart(kind_R, tokens_of(World(), groups)) == [1] * 20 + [0] * 27
+
+
+def test_joined_to_the_kind_whose_object_it_shows() -> None:
+    groups, kind_R = [(20, 0, 0), (15, 1, 0), (10, 1, 6), (9, 0, 6)], [0] * 20 + [1] * 15 + [2] * 10 + [3] * 9
+    assert truly_apart(kind_R, tokens_of(World(), groups)) == [0] * 20 + [1] * 25 + [0] * 9
+
+
+def test_pictures_in_any_order() -> None:
+    tokens_RTD = tokens_of(World(), [(20, 0, 0), (12, 0, 6), (10, 1, 0)])
+    kind_R = np.array([0] * 20 + [1] * 12 + [2] * 10)
+    expected = np.array(truly_apart(kind_R.tolist(), tokens_RTD))
+    order = np.random.default_rng(0).permutation(len(kind_R))
+    found = truly_apart(kind_R[order].tolist(), tokens_RTD[torch.from_numpy(order)])
+    assert found == expected[order].tolist()
+
+
+def test_how_far_apart_decides() -> None:
+    """Cells between the own kind and the other one, nearer and nearer: apart at first, joined at last."""
+    generator = torch.Generator().manual_seed(0)
+    place_TD = torch.nn.functional.normalize(torch.randn(32, 16, generator=generator), dim=-1)
+    step_TD = torch.randn(32, 16, generator=generator) / 4
+    noise_RTD = torch.randn(20, 32, 16, generator=generator) / 16
+
+    def found(steps: float) -> int:
+        shift_RTD = torch.stack([torch.zeros_like(step_TD)] * 10 + [steps * step_TD] * 10)
+        tokens_RTD = torch.nn.functional.normalize(place_TD + shift_RTD + noise_RTD, dim=-1)
+        return len(set(truly_apart([0] * 10 + [1] * 10, tokens_RTD)))
+
+    assert APART > 1
+    assert [found(steps) for steps in (0.0, 0.1, 2.0)] == [1, 1, 2]
+
+
+def test_a_single_kind_is_left_alone() -> None:
+    assert truly_apart([0] * 5, tokens_of(World(), [(5, 0, 2)])) == [0] * 5
+
+
+def test_a_kind_of_one_picture_is_none() -> None:
+    """Nothing of its own to be measured by."""
+    assert truly_apart([0] * 8 + [1], tokens_of(World(), [(8, 0, 0), (1, 1, 0)])) == [0] * 9

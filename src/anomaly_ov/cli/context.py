@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anomaly_ov.cli.console import note, stdout_console
-from anomaly_ov.cli.contexts import SUFFIX, good_references, is_context_file, require_existing
+from anomaly_ov.cli.contexts import good_references, require_existing
+from anomaly_ov.context import SUFFIX, is_context_file
 from anomaly_ov.errors import UsageError
 from anomaly_ov.images.messages import printable
 

@@ -15,6 +15,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
 from anomaly_ov.cli.console import Bar, note, print_error, warn
+from anomaly_ov.context import is_context_file
 from anomaly_ov.errors import ImageError, UsageError
 from anomaly_ov.images.messages import printable
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from anomaly_ov.records import Finding
 
 DEFAULT_CONTEXT = "none"
-SUFFIX = ".ctx"
 KEPT = "context.ctx"
 FAR = 2.25
 """Pictures at a median of more than so many times the usual distance are hardly of what the references show.
@@ -81,11 +81,6 @@ def wanted(values: Sequence[str]) -> Wanted:
         )
     require_existing(values, "--context", "give auto, folder, none, good pictures or their folder, or a .ctx file")
     return Wanted("file" if files else "references", tuple(values))
-
-
-def is_context_file(path: str) -> bool:
-    """A file by its name; a folder may be called what it likes."""
-    return path.lower().endswith(SUFFIX) and not os.path.isdir(path)
 
 
 def require_existing(paths: Sequence[str], what: str, hint: str) -> None:

@@ -1,4 +1,4 @@
-"""``anomaly-ov train encoder`` and ``anomaly-ov train expert``."""
+"""``anomaly-ov train``: encoder, projection, expert, and the expert's calibration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from anomaly_ov.cli.console import note
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train an encoder by distillation, or the expert.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train an encoder, its projection, or the expert.")
 
 Recipe = Annotated[Path, typer.Option("--recipe", help="A recipe, for example recipes/expert-tiny.yaml.")]
 Data = Annotated[Path, typer.Option("--data", help="The folder that the recipe's folders are relative to.")]
@@ -71,7 +71,7 @@ def projection(
     plan = read_projection_recipe(recipe)
     with _on(device) as where:
         explained = fit_projection(plan, data, resolve(model), teacher, out, where, test or ())
-    shares = ", ".join(f"{share:.3f}" for share in explained.shares)
+    shares = ", ".join(f"{share:.3f}" for share in explained)
     note(f"model written to {out}; share of the taps' variance explained on other crops: {shares}")
 
 

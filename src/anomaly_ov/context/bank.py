@@ -29,7 +29,10 @@ TOKEN_BUDGET = NEAR * 128
 
 MOST_TOKENS = 2048
 AGREE = 0.6
-"""Share of the references, the nearest ones, whose distances are averaged."""
+"""Share of a folder's references, the nearest ones, whose distances are averaged: some of them may be anomalous."""
+
+AGREE_GOOD = 0.1
+"""The same of references known to be good, at least one: what one of them shows is normal."""
 
 TWIN = 0.5
 """In a folder, a reference nearer than this share of the median is a near-copy: no witness of what is normal."""
@@ -91,7 +94,7 @@ class Bank:
     ) -> Bank:
         """``kinds``: 0, 1, ... for each reference. ``top``: share of a picture's cells that make its distance."""
         bank = cls(
-            torch.stack([reference.tokens_TD for reference in references]).to(device),
+            stacked(references).to(device),
             torch.stack([reference.descriptor_E for reference in references]).to(device),
             tuple(reference.digest for reference in references),
             torch.tensor(kinds, device=device),
@@ -101,21 +104,38 @@ class Bank:
         )
         return replace(bank, usual=tuple(_usual(bank, kind, top) for kind in range(max(kinds) + 1)))
 
+    def to(self, device: torch.device | str) -> Bank:
+        """The same on ``device``; what lies there already is not copied."""
+        return replace(
+            self,
+            tokens_RTD=self.tokens_RTD.to(device),
+            descriptor_RE=self.descriptor_RE.to(device),
+            kind_R=self.kind_R.to(device),
+            expert_logit_R=self.expert_logit_R.to(device),
+        )
+
     def kind_of(self, descriptor_E: Tensor, digest: str) -> int | None:
         """The kind whose references look most like the picture; None if only copies of it are here."""
         similar_R = self.descriptor_RE @ descriptor_E
-        similar_R[self._copies(digest)] = -torch.inf
+        if self.drop_twins:
+            similar_R[self._copies(digest)] = -torch.inf
         best = int(similar_R.argmax())
         return None if similar_R[best] == -torch.inf else int(self.kind_R[best])
 
-    def distances(self, tokens_PD: Tensor, descriptor_E: Tensor, digest: str, kind: int) -> Tensor | None:
-        """(P,) distance of each cell, 0..2; None if no reference but copies is left to compare with."""
+    def distances(
+        self, tokens_PD: Tensor, descriptor_E: Tensor, digest: str, kind: int, *, no_copies: bool = False
+    ) -> Tensor | None:
+        """(P,) distance of each cell, 0..2; None if no reference but copies is left to compare with.
+
+        ``no_copies``: references with the picture's own digest do not serve, whatever ``drop_twins`` says.
+        """
         own_R = self.kind_R == kind
         # Within a kind all look alike; what tells them apart is how they differ from their mean.
         centre_E = self.descriptor_RE[own_R].mean(0)
         apart_RE = torch.nn.functional.normalize(self.descriptor_RE - centre_E, dim=-1)
         similar_R = (apart_RE @ (descriptor_E - centre_E)).masked_fill(~own_R, -torch.inf)
-        similar_R[self._copies(digest)] = -torch.inf
+        if self.drop_twins or no_copies:
+            similar_R[self._copies(digest)] = -torch.inf
         chosen = similar_R.topk(min(NEAR, len(self)))
         chosen_K = chosen.indices[chosen.values > -torch.inf]
         if not len(chosen_K):
@@ -125,24 +145,30 @@ class Bank:
         if self.drop_twins and len(chosen_K) > 1:
             mean_K = distance_PK.mean(0)
             distance_PK = distance_PK[:, mean_K >= TWIN * mean_K.median()]
-        return lowest_mean(distance_PK, AGREE)
+        return lowest_mean(distance_PK, AGREE if self.drop_twins else AGREE_GOOD)
 
     def _copies(self, digest: str) -> list[int]:
-        return [r for r, own in enumerate(self.digests) if own == digest] if self.drop_twins else []
+        return [r for r, own in enumerate(self.digests) if own == digest]
 
 
 def reference(picture: PictureTokens, expert_logit: float, tokens: int) -> Reference:
-    """A picture reduced to ``tokens`` tokens, drawn without replacement by its digest; repeated if it has fewer.
+    """A picture reduced to at most ``tokens`` tokens, drawn without replacement by its digest.
 
     They stay in the order drawn: the first so many are what a draw of so many would be (``context_file.extended``).
     Values are rounded to half precision, in which context files keep them, so that saving changes no score.
     """
     count = len(picture.tokens_PD)
     generator = torch.Generator("cpu").manual_seed(int(picture.digest[:15], 16))
-    order = torch.randperm(count, generator=generator, device="cpu")
-    drawn = order.repeat(-(-tokens // count))[:tokens]
+    drawn = torch.randperm(count, generator=generator, device="cpu")[:tokens]
     tokens_TD = picture.tokens_PD[drawn.to(picture.tokens_PD.device)].half().float()
     return Reference(tokens_TD, picture.descriptor_E.half().float(), picture.digest, expert_logit)
+
+
+def stacked(references: Sequence[Reference]) -> Tensor:
+    """All tokens, (R, T, D). Those of a picture with fewer are repeated, which changes no nearest distance."""
+    most = max(len(reference.tokens_TD) for reference in references)
+    rows = (one.tokens_TD.repeat(-(-most // len(one.tokens_TD)), 1)[:most] for one in references)
+    return torch.stack(list(rows))
 
 
 def tokens_each(references: int) -> int:
@@ -158,9 +184,11 @@ def picture_distance(distance_P: Tensor, top: float) -> float:
 
 def _usual(bank: Bank, kind: int, top: float) -> Usual:
     """Medians and spreads over the references of ``kind``, each compared with the others."""
-    others = replace(bank, drop_twins=True)  # a reference is its own copy
     members = [r for r in range(len(bank)) if int(bank.kind_R[r]) == kind]
-    found = (others.distances(bank.tokens_RTD[r], bank.descriptor_RE[r], bank.digests[r], kind) for r in members)
+    found = (
+        bank.distances(bank.tokens_RTD[r], bank.descriptor_RE[r], bank.digests[r], kind, no_copies=True)
+        for r in members
+    )
     apart = [picture_distance(distance_P, top) for distance_P in found if distance_P is not None]
     logits = bank.expert_logit_R[torch.tensor(members)].cpu().double()
     expert_logit, expert_spread = float(logits.median()), _spread(logits)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from anomaly_ov.context import choose
-from anomaly_ov.context.bank import MOST_TOKENS, NEAR, Bank, Reference, reference, tokens_each
+from anomaly_ov.context.bank import Bank, Reference, reference, stacked, tokens_each
 from anomaly_ov.context.context import Context
 from anomaly_ov.context.kinds import kinds, truly_apart
 from anomaly_ov.context.tokens import PictureTokens
@@ -58,18 +58,23 @@ class Builder:
 
     def references(self, sources: Sequence[Source], source: str) -> Context:
         """A context of pictures known to be good. Raises ``UsageError`` if none of them can be read."""
-        chosen = choose.drawn(self._digests(sources), MOST_REFERENCES)
-        drawn = self._reduced([sources[i] for i in chosen], MOST_TOKENS if len(chosen) < NEAR else tokens_each(NEAR))
-        if not drawn:
+        digests = self._digests(sources)
+        chosen = choose.drawn(digests, MOST_REFERENCES)
+        found: list[Reference] = []
+        unreadable = 0
+        for one in self.encode([sources[i] for i in chosen]):
+            if one is None:
+                unreadable += 1
+            elif one.tokens.digest not in {known.digest for known in found}:  # a stream's is known only now
+                # How many can be read shows at the end only; the first tokens of a larger draw are the smaller draw.
+                each = tokens_each(len(found) + 1)
+                found = [*(_cut(known, each) for known in found), reference(one.tokens, one.expert_logit, each)]
+        if not found:
             raise UsageError(f"no readable picture in {source}", hint="give one or more pictures known to be good")
-        # Only now is it known how many can be read; the first tokens of a larger draw are the smaller draw.
-        each = tokens_each(len(drawn))
-        found = [replace(one, tokens_TD=one.tokens_TD[:each].clone()) for one in drawn]
-        notes = []
-        if len(found) < len(sources):
-            notes.append(f"{len(found)} of {len(sources)} pictures serve: copies count once, at most {MOST_REFERENCES}")
+        beyond = len(set(digests)) - len(chosen)
+        notes = _left_out(len(found), len(sources), unreadable, beyond)
         bank = Bank.of(found, [0] * len(found), top=self.config.top, drop_twins=False, device=self.device)
-        return Context(bank, "references", source, self.revision, self.config, tuple(notes))
+        return Context(bank, "references", source, self.revision, self.config, notes)
 
     def folder(self, sources: Sequence[Source], source: str) -> Context:
         """A context of a folder's own pictures. Raises ``UsageError`` if fewer than three distinct ones are there."""
@@ -100,7 +105,7 @@ class Builder:
 
     def _of_candidates(self, found: list[Reference], pictures: int, source: str) -> Context:
         by_look_R = kinds(np.stack([one.descriptor_E.cpu().numpy() for one in found]))
-        kind_R = truly_apart(by_look_R, torch.stack([one.tokens_TD for one in found]))
+        kind_R = truly_apart(by_look_R, stacked(found))
         members = [[r for r, own in enumerate(kind_R) if own == kind] for kind in range(max(kind_R) + 1)]
         serving = [r for group in members for r in (group[i] for i in choose.kept([found[r] for r in group]))]
         bank = Bank.of(
@@ -133,6 +138,23 @@ class Builder:
             if isinstance(source.item, str) and not source.page:
                 of_file[source.item] = digests[-1]
         return digests
+
+
+def _cut(one: Reference, tokens: int) -> Reference:
+    if len(one.tokens_TD) <= tokens:
+        return one
+    return replace(one, tokens_TD=one.tokens_TD[:tokens].clone())  # a slice would keep it all
+
+
+def _left_out(serving: int, given: int, unreadable: int, beyond: int) -> tuple[str, ...]:
+    """What a person should know of good pictures that do not serve, if there are any."""
+    counts = {
+        "copies": given - serving - unreadable - beyond,
+        "unreadable": unreadable,
+        f"beyond the limit of {MOST_REFERENCES}": beyond,
+    }
+    reasons = ", ".join(f"{reason}: {count}" for reason, count in counts.items() if count)
+    return (f"{serving} of {given} pictures serve ({reasons})",) if reasons else ()
 
 
 def alikeness(context: Context) -> float:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import torch
 
-from anomaly_ov.context.bank import Reference
+from anomaly_ov.context.bank import Reference, stacked
 from anomaly_ov.context.nearest import lowest_mean, nearest
 
 CANDIDATES = 192
@@ -45,7 +45,7 @@ def kept(candidates: Sequence[Reference]) -> list[int]:
     centred_RE = torch.nn.functional.normalize(descriptor_RE - descriptor_RE.mean(0), dim=-1)
     similar_RR = (centred_RE @ centred_RE.T).fill_diagonal_(-torch.inf)
     near_RK = similar_RR.topk(min(NEIGHBOURS, len(candidates) - 1)).indices
-    tokens_RTD = torch.stack([candidate.tokens_TD for candidate in candidates])
+    tokens_RTD = stacked(candidates)
     score_R = torch.stack([_score(tokens_RTD, r, near_RK[r]) for r in range(len(candidates))])
     median_R = score_R[near_RK].quantile(0.5, dim=1)
     chosen = (score_R <= median_R).nonzero()[:, 0]

@@ -6,10 +6,11 @@ Made by ``Inspector.context`` and ``Inspector.folder_context``, saved by ``conte
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from anomaly_ov.context.bank import Bank, Usual, picture_distance
 from anomaly_ov.context.fusion import context_score, fused_map, fused_score
@@ -63,6 +64,10 @@ class Context:
     revision: str
     config: ContextConfig
     notes: tuple[str, ...] = ()
+
+    def to(self, device: torch.device | str) -> Context:
+        """The same with its bank on ``device``, where pictures are compared with it."""
+        return replace(self, bank=self.bank.to(device))
 
     def compare(self, picture: PictureTokens) -> Compared | None:
         """None when nothing is left to compare the picture with: no reference but copies of it."""

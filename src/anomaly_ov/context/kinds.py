@@ -49,10 +49,10 @@ def kinds(descriptor_RE: npt.NDArray[np.float32]) -> list[int]:
 
 
 def truly_apart(kind_R: list[int], tokens_RTD: torch.Tensor) -> list[int]:
-    """``kind_R`` with those kinds joined whose cells are the same: a defect that changes the look makes no other object.
+    """``kind_R`` with those kinds joined whose cells are the same: a defect may change the look, but not the object.
 
     In an anomalous picture of the same object most cells are as near to the normal pictures as to each other; in a
-    picture of another object hardly any are. Each kind is probed against the larger ones, by the median cell.
+    picture of another object hardly any are. Each kind is probed against the larger ones, by the median cell. The largest kind comes first.
     """
     count = max(kind_R) + 1
     joined = list(range(count))
@@ -61,8 +61,9 @@ def truly_apart(kind_R: list[int], tokens_RTD: torch.Tensor) -> list[int]:
             if joined[larger] == larger and _ratio(kind, larger, kind_R, tokens_RTD) < APART:
                 joined[kind] = larger
                 break
-    order = {kept: rank for rank, kept in enumerate(sorted(set(joined)))}
-    return [order[joined[kind]] for kind in kind_R]
+    found_R = [joined[kind] for kind in kind_R]
+    ranked = sorted(set(joined), key=lambda kept: (-found_R.count(kept), kept))  # who joined may change the order
+    return [ranked.index(kept) for kept in found_R]
 
 
 def _ratio(kind: int, other: int, kind_R: list[int], tokens_RTD: torch.Tensor) -> float:

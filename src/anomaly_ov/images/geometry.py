@@ -77,14 +77,17 @@ class Geometry:
         y0, y1 = (min(max((y - window[1]) * scale_y, 0.0), self.base_size) for y in (content[1], content[3]))
         return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else (0.0, 0.0, 0.0, 0.0)
 
-    def content_share(self, cells_hw: tuple[int, int]) -> npt.NDArray[np.float32]:
-        """(N, rows, columns) float32 in 0..1: how much of each view's each cell shows picture rather than padding."""
+    def content_share(self, cells_hw: tuple[int, int], patch: float | None = None) -> npt.NDArray[np.float32]:
+        """(N, rows, columns) float32 in 0..1: how much of each view's each cell shows picture rather than padding.
+
+        ``patch``: side of a cell in view pixels; None = the cells span the view evenly.
+        """
         rows, columns = cells_hw
+        height, width = (self.base_size if patch is None else cells * patch for cells in cells_hw)
         share_Nhw = np.empty((self.views, rows, columns), np.float32)
         for view in range(self.views):
             x0, y0, x1, y1 = self.content_in_view(view)
-            share_h, share_w = _overlap(y0, y1, rows, self.base_size), _overlap(x0, x1, columns, self.base_size)
-            share_Nhw[view] = np.outer(share_h, share_w)
+            share_Nhw[view] = np.outer(_overlap(y0, y1, rows, height), _overlap(x0, x1, columns, width))
         return share_Nhw
 
     def _frames(self, view: int) -> tuple[Box, Box]:
@@ -102,7 +105,7 @@ class Geometry:
         return (left, top, left + self.base_size, top + self.base_size), self.content_box
 
 
-def _overlap(start: float, end: float, cells: int, size: int) -> npt.NDArray[np.float64]:
+def _overlap(start: float, end: float, cells: int, size: float) -> npt.NDArray[np.float64]:
     """Share of each of ``cells`` equal cells on 0..size that start..end covers."""
     edges = np.linspace(0, size, cells + 1)
     covered = np.minimum(edges[1:], end) - np.maximum(edges[:-1], start)

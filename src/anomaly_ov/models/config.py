@@ -104,10 +104,10 @@ class ProjectionPart:
 class ContextConfig:
     """How distance to a context becomes scores, and how it is fused with the expert; fixed on training sets.
 
-    ``top``: a picture's distance is the mean of this share of its cells' largest. ``half``: a distance of ``half`` times
-    the context's usual one scores 0.5. ``usual`` and ``spread``: median distance of normal pictures of a typical set and
-    spread of its logarithm, ``expert_usual`` and ``expert_spread``: those of the logit of the expert's score; priors
-    where a context is too small to say.
+    ``top``: a picture's distance is the mean of this share of its cells' largest. ``half``: a distance of ``half``
+    times the context's usual one scores 0.5. ``usual`` and ``spread``: median distance of normal pictures of a typical
+    set and spread of its logarithm, ``expert_usual`` and ``expert_spread``: those of the logit of the expert's score;
+    priors where a context is too small to say.
     ``score = sigmoid(bias + expert_weight * e + context_weight * c)`` with ``e`` the excess of ``logit(score_expert)``
     and ``c`` that of the distance's logarithm over what is usual in the context, each in spreads; ``map_*`` do the same
     for each place of the map.

@@ -69,8 +69,8 @@ class _Picture:
 class _Trial:
     """One context applied to one category: ``way`` is "folder" or the number of references.
 
-    ``distance_NT``: of each picture for every entry of ``TOPS``; ``usual_T`` likewise; ``pixels``: logit of the expert's
-    map, logarithm of the distance and truth, of sampled pixels.
+    ``distance_NT``: of each picture for every entry of ``TOPS``; ``usual_T`` likewise; ``pixels``: logit of the
+    expert's map, logarithm of the distance and truth, of sampled pixels.
     """
 
     dataset: str
