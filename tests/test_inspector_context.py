@@ -5,18 +5,32 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from anomaly_ov.calibration import expert_alone, logit
 from anomaly_ov.context.context import Context
-from anomaly_ov.errors import ContextMismatch, UsageError
+from anomaly_ov.context.context_file import save_context
+from anomaly_ov.context.tokens import PictureTokens
+from anomaly_ov.errors import ContextMismatch, UnsafeCheckpoint, UsageError, WeightsError
+from anomaly_ov.images.read import read
+from anomaly_ov.images.views import ViewsConfig, anyres
 from anomaly_ov.inspector import Inspector
-from anomaly_ov.models.config import ContextConfig, ProjectionPart
+from anomaly_ov.models.config import (
+    CalibrationConfig,
+    ContextConfig,
+    EncoderConfig,
+    ExpertConfig,
+    ModelConfig,
+    ProjectionPart,
+)
 from anomaly_ov.models.model import AnomalyModel
 from anomaly_ov.records import Finding
 from model_fixtures import small_config, small_model
@@ -138,6 +152,74 @@ def test_expert_says_the_same_with_a_context(inspector: Inspector, shelf: Path, 
         assert beside.level == alone.level
 
 
+def rimmed_config(**calibration: float) -> ModelConfig:
+    """A transformer whose patches leave a rim: 3 x 3 patches of 8 in views of 30."""
+    network = {"model_type": "vit", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    network |= {"intermediate_size": 16, "patch_size": 8, "image_size": 30}
+    return replace(
+        small_config(**calibration),
+        encoder=EncoderConfig(backbone=network, levels=(1, 2), final=2, image_size=30),
+        expert=ExpertConfig(width=16, hidden=8, grid_hw=(3, 3), levels=2),
+        views=ViewsConfig(base_size=30, grids=((1, 1), (2, 2), (2, 1)), cap=60),
+        context=CONTEXT,
+    )
+
+
+def rimmed_model(**calibration: float) -> AnomalyModel:
+    torch.manual_seed(0)
+    model = AnomalyModel(rimmed_config(**calibration)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0, 0.2)
+    return model
+
+
+@pytest.mark.parametrize("make", [small_model, rimmed_model])
+def test_expert_alone_is_what_the_inspector_records(make: Callable[..., AnomalyModel], shelf: Path) -> None:
+    inspector = Inspector(make(head_weight=0.8, map_weight=0.5, bias=-0.2, map_top=0.05), device="cpu")
+    calibration = replace(CalibrationConfig(), head_weight=0.8, map_weight=0.5, bias=-0.2, map_top=0.05)
+    patch = 8.0 if make is rimmed_model else None
+    folder = inspector.folder_context(shelf)
+    recorded = dict(zip(folder.bank.digests, folder.bank.expert_logit_R.tolist(), strict=True))
+    assert recorded
+    for path in sorted(shelf.iterdir()):
+        views = anyres(read(path).pixels_HW3, inspector.views_config)
+        with torch.inference_mode():
+            features = inspector.encoder(inspector.encoder.normalise(torch.from_numpy(views.pixels_NHW3)))
+            output = inspector.expert(features, [len(views.pixels_NHW3)])
+        found = expert_alone(output.map_Nhw.numpy(), float(output.score_B[0]), views.geometry, calibration, patch)
+        finding = inspector.inspect(path)
+        assert finding.significance_map is not None
+        assert finding.map is not None
+        np.testing.assert_allclose(found.map_HW, finding.significance_map, atol=1e-5)
+        assert found.grid == finding.map.grid
+        assert found.score_map == pytest.approx(finding.score_map, abs=1e-5)
+        assert found.score == pytest.approx(finding.score, abs=1e-5)
+        beside = inspector.inspect(path, folder)
+        assert found.score == pytest.approx(beside.score_expert, abs=1e-5)
+        # So does what a context remembers of its references.
+        if finding.image.sha256 in recorded:
+            assert recorded[finding.image.sha256] == pytest.approx(float(logit(found.score)), abs=1e-3)
+
+
+def test_rim_of_a_transformer_is_left_out_of_the_contexts_map(shelf: Path) -> None:
+    inspector = Inspector(rimmed_model(), device="cpu")
+    context = inspector.context(shelf)
+    compared: list[PictureTokens] = []
+    judge = Context.judge
+
+    def watched(self: Context, result: Any, picture: PictureTokens, *rest: Any) -> Any:
+        compared.append(picture)
+        return judge(self, result, picture, *rest)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Context, "judge", watched)
+        assert inspector.inspect(shelf / "odd00.png", context).score_context is not None
+    (picture,) = compared
+    assert picture.patch == 8
+    np.testing.assert_array_equal(picture.shown_Nhw[1:], picture.geometry.content_share((3, 3), 8)[1:] >= 0.5)
+
+
 def test_map_and_regions_are_the_fused_ones(inspector: Inspector, folder_context: Context) -> None:
     marked = pixels(50)
     marked[32:56, 8:24] = np.random.default_rng(0).integers(0, 256, (24, 16, 3))
@@ -236,6 +318,20 @@ def test_unreadable_pictures_among_a_folder(inspector: Inspector, own_shelf: Pat
     assert broken.context.kind == "folder"
 
 
+@pytest.mark.parametrize("broken", [1, 5])
+def test_broken_files_among_references_change_no_score(inspector: Inspector, own_shelf: Path, broken: int) -> None:
+    alone = inspector.context(sorted(own_shelf.glob("fine*")), batch_size=1)
+    assert not alone.notes
+    for index in range(broken):
+        (own_shelf / f"fine0{index} broken.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes([index]))
+    among = inspector.context(sorted(own_shelf.glob("fine*")), batch_size=1)
+    assert among.bank.usual == alone.bank.usual
+    assert torch.equal(among.bank.tokens_RTD, alone.bank.tokens_RTD)
+    assert among.notes == (f"11 of {11 + broken} pictures serve (unreadable: {broken})",)
+    for path in sorted(own_shelf.glob("odd*")):
+        assert inspector.inspect(path, among).score == inspector.inspect(path, alone).score
+
+
 def test_only_unreadable_pictures(inspector: Inspector, tmp_path: Path) -> None:
     paths = [tmp_path / f"{i}.png" for i in range(4)]
     for path in paths:
@@ -246,7 +342,7 @@ def test_only_unreadable_pictures(inspector: Inspector, tmp_path: Path) -> None:
         inspector.context(paths)
     context, reason = inspector.auto_context([*paths, *(tmp_path / f"gone {i}.png" for i in range(9))])
     assert context is None
-    assert "only 0 readable" in reason
+    assert "it takes 8 readable, distinct pictures" in reason
 
 
 def test_too_few_distinct_pictures(inspector: Inspector, own_shelf: Path, tmp_path: Path) -> None:
@@ -317,6 +413,57 @@ def test_one_reference_in_every_form(inspector: Inspector, shelf: Path) -> None:
         )
 
 
+def test_a_context_file_is_loaded(inspector: Inspector, shelf: Path, tmp_path: Path) -> None:
+    good = inspector.context(shelf)
+    folder = inspector.folder_context(shelf)
+    for name, made in (("good.ctx", good), ("folder.CTX", folder)):
+        save_context(tmp_path / name, made)
+        for given in (tmp_path / name, str(tmp_path / name)):
+            found = inspector.context(given)
+            assert (found.kind, found.source, found.bank.usual) == (made.kind, str(shelf), made.bank.usual)
+            expected = inspector.inspect(shelf / "odd00.png", made)
+            assert inspector.inspect(shelf / "odd00.png", found).score == expected.score
+
+
+def test_a_context_file_that_will_not_do(inspector: Inspector, shelf: Path, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="there is no context file"):
+        inspector.context(tmp_path / "gone.ctx")
+    (tmp_path / "text.ctx").write_text("none")
+    with pytest.raises(UnsafeCheckpoint, match="no context file"):
+        inspector.context(str(tmp_path / "text.ctx"))
+    save_context(tmp_path / "other.ctx", inspector_of(revision="another").context(shelf))
+    with pytest.raises(ContextMismatch, match="another"):
+        inspector.context(tmp_path / "other.ctx")
+
+
+def test_a_folder_may_be_called_like_a_context_file(inspector: Inspector, shelf: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(shelf, tmp_path / "part.ctx"))
+    assert inspector.context(folder).bank.digests == inspector.context(shelf).bank.digests
+
+
+def test_a_context_is_brought_to_the_inspectors_device(
+    inspector: Inspector, shelf: Path, folder_context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is compared with is what ``to`` gives, wherever the context was made."""
+
+    class Elsewhere(Context):
+        def compare(self, picture: PictureTokens) -> Any:
+            raise AssertionError("compared with a bank on another device")
+
+    moved: list[torch.device] = []
+
+    def to(self: Context, device: torch.device) -> Context:
+        moved.append(device)
+        return folder_context
+
+    monkeypatch.setattr(Elsewhere, "to", to)
+    away = Elsewhere(**vars(folder_context))
+    expected = inspector.inspect(shelf / "odd00.png", folder_context)
+    assert_close(inspector.inspect(shelf / "odd00.png", away), expected)
+    assert_close(next(iter(inspector.stream([shelf / "odd00.png"], context=away))), expected)
+    assert moved == [torch.device("cpu")] * 2
+
+
 def test_references_need_not_have_the_size_of_what_they_judge(inspector: Inspector, shelf: Path) -> None:
     large = inspector.context([pixels(0, size=(96, 96))])
     assert inspector.inspect(shelf / "fine05.png", large).score_context is not None
@@ -361,7 +508,7 @@ def test_auto_states_its_reason(inspector: Inspector, shelf: Path) -> None:
     assert context is None or context.kind == "folder"
     none, reason = inspector.auto_context(sorted(shelf.iterdir())[:3])
     assert none is None
-    assert "3 pictures are too few" in reason
+    assert "it takes 8 readable, distinct pictures" in reason
 
 
 def test_out_of_memory_while_building_changes_nothing(

@@ -109,7 +109,7 @@ def test_auto_says_why(
 ) -> None:
     found, err = said(inspect, capsys, pictures, "--context", "auto")
     reason = found[0]["context"]["note"]
-    assert "too few" in reason
+    assert "it takes 8 readable, distinct pictures" in reason
     assert err.startswith(f"context: none; {reason}\n")
     assert {record["context"]["kind"] for record in found} == {"none"}
     folder = Inspector.folder_context

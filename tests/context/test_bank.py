@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from anomaly_ov.context import bank as module
-from anomaly_ov.context.bank import Bank, Reference, picture_distance, reference, tokens_each
+from anomaly_ov.context.bank import Bank, Reference, picture_distance, reference, stacked, tokens_each, unrepeated
 from context_fixtures import WIDTH, World, digest, token_picture, unit
 
 
@@ -139,7 +139,7 @@ def test_spreads_are_half_the_width_between_two_quantiles(world: World, count: i
     (usual,) = bank_of(references, drop_twins=False).usual
     apart = []
     for r, one in enumerate(references):
-        others = bank_of([*references[:r], *references[r + 1 :]], drop_twins=True)
+        others = bank_of([*references[:r], *references[r + 1 :]], drop_twins=False)
         found = others.distances(one.tokens_TD, one.descriptor_E, one.digest, 0)
         assert found is not None
         apart.append(picture_distance(found, 0.2))
@@ -201,12 +201,48 @@ def test_reference_leaves_the_global_random_state_alone(world: World) -> None:
 
 
 @pytest.mark.parametrize(("cells", "tokens"), [(1, 5), (3, 8), (64, 64), (64, 100)])
-def test_reference_repeats_what_a_small_picture_has(world: World, cells: int, tokens: int) -> None:
+def test_stacked_repeats_what_a_small_picture_has(world: World, cells: int, tokens: int) -> None:
     picture = world.picture("a")
-    small = replace(picture, tokens_PD=picture.tokens_PD[:cells])
-    found = reference(small, 0.0, tokens).tokens_TD
-    assert found.shape == (tokens, WIDTH)
-    assert len(found.unique(dim=0)) == cells
+    small = reference(replace(picture, tokens_PD=picture.tokens_PD[:cells]), 0.0, tokens)
+    assert small.tokens_TD.shape == (cells, WIDTH)
+    large = token_picture("b", unit(np.random.default_rng(0).normal(size=(200, WIDTH))), picture.descriptor_E)
+    for order in (1, -1):
+        first, second = list(stacked([small, reference(large, 0.0, tokens)][::order]))[::order]
+        assert first.shape == second.shape == (tokens, WIDTH)
+        assert torch.equal(first[:cells], small.tokens_TD)
+        assert len(first.unique(dim=0)) == cells
+        assert len(second.unique(dim=0)) == tokens
+
+
+@pytest.mark.parametrize("cells", [1, 2, 7, 31, 63, 64])
+def test_unrepeated_undoes_stacking(world: World, cells: int) -> None:
+    small, large = world.picture("small"), world.reference("large")
+    one = reference(replace(small, tokens_PD=small.tokens_PD[:cells]), 0.0, 100)
+    row_TD = stacked([one, large])[0]
+    assert row_TD.shape == (64, WIDTH)
+    assert torch.equal(unrepeated(row_TD), one.tokens_TD)
+    # A picture of one look has equal tokens: one of them stands for all, and stacking gives the same again.
+    even = replace(one, tokens_TD=one.tokens_TD[:1].repeat(cells, 1))
+    assert torch.equal(unrepeated(even.tokens_TD), one.tokens_TD[:1])
+    assert torch.equal(stacked([replace(even, tokens_TD=unrepeated(even.tokens_TD)), large]), stacked([even, large]))
+
+
+def test_a_token_that_comes_again_is_no_repetition_of_the_row() -> None:
+    row_TD = unit(np.random.default_rng(0).normal(size=(9, WIDTH)))
+    row_TD[4] = row_TD[0]
+    assert torch.equal(unrepeated(row_TD), row_TD)
+
+
+def test_repeated_tokens_change_no_distance(world: World) -> None:
+    small, query = world.picture("small"), world.picture("query", odd=4)
+    one = reference(replace(small, tokens_PD=small.tokens_PD[:10]), 0.0, 100)
+    large = token_picture("b", unit(np.random.default_rng(0).normal(size=(100, WIDTH))), -small.descriptor_E)
+    alone = bank_of([one], drop_twins=False)
+    beside = bank_of([one, reference(large, 0.0, 100)], drop_twins=False, kinds=[0, 1])
+    assert alone.tokens_RTD.shape[1] < beside.tokens_RTD.shape[1]
+    found = [bank.distances(query.tokens_PD, query.descriptor_E, query.digest, 0) for bank in (alone, beside)]
+    assert found[0] is not None
+    torch.testing.assert_close(found[0], found[1])
 
 
 def test_reference_is_what_half_precision_can_hold_and_holds_no_picture(world: World) -> None:

@@ -6,12 +6,15 @@ import random
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from anomaly_ov.context import build as module
 from anomaly_ov.context import choose
+from anomaly_ov.context.bank import NEAR, tokens_each
 from anomaly_ov.context.build import FEWEST_FOR_AUTO, MOST_REFERENCES, alikeness, digest_of
 from anomaly_ov.context.context import Context
 from anomaly_ov.errors import UsageError
@@ -19,7 +22,7 @@ from anomaly_ov.evaluation.metrics import auroc
 from anomaly_ov.images.read import Limits
 from anomaly_ov.images.sources import Source, expand
 from anomaly_ov.models.config import ContextConfig
-from context_fixtures import World, sources, token_picture
+from context_fixtures import World, digest, sources, token_picture, unit
 
 
 def score(context: Context, world: World, name: str) -> float:
@@ -108,6 +111,24 @@ def test_mixed_folder_is_split_and_says_so() -> None:
         assert ranking(context, world, [name for name in mixed if name.startswith(prefix)]) > 0.98
 
 
+@pytest.mark.parametrize("odd", [3, 8])
+def test_a_defect_that_changes_the_look_of_the_whole_is_no_kind_of_its_own(odd: int) -> None:
+    """A third of the folder: its pictures look alike as a whole, as those of another object would."""
+    world = World()
+    names = names_of(world, 42, 1 / 3, odd=odd)
+    look = np.random.default_rng(7).normal(size=32)
+    for i, name in enumerate(name for name in names if "bad" in name):
+        own = world.made[name]
+        changed = unit(look + 0.05 * np.random.default_rng(i).normal(size=32))
+        world.made[name] = token_picture(name, own.tokens_PD, changed)
+    by_look = module.kinds(np.stack([world.made[name].descriptor_E.numpy() for name in names]))
+    assert set(by_look) == {0, 1}
+    context = world.builder().folder(sources(names), "folder")
+    assert len(context.bank.usual) == 1
+    assert not any("kinds" in note for note in context.notes)
+    assert ranking(context, world, names) > 0.98
+
+
 def test_large_folder_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "drawn", partial(choose.drawn, count=20))
     world = World()
@@ -184,8 +205,48 @@ def test_copies_and_unreadable_references_are_counted() -> None:
     given = sources(["a", "b", "c", "broken"])
     context = world.builder().references(given, "shelf")
     assert len(context.bank) == 3
-    assert any("3 of 4" in note for note in context.notes)
+    assert context.notes == ("3 of 4 pictures serve (unreadable: 1)",)
+    context = world.builder().references(sources(["a", "b", "b", "a", "broken", "gone"]), "shelf")
+    assert context.notes == ("2 of 6 pictures serve (copies: 2, unreadable: 2)",)
     assert not world.builder().references(given[:3], "shelf").notes
+
+
+def large_world(names: Iterable[str], cells: int = 300) -> World:
+    """Pictures of more cells than references may keep; of these only the tokens count."""
+    world = World()
+    for name in names:
+        own = np.random.default_rng(int(digest(name)[:8], 16))
+        world.made[name] = token_picture(name, unit(own.normal(size=(cells, 8))), unit(own.normal(size=8)))
+    return world
+
+
+@pytest.mark.parametrize("count", [1, 24, NEAR - 1, NEAR, NEAR + 20])
+def test_broken_files_among_references_change_no_score(count: int) -> None:
+    names = [f"p{i}" for i in range(count)]
+    world = large_world(names)
+    alone = world.builder().references(sources(names), "shelf")
+    assert alone.bank.tokens_RTD.shape[1] == min(300, tokens_each(count))
+    for broken in (1, 30):
+        among = world.builder().references(sources([*(f"broken {i}" for i in range(broken)), *names]), "shelf")
+        assert among.bank.digests == alone.bank.digests
+        assert torch.equal(among.bank.tokens_RTD, alone.bank.tokens_RTD)
+        assert among.bank.usual == alone.bank.usual
+        assert not among.bank.drop_twins
+
+
+def test_no_more_is_held_than_references_keep(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"p{i}" for i in range(60)]
+    held: list[int] = []
+    cut = module._cut
+
+    def watched(one: Any, tokens: int) -> Any:
+        found = cut(one, tokens)
+        held.append(found.tokens_TD.untyped_storage().nbytes() // (4 * 8))
+        return found
+
+    monkeypatch.setattr(module, "_cut", watched)
+    large_world(names).builder().references(sources(names), "shelf")
+    assert max(held[-59:]) == tokens_each(60)
 
 
 def test_references_in_any_order_and_at_most_so_many() -> None:
@@ -194,6 +255,7 @@ def test_references_in_any_order_and_at_most_so_many() -> None:
     first = world.builder().references(sources(names), "shelf")
     second = world.builder().references(sources(names[::-1]), "shelf")
     assert len(first.bank) == MOST_REFERENCES
+    assert first.notes == (f"{MOST_REFERENCES} of {len(names)} pictures serve (beyond the limit of 256: 30)",)
     assert first.bank.digests == second.bank.digests
     assert torch.equal(first.bank.tokens_RTD, second.bank.tokens_RTD)
 
@@ -238,7 +300,7 @@ def test_auto_refuses_few_pictures(readable: int) -> None:
     for given in (names, [*names, *(f"broken {i}" for i in range(10))]):
         context, reason = world.builder().auto(sources(given), "folder")
         assert context is None
-        assert f"at least {FEWEST_FOR_AUTO}" in reason
+        assert f"it takes {FEWEST_FOR_AUTO} readable, distinct pictures" in reason
 
 
 def test_digest_is_of_bytes_and_page(tmp_path: Path) -> None:
@@ -255,6 +317,21 @@ def test_digest_is_of_bytes_and_page(tmp_path: Path) -> None:
     assert of(first, 1) == of(copy, 1) != of(first)
     assert of(first, 1) != of(first, 2)
     assert len(of(first)) == len(of(first, 1)) == 64
+
+
+def test_a_file_is_read_once_for_all_its_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, other = tmp_path / "pages.tif", tmp_path / "other.tif"
+    path.write_bytes(b"five pages")
+    other.write_bytes(b"one page")
+    given = [*(Source(str(path), f"pages {page}", page) for page in range(5)), Source(str(other), "other")]
+    given.append(Source(str(other), "other 3", 3))
+    expected = [digest_of(source, Limits()) for source in given]
+    read: list[str] = []
+    monkeypatch.setattr(module, "digest_of", lambda source, limits: read.append(source.id) or digest_of(source, limits))
+    assert World().builder()._digests(given) == expected
+    assert read == ["pages 0", "other"]
+    # In another order the pages come before what they could be told by; the digests are the same.
+    assert World().builder()._digests(given[::-1]) == expected[::-1]
 
 
 @pytest.mark.parametrize("item", ["/nowhere/a.png", "zero\0character.png", "/"])

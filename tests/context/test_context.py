@@ -16,7 +16,7 @@ from context_fixtures import SIDE, World
 
 CONFIG = ContextConfig(
     usual=0.25,
-    spread=0.3,
+    spread=0.1,
     expert_usual=1.5,
     expert_spread=0.8,
     expert_weight=0.5,

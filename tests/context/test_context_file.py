@@ -179,6 +179,9 @@ def with_tensor(name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Ca
     return edit
 
 
+USUAL = {"distance": 0.2, "expert_logit": 0.0, "count": 3, "distance_spread": 0.1, "expert_spread": 0.1}
+
+
 def with_fact(name: str, value: Any) -> Callable[[Facts, Tensors], None]:
     return lambda facts, _: facts.update({name: value})
 
@@ -202,6 +205,9 @@ def with_fact(name: str, value: Any) -> Callable[[Facts, Tensors], None]:
         (with_fact("kinds", [0, 0, -1]), "one per kind"),
         (with_fact("kind", "none"), "'kind'"),
         (with_fact("usual", [{"distance": -1.0, "expert_logit": 0.0, "count": 3}]), "must be >= 0"),
+        (with_fact("usual", [USUAL | {"distance_spread": -0.1}]), "must be >= 0"),
+        (with_fact("usual", [USUAL | {"expert_spread": -0.1}]), "must be >= 0"),
+        (with_fact("usual", [USUAL | {"spread": 0.1}]), "spread"),
         (with_fact("config", {"half": 0.0}), "must be > 0"),
         (with_fact("config", {"unheard_of": 1}), "unheard_of"),
         (with_fact("command", "rm"), "command"),
@@ -264,6 +270,44 @@ def test_extended_is_as_if_all_had_been_there_from_the_start(first: int, second:
     assert found.bank.usual == whole.bank.usual
     assert found.bank.drop_twins is False
     assert f"{second} pictures were added to {first}" in found.notes
+
+
+def test_extended_keeps_all_that_larger_pictures_have() -> None:
+    """However few cells the pictures had that were there first."""
+    world, generator = World(), np.random.default_rng(0)
+    large = token_picture("large", unit(generator.normal(size=(900, 32))), unit(generator.normal(size=32)))
+    small = references(world, ["small"])
+    world.made["large"] = large
+    new = world.builder(0.25).references(sources(["large"]), "good")
+    whole = world.builder(0.25).references(sources(["small", "large"]), "good")
+    for found in (extended(small, new), extended(new, small)):
+        assert found.bank.digests == whole.bank.digests
+        assert found.bank.tokens_RTD.shape == whole.bank.tokens_RTD.shape == (2, 900, 32)
+        assert torch.equal(found.bank.tokens_RTD, whole.bank.tokens_RTD)
+        picture = world.picture("query", odd=4)
+        before, after = whole.compare(picture), found.compare(picture)
+        assert before is not None
+        assert after is not None
+        np.testing.assert_allclose(after.distance_P, before.distance_P, atol=1e-6)
+
+
+def test_extended_of_pictures_of_many_sizes_is_as_if_all_had_been_there_from_the_start() -> None:
+    world, generator = World(), np.random.default_rng(0)
+    names = [f"{cells} cells" for cells in (100, 7, 300, 64, 31, 150)]
+    for name in names:
+        size = int(name.split()[0])
+        tokens_PD = unit(generator.normal(size=(size, 32)))
+        world.made[name] = token_picture(name, tokens_PD, unit(generator.normal(size=32)))
+
+    def of(some: list[str]) -> Context:
+        return world.builder(0.25).references(sources(some), "good")
+
+    whole = of(names).bank
+    for first in range(1, len(names)):
+        found = extended(of(names[:first]), of(names[first - 1 :])).bank
+        assert found.digests == whole.digests
+        assert torch.equal(found.tokens_RTD, whole.tokens_RTD)
+        assert found.usual == whole.usual
 
 
 def test_extended_keeps_no_more_references_than_build() -> None:

@@ -39,6 +39,15 @@ def test_padding_by_hand():
     assert share[3] == pytest.approx(np.array([[1] * 3, [1 / 3] * 3]))
 
 
+def test_padding_by_hand_where_patches_leave_a_rim():
+    """Two rows of patches of 12 in a view of 30: they show 0 to 24, the rim belongs to none."""
+    share = BY_HAND.content_share((2, 2), 12)
+    assert share[0].tolist() == [[1, 1], [1, 1]]
+    assert share[1] == pytest.approx(np.array([[1 / 6] * 2, [1] * 2]))  # picture from 10 on
+    assert share[3] == pytest.approx(np.array([[1] * 2, [8 / 12] * 2]))  # picture up to 20
+    np.testing.assert_array_equal(BY_HAND.content_share((3, 3), 10), BY_HAND.content_share((3, 3)))
+
+
 def test_a_view_of_padding_alone_has_no_content():
     thin = Geometry((90, 1), (90, 1), (90, 90), (0, 44, 90, 46), (3, 3), 30)
     assert thin.content_in_view(1) == (0, 0, 0, 0)

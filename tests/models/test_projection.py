@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -85,12 +86,33 @@ def test_wide_raw_levels_go_through_fixed_directions() -> None:
     assert (kept @ kept.T - cosine @ cosine.T).std() < 1.5 * RANDOM_WIDTH**-0.5
 
 
+def test_directions_are_the_same_in_every_version() -> None:
+    """Context files hold what they made of pictures: these numbers are part of the format."""
+    wide = 3 * RANDOM_WIDTH
+    basis_1PD = torch.eye(wide)[None]
+    (found_PD,) = Projection((), (wide,))._parts(Features(basis_1PD, (basis_1PD,), (1, wide)))[0]
+    assert found_PD.dtype == torch.float32
+    corners = [found_PD[0, 0].item(), found_PD[0, 1].item(), found_PD[-1, -1].item()]
+    assert corners == pytest.approx([-0.061592, 0.081726, -0.038298], abs=1e-6)
+    other = 2 * RANDOM_WIDTH
+    basis_1PD = torch.eye(other)[None]
+    (narrower_PD,) = Projection((), (other,))._parts(Features(basis_1PD, (basis_1PD,), (1, other)))[0]
+    assert not torch.allclose(narrower_PD, found_PD[:other], atol=0.01)
+
+
+def test_directions_move_with_the_model() -> None:
+    projection = Projection((), (3 * RANDOM_WIDTH, 5)).to("meta")
+    assert {buffer.device.type for buffer in projection.buffers()} == {"meta"}
+
+
 def test_construction_leaves_the_global_random_state_alone() -> None:
     torch.manual_seed(0)
     expected = torch.rand(1)
     torch.manual_seed(0)
+    before = np.random.get_state()[1].copy()
     Projection((), (3 * RANDOM_WIDTH,))
     assert torch.equal(torch.rand(1), expected)
+    np.testing.assert_array_equal(np.random.get_state()[1], before)
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from anomaly_ov.inspector import Inspector
     from anomaly_ov.records import Finding
 
-DEFAULT_CONTEXT = "none"
+DEFAULT_CONTEXT = "auto"
 KEPT = "context.ctx"
 FAR = 2.25
 """Pictures at a median of more than so many times the usual distance are hardly of what the references show.

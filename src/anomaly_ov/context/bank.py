@@ -171,6 +171,15 @@ def stacked(references: Sequence[Reference]) -> Tensor:
     return torch.stack(list(rows))
 
 
+def unrepeated(tokens_TD: Tensor) -> Tensor:
+    """One reference's row of ``stacked`` without what was repeated there."""
+    again = (tokens_TD[1:] == tokens_TD[0]).all(1).nonzero()[:, 0] + 1
+    for period in again.tolist():
+        if torch.equal(tokens_TD[period:], tokens_TD[:-period]):
+            return tokens_TD[:period]
+    return tokens_TD
+
+
 def tokens_each(references: int) -> int:
     """How many tokens each of so many references keeps."""
     return min(MOST_TOKENS, TOKEN_BUDGET // max(1, min(references, NEAR)))

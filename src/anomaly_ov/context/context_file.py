@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from anomaly_ov.configuration import parse, to_mapping
-from anomaly_ov.context.bank import Bank, Reference, Usual, tokens_each
+from anomaly_ov.context.bank import Bank, Reference, Usual, tokens_each, unrepeated
 from anomaly_ov.context.build import MOST_REFERENCES
 from anomaly_ov.context.context import Context
 from anomaly_ov.errors import ConfigError, ContextMismatch, UnsafeCheckpoint, UsageError, WeightsError
@@ -139,8 +139,7 @@ def extended(old: Context, new: Context) -> Context:
     device = new.bank.tokens_RTD.device
     found = {one.digest: one for context in (new, old) for one in _references(context.bank, device)}
     digests = sorted(found)[:MOST_REFERENCES]
-    # Unreadable pictures may have left either side with fewer tokens than its number of references allows.
-    tokens = min(tokens_each(len(digests)), old.bank.tokens_RTD.shape[1], new.bank.tokens_RTD.shape[1])
+    tokens = tokens_each(len(digests))
     chosen = [replace(found[digest], tokens_TD=found[digest].tokens_TD[:tokens]) for digest in digests]
     bank = Bank.of(chosen, [0] * len(chosen), top=new.config.top, drop_twins=False, device=device)
     notes = [f"{len(found) - len(old.bank)} pictures were added to {len(old.bank)}"]
@@ -161,7 +160,7 @@ def require_references(context: Context) -> None:
 def _references(bank: Bank, device: torch.device) -> list[Reference]:
     tokens_RTD, descriptor_RE = bank.tokens_RTD.to(device), bank.descriptor_RE.to(device)
     return [
-        Reference(tokens_RTD[r], descriptor_RE[r], digest, float(bank.expert_logit_R[r]))
+        Reference(unrepeated(tokens_RTD[r]), descriptor_RE[r], digest, float(bank.expert_logit_R[r]))
         for r, digest in enumerate(bank.digests)
     ]
 

@@ -52,7 +52,8 @@ def truly_apart(kind_R: list[int], tokens_RTD: torch.Tensor) -> list[int]:
     """``kind_R`` with those kinds joined whose cells are the same: a defect may change the look, but not the object.
 
     In an anomalous picture of the same object most cells are as near to the normal pictures as to each other; in a
-    picture of another object hardly any are. Each kind is probed against the larger ones, by the median cell. The largest kind comes first.
+    picture of another object hardly any are. Each kind is probed against the larger ones, by the median cell. The
+    largest kind comes first.
     """
     count = max(kind_R) + 1
     joined = list(range(count))

@@ -285,8 +285,9 @@ def _config(trials: Sequence[_Trial], k: int, weight: float, map_weight: float) 
     truth = np.concatenate([trial.pixels[2] for trial in masked]).astype(np.int64)
     pairs = [_pixel_excess(trial, k) for trial in masked]
     of_map = np.concatenate([context + map_weight * expert for expert, context in pairs])
-    even = np.full(len(truth), 1 / len(truth))  # as frequent as they are: a region is one where it is likely
-    map_bias, (map_slope,) = fit_logistic(of_map[:, None], truth, even)
+    of_trial = np.repeat(np.arange(len(masked)), [len(trial.pixels[2]) for trial in masked])
+    # Both labels alike, or the map would show how rare defects are; the threshold below counts them as they are.
+    map_bias, (map_slope,) = fit_logistic(of_map[:, None], truth, balanced_weights(truth, of_trial))
     names = ", ".join(dict.fromkeys(trial.dataset for trial in trials))
     return ContextConfig(
         top=TOPS[k],
