@@ -20,6 +20,7 @@ from anomaly_ov.context.context import Context
 from anomaly_ov.context.context_file import save_context
 from anomaly_ov.context.tokens import PictureTokens
 from anomaly_ov.errors import ContextMismatch, UnsafeCheckpoint, UsageError, WeightsError
+from anomaly_ov.images.maps import map_score, significance_map
 from anomaly_ov.images.read import read
 from anomaly_ov.images.views import ViewsConfig, anyres
 from anomaly_ov.inspector import Inspector
@@ -188,6 +189,9 @@ def test_expert_alone_is_what_the_inspector_records(make: Callable[..., AnomalyM
             features = inspector.encoder(inspector.encoder.normalise(torch.from_numpy(views.pixels_NHW3)))
             output = inspector.expert(features, [len(views.pixels_NHW3)])
         found = expert_alone(output.map_Nhw.numpy(), float(output.score_B[0]), views.geometry, calibration, patch)
+        blended_HW = significance_map(output.map_Nhw.numpy(), views.geometry, patch=patch)
+        assert found.score_map == map_score(blended_HW, calibration.map_top)
+        np.testing.assert_array_equal(found.map_HW, blended_HW)
         finding = inspector.inspect(path)
         assert finding.significance_map is not None
         assert finding.map is not None

@@ -61,10 +61,10 @@ def said(inspect: Any, capsys: pytest.CaptureFixture[str], *args: object, code: 
 def test_without_a_context_the_record_says_none(
     inspect: Any, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    default, err = said(inspect, capsys, pictures)
+    found, err = said(inspect, capsys, pictures, "--context", "none")
     assert "context" not in err
-    assert default == said(inspect, capsys, pictures, "--context", "none")[0]
-    for record in default:
+    for record in found:
+        assert record["context"]["note"] is None
         assert record["context"]["kind"] == "none"
         assert record["score_context"] is None
         assert record["score_expert"] == record["score"]
@@ -102,6 +102,14 @@ def test_the_folder_itself(inspect: Any, pictures: Path, capsys: pytest.CaptureF
     assert {record["context"]["kind"] for record in found} == {"folder"}
     limited, _ = said(inspect, capsys, pictures, "--context", "folder", "--limit", 2)
     assert limited == found[:2]  # of the same context: all the pictures given
+
+
+def test_auto_is_the_default(inspect: Any, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    default = said(inspect, capsys, pictures)
+    assert default[1].startswith("context: none; ")
+    records_of, err = said(inspect, capsys, pictures, "--context", "auto")
+    assert default[0] == records_of
+    assert default[1].splitlines()[0] == err.splitlines()[0]
 
 
 def test_auto_says_why(
@@ -327,14 +335,15 @@ def test_resume_without_the_kept_context_says_so(
 
 def test_records_of_earlier_releases_had_no_context(inspect: Any, pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert inspect(pictures, "--limit", 2, "--out", out, "--no-overlay") == 0
+    assert inspect(pictures, "--limit", 2, "--out", out, "--no-overlay", "--context", "none") == 0
     old = [json.loads(line) for line in (out / "findings.jsonl").read_text().splitlines()]
     for record in old:
         for name in ("context", "score_expert", "score_context"):
             del record[name]
     (out / "findings.jsonl").write_text("".join(json.dumps(record) + "\n" for record in old))
     assert inspect(pictures, "--out", out, "--no-overlay", "--resume", "--context", "folder") == 2
-    assert inspect(pictures, "--out", out, "--no-overlay", "--resume") == 0
+    assert inspect(pictures, "--out", out, "--no-overlay", "--resume") == 2  # auto is another than none
+    assert inspect(pictures, "--out", out, "--no-overlay", "--resume", "--context", "none") == 0
 
 
 # ---- warnings -------------------------------------------------------------------------------------------------------

@@ -147,7 +147,7 @@ def _encoded(samples: Sequence[Sample], base: AnomalyModel, runner: Runner, name
         (output,) = runner.forward([views.pixels_NHW3], features=True)
         assert output.features is not None
         with torch.inference_mode():
-            tokens = picture_tokens(output.features, views.geometry, runner.projection, picture.sha256)
+            tokens = picture_tokens(output.features, views.geometry, runner.projection, picture.sha256, runner.patch)
         alone = expert_alone(output.map_Nhw, output.score_raw, views.geometry, base.config.calibration, runner.patch)
         yield _Picture(sample, tokens, alone)
 
