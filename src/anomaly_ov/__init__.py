@@ -10,11 +10,24 @@ __version__ = "0.1.0"
 _WHERE = {
     "load": "inspector",
     "Inspector": "inspector",
+    "Context": "context.context",
+    "load_context": "context.context_file",
+    "save_context": "context.context_file",
     "Finding": "records",
     "Region": "records",
     "AnomalyOVError": "errors",
 }
-__all__ = ["AnomalyOVError", "Finding", "Inspector", "Region", "__version__", "load"]
+__all__ = [
+    "AnomalyOVError",
+    "Context",
+    "Finding",
+    "Inspector",
+    "Region",
+    "__version__",
+    "load",
+    "load_context",
+    "save_context",
+]
 
 
 def __getattr__(name: str) -> Any:

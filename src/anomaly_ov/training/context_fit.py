@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +22,21 @@ import torch
 from anomaly_ov.calibration import ExpertAlone, balanced_weights, expert_alone, f1_max_threshold, fit_logistic, logit
 from anomaly_ov.configuration import to_mapping
 from anomaly_ov.context.bank import Bank, Reference, Usual, picture_distance
-from anomaly_ov.context.build import Builder, Encoded
+from anomaly_ov.context.build import FEWEST_FOR_FOLDER, Builder, Encoded
 from anomaly_ov.context.context import Compared, Context
 from anomaly_ov.context.fusion import context_score
 from anomaly_ov.context.tokens import PictureTokens, picture_tokens
-from anomaly_ov.data.samples import Sample
+from anomaly_ov.data.samples import DataSet, Sample
 from anomaly_ov.errors import DataError
 from anomaly_ov.files import write_atomic
 from anomaly_ov.images.read import Limits, read
 from anomaly_ov.images.sources import Source
 from anomaly_ov.images.views import anyres
 from anomaly_ov.models.config import ContextConfig
-from anomaly_ov.models.model import AnomalyModel
+from anomaly_ov.models.hub import CONFIG_FILE, WEIGHTS_FILE
+from anomaly_ov.models.model import CARD_FILE, AnomalyModel
 from anomaly_ov.models.runner import Runner
+from anomaly_ov.models.weights import require_same, shapes_of
 from anomaly_ov.provenance import provenance
 from anomaly_ov.training.defect_samples import mask_of
 from anomaly_ov.training.leave_one_out import pixel_sample, rank_auroc
@@ -46,7 +49,7 @@ HALF = 2.0
 TOPS = (0.02, 0.05, 0.1, 0.2)
 EXPERT_WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 DRAWS = ((1, 0), (1, 1), (4, 0), (4, 1), (16, 0), (16, 1))
-"""(good references, seed) of the contexts beside the folder's own."""
+"""(good references, seed) of the contexts beside the folder's own; those that leave a normal picture to compare."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +91,14 @@ def fit_context(
     """Writes ``out/context.json`` (the figures) and ``out/context_config.json``; returns the latter.
 
     ``model``: with its projection. ``folds``: what ``train leave-one-out`` wrote; its experts must go with ``model``'s
-    encoder. ``sets``: folders of the labelled training sets.
+    encoder. ``sets``: folders of the labelled training sets. Raises ``DataError`` for a set of which no category is of
+    use (see ``_categories``), for a fold of another encoder, and when no picture has a mask.
     """
     base = AnomalyModel.from_pretrained(model)
     trials: list[_Trial] = []
     for one in labelled_sets(sets):
         runner = Runner(_fold(base, folds / f"without-{one.name}" / "model"), device, "float32", None)
-        for samples in _categories(one.samples, plan):
+        for samples in _categories(one, plan):
             pictures = list(_encoded(samples, base, runner, one.name))
             trials += _trials(one.name, pictures, base, runner, plan)
     config, table = _fit(trials)
@@ -107,34 +111,56 @@ def fit_context(
 
 
 def with_fusion(model: Path, config: ContextConfig, out: Path) -> Path:
-    """Writes ``out``: the model, its weights untouched, with ``config``. Returns ``out``."""
-    base = AnomalyModel.from_pretrained(model)
-    base.config = replace(base.config, context=config)
-    return base.save_pretrained(out, dtype=torch.float16, card=(model / "README.md").read_text(encoding="utf-8"))
+    """Writes ``out``: the model, its weights and card untouched, with ``config``. Returns ``out``."""
+    fused = replace(AnomalyModel.from_pretrained(model).config, context=config)
+    out.mkdir(parents=True, exist_ok=True)
+    # As they are on disk: saved again, weights kept in float32 might be rounded, and be another revision.
+    for name in (WEIGHTS_FILE, CARD_FILE):
+        if (model / name).is_file():
+            write_atomic(out / name, (model / name).read_bytes())
+    write_atomic(out / CONFIG_FILE, (json.dumps(to_mapping(fused), indent=2) + "\n").encode())
+    return out
 
 
 def _fold(base: AnomalyModel, folder: Path) -> AnomalyModel:
-    """``base`` with the expert of ``folder``. Raises ``DataError`` if that was trained on another encoder."""
+    """``base`` with the expert of ``folder``.
+
+    Raises ``DataError`` if that was trained on another encoder, ``CheckpointMismatch`` if it is of another shape.
+    """
     fold = AnomalyModel.from_pretrained(folder)
     ours, theirs = base.encoder.state_dict(), fold.encoder.state_dict()
     if ours.keys() != theirs.keys() or any(not torch.equal(ours[name], theirs[name]) for name in ours):
         raise DataError(
             f"{folder} has another encoder than the model", hint="run 'train leave-one-out' with the same --start"
         )
+    expected = shapes_of(base.expert.state_dict())
+    require_same(expected, shapes_of(fold.expert.state_dict()), f"the expert of {folder}")
     model = AnomalyModel(base.config)
     model.load_state_dict(base.state_dict())
     model.expert.load_state_dict(fold.expert.state_dict())
     return model
 
 
-def _categories(samples: Sequence[Sample], plan: ContextPlan) -> Iterator[list[Sample]]:
-    """A seeded sample of each category that has both labels."""
-    names = sorted({sample.category for sample in samples})
-    groups = ([s for s in samples if s.category == name and s.label is not None] for name in names)
-    both = [group for group in groups if {s.label for s in group} == {0, 1}]
-    for group in both[: plan.categories]:
-        order = np.random.default_rng(plan.seed).permutation(len(group))[: plan.pictures]
-        yield [group[i] for i in order]
+def _categories(one: DataSet, plan: ContextPlan) -> Iterator[list[Sample]]:
+    """A seeded sample of each category that has both labels and enough pictures for a folder's context.
+
+    Raises ``DataError`` if there is none: a set that was named must not be passed over in silence.
+    """
+    names = sorted({sample.category for sample in one.samples})
+    groups = ([s for s in one.samples if s.category == name and s.label is not None] for name in names)
+    drawn = ([group[i] for i in _order(len(group), plan.seed)[: plan.pictures]] for group in groups)
+    usable = (group for group in drawn if len(group) >= FEWEST_FOR_FOLDER and {s.label for s in group} == {0, 1})
+    found = list(islice(usable, plan.categories))
+    if not found:
+        raise DataError(
+            f"{one.root}: no category with normal and anomalous pictures among {plan.pictures} drawn",
+            hint="allow more pictures, or leave the set out",
+        )
+    yield from found
+
+
+def _order(count: int, seed: int | tuple[int, int]) -> list[int]:
+    return [int(i) for i in np.random.default_rng(seed).permutation(count)]
 
 
 def _encoded(samples: Sequence[Sample], base: AnomalyModel, runner: Runner, name: str) -> Iterator[_Picture]:
@@ -167,9 +193,11 @@ def _trials(
     yield _trial(name, "folder", builder.folder(sources, name), pictures)
     normal = [source for source in sources if by_id[source.id].sample.label == 0]
     for count, seed in DRAWS:
-        order = np.random.default_rng((plan.seed, seed)).permutation(len(normal))[:count]
-        context = builder.references([normal[i] for i in order], name)
+        chosen = [normal[i] for i in _order(len(normal), (plan.seed, seed))[:count]]
+        context = builder.references(chosen, name)
         rest = [one for one in pictures if one.tokens.digest not in context.bank.digests]
+        if {one.sample.label for one in rest} != {0, 1}:
+            continue  # all normal pictures serve as references: an AUROC is not defined
         yield _trial(name, str(count), context, rest)
 
 
@@ -221,12 +249,15 @@ def _fit(trials: Sequence[_Trial]) -> tuple[ContextConfig, dict[str, Any]]:
     ways = list(dict.fromkeys(trial.way for trial in trials))
 
     def mean_over(figure: dict[tuple[str, str], list[float]]) -> float:
-        """Sets count alike, and within a set all ways."""
-        return float(np.mean([np.mean(values) for values in figure.values()]))
+        """Sets count alike, and within a set all ways that it has."""
+        of_set: dict[str, list[float]] = {}
+        for (name, _), values in figure.items():
+            of_set.setdefault(name, []).append(float(np.mean(values)))
+        return float(np.mean([np.mean(means) for means in of_set.values()]))
 
-    def by_set(figure: Any) -> dict[tuple[str, str], list[float]]:
+    def by_set(figure: Any, among: Sequence[_Trial] = trials) -> dict[tuple[str, str], list[float]]:
         found: dict[tuple[str, str], list[float]] = {}
-        for trial in trials:
+        for trial in among:
             found.setdefault((trial.dataset, trial.way), []).append(figure(trial))
         return found
 
@@ -241,6 +272,11 @@ def _fit(trials: Sequence[_Trial]) -> tuple[ContextConfig, dict[str, Any]]:
     }
     k, weight = max(grid, key=lambda key: grid[key])
     masked = [trial for trial in trials if trial.pixels[2].any()]
+    if not masked:
+        raise DataError(
+            f"no picture drawn from {', '.join(names)} has a mask",
+            hint="add a set with masks: the map's fusion is fitted on them",
+        )
     map_grid = {w: float(np.mean([_pixel_auroc(trial, k, w) for trial in masked])) for w in EXPERT_WEIGHTS}
     map_weight = max(map_grid, key=lambda key: map_grid[key])
     config = _config(trials, k, weight, map_weight)
@@ -250,15 +286,21 @@ def _fit(trials: Sequence[_Trial]) -> tuple[ContextConfig, dict[str, Any]]:
         "fused": by_set(lambda trial: auroc(trial, k, weight)),
     }
     pixel_rows = {
-        "expert": {(t.dataset, t.way): rank_auroc(t.pixels[2].astype(int), t.pixels[0]) for t in masked},
-        "fused": {(t.dataset, t.way): _pixel_auroc(t, k, map_weight) for t in masked},
+        "expert": by_set(lambda trial: rank_auroc(trial.pixels[2].astype(np.int64), trial.pixels[0]), masked),
+        "fused": by_set(lambda trial: _pixel_auroc(trial, k, map_weight), masked),
     }
     table = {
         "auroc": {
-            part: {way: {name: float(np.mean(figure[name, way])) for name in names} for way in ways}
+            part: {
+                way: {name: float(np.mean(figure[name, way])) for name in names if (name, way) in figure}
+                for way in ways
+            }
             for part, figure in rows.items()
         },
-        "pixel_auroc": {part: {f"{n}, {w}": v for (n, w), v in figure.items()} for part, figure in pixel_rows.items()},
+        "pixel_auroc": {
+            part: {f"{n}, {w}": float(np.mean(v)) for (n, w), v in figure.items()}
+            for part, figure in pixel_rows.items()
+        },
         "grid": {f"top {TOPS[i]}, expert weight {w}": value for (i, w), value in grid.items()},
         "map_grid": {f"expert weight {w}": value for w, value in map_grid.items()},
     }
