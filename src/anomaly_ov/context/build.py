@@ -110,19 +110,12 @@ class Builder:
     def _of_candidates(self, found: list[Reference], pictures: int, source: str) -> Context:
         by_look_R = kinds(np.stack([one.descriptor_E.cpu().numpy() for one in found]))
         kind_R = truly_apart(by_look_R, stacked(found))
-        members = [[r for r, own in enumerate(kind_R) if own == kind] for kind in range(max(kind_R) + 1)]
-        serving = [r for group in members for r in (group[i] for i in choose.kept([found[r] for r in group]))]
-        bank = Bank.of(
-            [found[r] for r in serving],
-            [kind_R[r] for r in serving],
-            top=self.config.top,
-            drop_twins=True,
-            device=self.device,
-        )
-        notes = [f"{len(serving)} of {len(found)} pictures looked at serve as references, of {pictures} in all"]
-        if len(members) > 1:
-            shares = ", ".join(f"{len(group) / len(found):.0%}" for group in members)
-            notes.append(f"split into {len(members)} kinds of picture ({shares})")
+        bank = Bank.of(found, kind_R, top=self.config.top, drop_twins=True, device=self.device)
+        notes = [f"{len(found)} of {pictures} pictures serve as references"]
+        count = max(kind_R) + 1
+        if count > 1:
+            shares = ", ".join(f"{kind_R.count(kind) / len(found):.0%}" for kind in range(count))
+            notes.append(f"split into {count} kinds of picture ({shares})")
         return Context(bank, "folder", source, self.revision, self.config, tuple(notes))
 
     def _reduced(self, sources: Sequence[Source], tokens: int) -> list[Reference]:

@@ -82,19 +82,7 @@ class Context:
 
     def usual(self, kind: int) -> Usual:
         """What is usual among the references of ``kind``, drawn towards the training sets' figures if they are few."""
-        own, config = self.bank.usual[kind], self.config
-        weight = own.count / (own.count + PRIOR)
-
-        def drawn(figure: float, prior: float) -> float:
-            return weight * figure + (1 - weight) * prior
-
-        return Usual(
-            distance=max(drawn(own.distance, config.usual), FLOOR * config.usual),
-            expert_logit=drawn(own.expert_logit, config.expert_usual),
-            count=own.count,
-            distance_spread=max(drawn(own.distance_spread, config.spread), SPREAD_FLOOR * config.spread),
-            expert_spread=max(drawn(own.expert_spread, config.expert_spread), SPREAD_FLOOR * config.expert_spread),
-        )
+        return with_prior(self.bank.usual[kind], self.config)
 
     def judge(
         self, compared: Compared | None, picture: PictureTokens, score_expert: float, expert_HW: npt.NDArray[np.float32]
@@ -115,3 +103,19 @@ class Context:
             fused_map(expert_HW, context_HW, usual, config),
             info,
         )
+
+
+def with_prior(own: Usual, config: ContextConfig) -> Usual:
+    """``own`` drawn towards the training sets' figures, the more so the fewer references it rests on (``PRIOR``)."""
+    weight = own.count / (own.count + PRIOR)
+
+    def drawn(figure: float, prior: float) -> float:
+        return weight * figure + (1 - weight) * prior
+
+    return Usual(
+        distance=max(drawn(own.distance, config.usual), FLOOR * config.usual),
+        expert_logit=drawn(own.expert_logit, config.expert_usual),
+        count=own.count,
+        distance_spread=max(drawn(own.distance_spread, config.spread), SPREAD_FLOOR * config.spread),
+        expert_spread=max(drawn(own.expert_spread, config.expert_spread), SPREAD_FLOOR * config.expert_spread),
+    )
