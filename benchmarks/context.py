@@ -84,11 +84,15 @@ class Scores:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How much is measured. ``normals``: of a contaminated folder; ``contaminated``: of which sets, none = of all."""
+    """How much is measured. ``normals``: of a contaminated folder; ``contaminated``: of which sets, none = of all.
+
+    ``measured``: with references, at most so many pictures of a set, the same random ones for all draws.
+    """
 
     draws: int = 5
     contaminations: int = 20
     normals: int = 60
+    measured: int = 100_000
     contaminated: tuple[str, ...] = ()
     resamples: int = 2000
     seed: int = 0
@@ -212,11 +216,15 @@ def measure_references(store: TokenStore, unit: Unit, count: int, protocol: Prot
         if parts is None:
             return None
         context = store.builder.references(sources(parts[0]), unit.name)
-        found.append(figures(score(store, parts[1], context, pixels=True), protocol))
+        # Ranked by a shuffle of the whole set, so that all draws measure the same pictures but for the references.
+        rank = {s: i for i, s in enumerate(random.Random(0).sample(list(unit.tested), len(unit.tested)))}
+        rest = sorted(parts[1], key=lambda s: rank[s])[: protocol.measured]
+        found.append(figures(score(store, rest, context, pixels=True), protocol))
     values = [one["auroc"] for one in found]
     return {
         "mean": float(np.mean(values)),
         "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+        "measured": min(protocol.measured, len(unit.tested)),
         "pixel_auroc": _mean(one["pixel_auroc"] for one in found),
         "pro": _mean(one["pro"] for one in found),
         "draws": found,
@@ -378,6 +386,9 @@ def main(
     draws: Annotated[int, typer.Option(min=1, help="Draws of references.")] = 5,
     contaminations: Annotated[int, typer.Option(min=0, help="Draws of contaminated folders.")] = 20,
     normals: Annotated[int, typer.Option(min=3, help="Normal pictures of a contaminated folder.")] = 60,
+    measured_: Annotated[
+        int, typer.Option("--measured", min=20, help="With references, most pictures of a set, the same for all draws.")
+    ] = 100_000,
     contaminate: Annotated[list[str] | None, typer.Option(help="Set to contaminate, default all; repeatable.")] = None,
     mix: Annotated[list[str] | None, typer.Option(help="Two sets in one folder, A+B; repeatable.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="24 pictures per label, 2 draws each: does it run?")] = False,
@@ -388,7 +399,7 @@ def main(
     """Measures, prints, writes."""
     if threads:
         torch.set_num_threads(threads)
-    protocol = Protocol(draws, contaminations, normals, tuple(contaminate or ()))
+    protocol = Protocol(draws, contaminations, normals, measured_, tuple(contaminate or ()))
     found = [discover(path) for path in sets]
     if quick:
         protocol = replace(protocol, draws=2, contaminations=min(contaminations, 2), normals=24, resamples=200)

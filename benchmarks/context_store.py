@@ -1,9 +1,8 @@
 """Pictures encoded once and kept on disk, so that many contexts can be made of them and compared with them.
 
-What is kept of a picture: its tokens in half precision (a file each), its descriptor, the maps and the score of the
+What is kept of a picture: its tokens (a file each, about a megabyte), its descriptor, the maps and the score of the
 expert alone. ``TokenStore.builder`` makes contexts from it, ``TokenStore.picture`` hands a picture back for
-``Context.compare`` and ``Context.judge``: the same functions that an inspector calls. Half precision moves scores of
-`tiny` by some 1e-5.
+``Context.compare`` and ``Context.judge``: the same functions that an inspector calls.
 """
 
 from __future__ import annotations
@@ -128,9 +127,9 @@ class TokenStore:
     def _entry(self, views: Views, output: PictureOutput, digest: str) -> _Entry:
         assert output.features is not None
         with torch.inference_mode():
-            tokens = picture_tokens(output.features, views.geometry, self._runner.projection, digest)
+            tokens = picture_tokens(output.features, views.geometry, self._runner.projection, digest, self._runner.patch)
         file = self._folder / f"{next(self._files):06d}.npy"
-        np.save(file, tokens.tokens_PD.half().cpu().numpy())
+        np.save(file, tokens.tokens_PD.cpu().numpy())
         calibration = self._config.calibration
         map_HW = self._map(output.map_Nhw, views.geometry)
         score = fused_scores(output.score_raw, map_score(map_HW, calibration.map_top), calibration)
@@ -140,5 +139,5 @@ class TokenStore:
         return significance_map(map_Nhw, geometry, patch=self._runner.patch)
 
     def _tokens(self, entry: _Entry) -> PictureTokens:
-        tokens_PD = torch.from_numpy(np.load(entry.file)).float().to(self._runner.device)
+        tokens_PD = torch.from_numpy(np.load(entry.file)).to(self._runner.device)
         return replace(entry.light, tokens_PD=tokens_PD)

@@ -139,8 +139,8 @@ def test_large_folder_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     object.__setattr__(builder, "encode", lambda given: seen.append(len(given)) or encode(given))
     context = builder.folder(sources(names), "folder")
     assert seen == [20]
-    assert len(context.bank) <= 20
-    assert any("of 60 in all" in note for note in context.notes)
+    assert len(context.bank) == 20
+    assert "20 of 60 pictures serve as references" in context.notes
     assert ranking(context, world, names) > 0.95
 
 
