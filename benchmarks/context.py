@@ -346,9 +346,14 @@ def fewer(dataset: DataSet, per_label: int, seed: int = 0) -> DataSet:
 
 
 def measure(
-    store: TokenStore, sets: Sequence[DataSet], protocol: Protocol, mixtures: Sequence[tuple[str, str]], say: Say
+    store: TokenStore,
+    sets: Sequence[DataSet],
+    protocol: Protocol,
+    mixtures: Sequence[tuple[str, str]],
+    say: Say,
+    keep: Callable[[JSON], None] = lambda result: None,
 ) -> JSON:
-    """The whole protocol, as written to JSON."""
+    """The whole protocol, as written to JSON. ``keep`` is given what there is after each of its parts."""
     units = [unit for one in sets for unit in units_of(one)]
     with_train = [unit for one in sets if any(s.split == "train" for s in one) for unit in units_of(one, True)]
     wanted = needed([*units, *with_train], protocol, all_goods=bool(protocol.contaminations or with_train))
@@ -365,19 +370,21 @@ def measure(
         if all(name in named for name in pair):
             say(f"mixture of {' and '.join(pair)}")
             mixed.append(mixture(store, [named[name] for name in pair], protocol, alone))
-    dirty = []
-    for unit in units if protocol.contaminations else ():
-        if protocol.contaminated and unit.name not in protocol.contaminated:
-            continue
-        say(f"{unit.name}: contamination")
-        dirty.append(contamination(store, unit, protocol))
-    return {
+    result: JSON = {
         "sets": entries,
         "mean": means_of(entries),
         "with_train_goods": also,
         "mixtures": mixed,
-        "contamination": [one for one in dirty if one],
+        "contamination": [],
     }
+    keep(result)
+    for unit in units if protocol.contaminations else ():
+        if protocol.contaminated and unit.name not in protocol.contaminated:
+            continue
+        say(f"{unit.name}: contamination")
+        result["contamination"] += [one for one in [contamination(store, unit, protocol)] if one]
+        keep(result)
+    return result
 
 
 def main(
@@ -415,16 +422,18 @@ def main(
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="anomaly-ov-context-"))
         stack.enter_context(torch.inference_mode())
         store = TokenStore(loaded, Path(folder), device)
-        result = measure(store, found, protocol, mixtures, say)
-        record = {"benchmark": "context", "model": asdict(store.info), "protocol": asdict(protocol), **result}
-    record |= {"seconds": round(time.perf_counter() - started, 1), "provenance": provenance(protocol.seed)}
-    Console().print_json(json.dumps(record["mean"]))
-    if out is None and quick:
-        return
-    target = out or RESULT
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(target, (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
-    say(f"written to {target}")
+        target = None if out is None and quick else out or RESULT
+
+        def keep(result: JSON) -> None:
+            record = {"benchmark": "context", "model": asdict(store.info), "protocol": asdict(protocol), **result}
+            record |= {"seconds": round(time.perf_counter() - started, 1), "provenance": provenance(protocol.seed)}
+            if target is not None:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write_atomic(target, (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
+                say(f"written to {target}")
+
+        result = measure(store, found, protocol, mixtures, say, keep)
+    Console().print_json(json.dumps(result["mean"]))
 
 
 if __name__ == "__main__":

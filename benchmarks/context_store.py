@@ -127,7 +127,9 @@ class TokenStore:
     def _entry(self, views: Views, output: PictureOutput, digest: str) -> _Entry:
         assert output.features is not None
         with torch.inference_mode():
-            tokens = picture_tokens(output.features, views.geometry, self._runner.projection, digest, self._runner.patch)
+            tokens = picture_tokens(
+                output.features, views.geometry, self._runner.projection, digest, self._runner.patch
+            )
         file = self._folder / f"{next(self._files):06d}.npy"
         np.save(file, tokens.tokens_PD.cpu().numpy())
         calibration = self._config.calibration
