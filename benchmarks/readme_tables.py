@@ -72,6 +72,9 @@ def context(found: dict[str, Any] | None) -> list[str]:
     said = f"AUROC in percent of model `{found['model']['name']}` revision `{found['model']['revision']}`. None and "
     said += "folder: bootstrap intervals, 95 %; a folder's scores depend on its other pictures. References: mean and "
     said += f"standard deviation of {found['protocol']['draws']} draws of good pictures, which are then not measured."
+    most = found["protocol"].get("measured", 0)
+    if any(most < one["normal"] + one["anomalous"] for one in sets):
+        said += f" With references at most {most} random pictures of a set are measured, the same in all draws."
     return [*lines, "", said]
 
 
