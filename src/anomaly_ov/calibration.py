@@ -43,7 +43,7 @@ def logit(probability: npt.ArrayLike) -> Float64:
 
 def fused_scores(score_raw: npt.ArrayLike, score_map: npt.ArrayLike, config: CalibrationConfig) -> Float64:
     """``score`` as ``CalibrationConfig`` defines it, in 0..1, elementwise."""
-    return _sigmoid(config.bias + config.head_weight * logit(score_raw) + config.map_weight * logit(score_map))
+    return sigmoid(config.bias + config.head_weight * logit(score_raw) + config.map_weight * logit(score_map))
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def fit_logistic(
     def loss(parameters: Float64) -> tuple[float, Float64]:
         slopes = parameters[1:]
         margin = signs * (parameters[0] + scaled_NK @ slopes)
-        pull = -weights * signs * _sigmoid(-margin)
+        pull = -weights * signs * sigmoid(-margin)
         gradient = np.concatenate([[pull.sum()], pull @ scaled_NK + 2 * l2 * slopes])
         return float(weights @ np.logaddexp(0, -margin) + l2 * slopes @ slopes), gradient
 
@@ -168,7 +168,8 @@ def fit_logistic(
     return float(found.x[0] - slopes @ centre), tuple(float(slope) for slope in slopes)
 
 
-def _sigmoid(x: Float64) -> Float64:
+def sigmoid(x: Float64) -> Float64:
+    """1 / (1 + exp(-x)), elementwise, without overflow."""
     return np.asarray(np.exp(-np.logaddexp(0, -x)))
 
 

@@ -19,7 +19,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from anomaly_ov.calibration import ExpertAlone, balanced_weights, expert_alone, f1_max_threshold, fit_logistic, logit
+from anomaly_ov.calibration import (
+    ExpertAlone,
+    balanced_weights,
+    expert_alone,
+    f1_max_threshold,
+    fit_logistic,
+    logit,
+    sigmoid,
+)
 from anomaly_ov.configuration import to_mapping
 from anomaly_ov.context.bank import Bank, Reference, Usual, picture_distance
 from anomaly_ov.context.build import FEWEST_FOR_FOLDER, Builder, Encoded
@@ -352,7 +360,7 @@ def _config(trials: Sequence[_Trial], k: int, weight: float, map_weight: float) 
     expert, context = (np.concatenate(column) for column in zip(*parts, strict=True))
     times = np.concatenate([trial.distance_NT[:, k] / trial.usual_T[k].distance for trial in trials])
     bias, (slope,) = fit_logistic((context + weight * expert)[:, None], labels, weights)
-    score = _sigmoid(bias + slope * (context + weight * expert))
+    score = sigmoid(bias + slope * (context + weight * expert))
     masked = [trial for trial in trials if trial.pixels[2].any()]
     truth = np.concatenate([trial.pixels[2] for trial in masked]).astype(np.int64)
     pairs = [_pixel_excess(trial, k) for trial in masked]
@@ -376,7 +384,7 @@ def _config(trials: Sequence[_Trial], k: int, weight: float, map_weight: float) 
         map_bias=map_bias,
         map_expert_weight=map_slope * map_weight,
         map_context_weight=map_slope,
-        map_threshold=f1_max_threshold(_sigmoid(map_bias + map_slope * of_map), truth),
+        map_threshold=f1_max_threshold(sigmoid(map_bias + map_slope * of_map), truth),
     )
 
 
@@ -397,7 +405,3 @@ def _beyond(expert_logit: Floats, log_distance: Floats, usual: Usual) -> tuple[F
 def _pixel_auroc(trial: _Trial, k: int, weight: float) -> float:
     expert, context = _pixel_excess(trial, k)
     return rank_auroc(trial.pixels[2].astype(np.int64), context + weight * expert)
-
-
-def _sigmoid(x: Floats) -> Floats:
-    return np.asarray(np.exp(-np.logaddexp(0, -x)))
