@@ -21,8 +21,9 @@ from anomaly_ov.models.config import ContextConfig
 from anomaly_ov.models.hub import WEIGHTS_FILE
 from anomaly_ov.models.model import CARD_FILE, AnomalyModel
 from anomaly_ov.training import context_fit
-from anomaly_ov.training.context_fit import EXPERT_WEIGHTS, TOPS, ContextPlan, fit_context, with_fusion
+from anomaly_ov.training.context_fit import EXPERT_WEIGHTS, TOPS, ContextPlan, fit_context
 from anomaly_ov.training.leave_one_out import rank_auroc
+from anomaly_ov.training.with_fusion import with_fusion
 from model_fixtures import small_config, small_model
 
 NORMALS = {"masked": 18, "plain": 6, "other": 3}

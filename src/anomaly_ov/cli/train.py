@@ -129,7 +129,8 @@ def context(
 ) -> None:
     """Fit how expert and context are fused, leave-one-set-out, and write the model that fuses them so."""
     from anomaly_ov.models.hub import resolve
-    from anomaly_ov.training.context_fit import ContextPlan, fit_context, with_fusion
+    from anomaly_ov.training.context_fit import ContextPlan, fit_context
+    from anomaly_ov.training.with_fusion import with_fusion
 
     plan = ContextPlan(pictures, categories, seed or 0)
     with _on(device) as where:

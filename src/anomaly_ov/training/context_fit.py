@@ -41,8 +41,7 @@ from anomaly_ov.images.read import Limits, read
 from anomaly_ov.images.sources import Source
 from anomaly_ov.images.views import anyres
 from anomaly_ov.models.config import ContextConfig
-from anomaly_ov.models.hub import CONFIG_FILE, WEIGHTS_FILE
-from anomaly_ov.models.model import CARD_FILE, AnomalyModel
+from anomaly_ov.models.model import AnomalyModel
 from anomaly_ov.models.runner import Runner
 from anomaly_ov.models.weights import require_same, shapes_of
 from anomaly_ov.provenance import provenance
@@ -120,18 +119,6 @@ def fit_context(
     write_atomic(out / "context.json", (json.dumps(table, indent=2) + "\n").encode())
     write_atomic(out / "context_config.json", (json.dumps(to_mapping(config), indent=2) + "\n").encode())
     return config
-
-
-def with_fusion(model: Path, config: ContextConfig, out: Path) -> Path:
-    """Writes ``out``: the model, its weights and card untouched, with ``config``. Returns ``out``."""
-    fused = replace(AnomalyModel.from_pretrained(model).config, context=config)
-    out.mkdir(parents=True, exist_ok=True)
-    # As they are on disk: saved again, weights kept in float32 might be rounded, and be another revision.
-    for name in (WEIGHTS_FILE, CARD_FILE):
-        if (model / name).is_file():
-            write_atomic(out / name, (model / name).read_bytes())
-    write_atomic(out / CONFIG_FILE, (json.dumps(to_mapping(fused), indent=2) + "\n").encode())
-    return out
 
 
 def _fold(base: AnomalyModel, folder: Path) -> AnomalyModel:
