@@ -167,7 +167,7 @@ class Inspector:
         return self._builder(batch_size, progress).references(sources, name)
 
     def folder_context(self, pictures: Any, batch_size: int = 8, progress: Progress = nobody) -> Context:
-        """What the pictures of a folder say is normal among themselves, up to 40 % of them anomalous.
+        """What the pictures of a folder say is normal among themselves; most of them should be.
 
         Scores made with it are transductive: they depend on the folder. Raises ``UsageError`` for fewer than three
         distinct pictures. The rest as in ``context``.

@@ -1,4 +1,4 @@
-"""``anomaly-ov train``: encoder, projection, expert, and the expert's calibration."""
+"""``anomaly-ov train``: encoder, projection, expert, its calibration, and its fusion with a context."""
 
 from __future__ import annotations
 

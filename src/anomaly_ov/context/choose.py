@@ -2,8 +2,7 @@
 
 No picture is left out for looking suspicious. A rule that keeps the most uniform half of a folder keeps one sort of
 normal and drops the other (single- and multi-crystalline cells), and on the training sets it gained nothing over
-comparing each picture with its lookalikes and trusting what most of them agree on (``bank``), which also bears 40 % of
-anomalous ones. See docs/log.md.
+comparing each picture with its lookalikes and trusting what most of them agree on (``bank``). See docs/log.md.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ than among machined faces. ``ContextConfig`` holds the formula and the weights.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -17,6 +19,7 @@ from anomaly_ov.context.bank import Usual
 from anomaly_ov.models.config import ContextConfig
 
 Floats = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]
 FLOOR = 1e-6
 """Values are moved this far from 0 and 1 before their logit is taken."""
 
@@ -29,9 +32,14 @@ def context_score(distance: npt.ArrayLike, usual: float, half: float) -> npt.NDA
 
 def excesses(score_expert: npt.ArrayLike, score_context: npt.ArrayLike, usual: Usual, half: float) -> list[Floats]:
     """[expert, context]: how far each lies beyond what is usual, in spreads; elementwise."""
-    expert = (_logit(score_expert) - np.float32(usual.expert_logit)) / np.float32(usual.expert_spread)
-    context = (_logit(score_context) + np.float32(np.log(half))) / np.float32(usual.distance_spread)
-    return [expert, context]
+    log_distance = _logit(score_context) + np.float32(np.log(half * usual.distance))
+    return beyond(_logit(score_expert), log_distance, usual)
+
+
+def beyond(expert_logit: Array, log_distance: Array, usual: Usual) -> list[Array]:
+    """As ``excesses``, from the logit of the expert's score and the logarithm of the distance; in their own type."""
+    expert = (expert_logit - usual.expert_logit) / usual.expert_spread
+    return [expert, (log_distance - float(np.log(usual.distance))) / usual.distance_spread]
 
 
 def fused_score(score_expert: float, score_context: float, usual: Usual, config: ContextConfig) -> float:

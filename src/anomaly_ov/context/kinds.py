@@ -10,8 +10,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import squareform
 
 from anomaly_ov.context.nearest import lowest_mean, nearest
 
@@ -31,6 +29,10 @@ def kinds(descriptor_RE: npt.NDArray[np.float32]) -> list[int]:
     count = len(descriptor_RE)
     if count < 2 * SMALLEST:
         return [0] * count
+    # Here, because it takes long to import and few pictures never need it.
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import squareform
+
     apart_RR = np.clip(1 - descriptor_RE.astype(np.float64) @ descriptor_RE.T.astype(np.float64), 0, 2)
     np.fill_diagonal(apart_RR, np.inf)
     cut = STEP * float(np.quantile(apart_RR.min(1), 0.95))

@@ -32,7 +32,7 @@ from anomaly_ov.configuration import to_mapping
 from anomaly_ov.context.bank import Bank, Reference, Usual, picture_distance
 from anomaly_ov.context.build import FEWEST_FOR_FOLDER, Builder, Encoded
 from anomaly_ov.context.context import Compared, Context, with_prior
-from anomaly_ov.context.fusion import context_score
+from anomaly_ov.context.fusion import beyond, context_score
 from anomaly_ov.context.tokens import PictureTokens, picture_tokens
 from anomaly_ov.data.samples import DataSet, Sample
 from anomaly_ov.errors import DataError
@@ -375,18 +375,13 @@ def _config(trials: Sequence[_Trial], k: int, weight: float, map_weight: float) 
     )
 
 
-def _excess(trial: _Trial, k: int) -> tuple[Floats, Floats]:
+def _excess(trial: _Trial, k: int) -> list[Floats]:
     """Expert's and context's excess of each picture, as ``fusion.excesses``."""
-    return _beyond(logit(trial.score_expert), np.log(np.maximum(trial.distance_NT[:, k], 1e-9)), trial.usual_T[k])
+    return beyond(logit(trial.score_expert), np.log(np.maximum(trial.distance_NT[:, k], 1e-9)), trial.usual_T[k])
 
 
-def _pixel_excess(trial: _Trial, k: int) -> tuple[Floats, Floats]:
-    return _beyond(trial.pixels[0], trial.pixels[1], trial.usual_T[k])
-
-
-def _beyond(expert_logit: Floats, log_distance: Floats, usual: Usual) -> tuple[Floats, Floats]:
-    expert = (expert_logit - usual.expert_logit) / usual.expert_spread
-    return expert, (log_distance - np.log(usual.distance)) / usual.distance_spread
+def _pixel_excess(trial: _Trial, k: int) -> list[Floats]:
+    return beyond(trial.pixels[0], trial.pixels[1], trial.usual_T[k])
 
 
 def _pixel_auroc(trial: _Trial, k: int, weight: float) -> float:
