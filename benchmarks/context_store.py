@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from anomaly_ov.calibration import fused_scores, logit
 from anomaly_ov.context.build import Builder, Encoded
 from anomaly_ov.context.tokens import PictureTokens, picture_tokens
 from anomaly_ov.errors import ImageError
@@ -26,6 +25,7 @@ from anomaly_ov.images.sources import Source, page_digest
 from anomaly_ov.images.views import Views, anyres
 from anomaly_ov.models.model import AnomalyModel
 from anomaly_ov.models.runner import PictureOutput, Runner
+from anomaly_ov.models.score import fused_scores, logit
 from anomaly_ov.records import ModelInfo
 
 

@@ -24,15 +24,28 @@ MAY_IMPORT: dict[str, set[str]] = {
     "files": set(),
     "provenance": set(),
     "images": set(),
+    "remote": {"images"},
     "calibration": {"models", "images"},
     "models": {"images"},
     "data": {"images"},
-    "training": {"data", "models", "images", "context", "calibration"},
-    "evaluation": {"data", "models", "images"},
+    "instruct": {"data", "images"},
+    "training": {"data", "models", "images", "context", "calibration", "instruct"},
+    "evaluation": {"data", "models", "images", "instruct", "remote"},
     "context": {"images", "models"},
     "streaming": set(),
     "inspector": {"models", "images", "context", "calibration", "streaming"},
-    "cli": {"images", "models", "context", "data", "training", "evaluation", "calibration", "inspector"},
+    "cli": {
+        "images",
+        "models",
+        "context",
+        "data",
+        "training",
+        "evaluation",
+        "calibration",
+        "inspector",
+        "instruct",
+        "remote",
+    },
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -115,7 +128,7 @@ def test_no_torch_before_it_is_needed(code: str) -> None:
     assert done.stdout.splitlines()[-1] == "LOADED []"
 
 
-@pytest.mark.parametrize("folder", ["images", "data"])
+@pytest.mark.parametrize("folder", ["images", "data", "instruct"])
 def test_pictures_and_data_need_no_torch(folder: str) -> None:
     for path in (PACKAGE / folder).rglob("*.py"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 
-from anomaly_ov.calibration import SetScores, f1_max_threshold, fit_calibration, fused_scores, logit
+from anomaly_ov.calibration import SetScores, f1_max_threshold, fit_calibration
 from anomaly_ov.errors import DataError
 from anomaly_ov.models.config import CalibrationConfig
+from anomaly_ov.models.score import fused_scores, logit
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:

@@ -15,7 +15,6 @@ import pytest
 import torch
 from PIL import Image
 
-from anomaly_ov.calibration import expert_alone, logit
 from anomaly_ov.context.context import Context
 from anomaly_ov.context.context_file import save_context
 from anomaly_ov.context.tokens import PictureTokens
@@ -33,6 +32,7 @@ from anomaly_ov.models.config import (
     ProjectionPart,
 )
 from anomaly_ov.models.model import AnomalyModel
+from anomaly_ov.models.score import expert_alone, logit
 from anomaly_ov.records import Finding
 from model_fixtures import small_config, small_model
 

@@ -85,3 +85,17 @@ class DeviceError(AnomalyOVError):
     """The device is absent or out of memory."""
 
     exit_code = 5
+
+
+class EndpointError(AnomalyOVError):
+    """A remote model gave no usable answer to this question; the next one may be answered."""
+
+    exit_code = 6
+
+
+class EndpointRefused(EndpointError):
+    """A remote model would refuse any further request as well: the key, the model's name, the quota or the settings."""
+
+
+class SpendCapReached(EndpointRefused):
+    """The next request could cost more than is left to spend; it was not sent."""

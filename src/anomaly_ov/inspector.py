@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from anomaly_ov.calibration import ExpertAlone, expert_alone, logit
 from anomaly_ov.context import is_context_file
 from anomaly_ov.errors import ContextMismatch, ImageError, UsageError
 from anomaly_ov.images.read import Limits, Picture, read
 from anomaly_ov.images.sources import Source, page_digest, sources_of
 from anomaly_ov.images.views import Views, anyres
+from anomaly_ov.models.score import ExpertAlone, expert_alone, logit
 from anomaly_ov.records import ContextInfo, ErrorInfo, Finding, ImageInfo, MapInfo, ModelInfo, Threshold, level_of
 from anomaly_ov.streaming import Stages, cores, in_turns, overlapped
 

@@ -145,6 +145,27 @@ class Finding:
         return {"schema": SCHEMA} | {name: _plain(value) for name, value in values.items()}
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a language model, built in or remote, answered to one question about one picture.
+
+    ``p_yes``: P(yes) / (P(yes) + P(no)) of the first answer token, 0..1; null where the model does not say.
+    ``finish``: "stop" (said all), "length" (cut at the most tokens allowed), "unknown", or the endpoint's own word.
+    ``tokens_in``, ``tokens_out``: as counted by the model, null where unknown. ``timing_ms``: milliseconds per part.
+    """
+
+    text: str
+    p_yes: float | None
+    finish: str
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    timing_ms: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return asdict(self)
+
+
 def _plain(value: Any) -> Any:
     if hasattr(value, "__dataclass_fields__"):
         return _plain(asdict(value))

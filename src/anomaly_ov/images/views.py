@@ -64,17 +64,21 @@ class Views:
 def anyres(pixels_HW3: Pixels, config: ViewsConfig) -> Views:
     """Base view and crops of one picture (H, W, 3) uint8 RGB. Raises UsageError for any other array."""
     picture, image_wh = _capped(pixels_HW3, config.cap)
-    base = config.base_size
-    columns, rows = best_grid(picture.size, base, config.grids)
-    canvas_wh = (columns * base, rows * base)
-    content_box = fit_box(picture.size, canvas_wh)
-    geometry = Geometry(image_wh, picture.size, canvas_wh, content_box, (columns, rows), base)
-
+    base, geometry = config.base_size, anyres_geometry(image_wh, config)
     pixels_NHW3 = np.zeros((geometry.views, base, base, 3), np.uint8)
     pixels_NHW3[0] = _resized(picture, (base, base))
-    x0, y0, x1, y1 = content_box
-    _tile(_resized(picture, (x1 - x0, y1 - y0)), content_box, columns, pixels_NHW3[1:])
+    x0, y0, x1, y1 = geometry.content_box
+    content_HW3 = _resized(picture, (x1 - x0, y1 - y0))
+    _tile(content_HW3, geometry.content_box, geometry.grid_wh[0], pixels_NHW3[1:])
     return Views(pixels_NHW3, geometry)
+
+
+def anyres_geometry(image_wh: Size, config: ViewsConfig) -> Geometry:
+    """How ``anyres`` cuts a picture of this size."""
+    base, capped_wh = config.base_size, capped_size(image_wh, config.cap)
+    columns, rows = best_grid(capped_wh, base, config.grids)
+    canvas_wh = (columns * base, rows * base)
+    return Geometry(image_wh, capped_wh, canvas_wh, fit_box(capped_wh, canvas_wh), (columns, rows), base)
 
 
 def multi_image(pixels: Sequence[Pixels], config: ViewsConfig) -> list[Views]:
@@ -155,14 +159,20 @@ def _tile(content_HW3: Pixels, box: Box, columns: int, crops_NHW3: Pixels) -> No
             crop_HW3[from_y - top : to_y - top, from_x - left : to_x - left] = part_HW3
 
 
+def multi_image_geometry(image_wh: Size, config: ViewsConfig) -> Geometry:
+    """How ``multi_image`` shows a picture of this size."""
+    width, height = capped_size(image_wh, config.cap)
+    side = max(width, height)
+    x0, y0 = (side - width) // 2, (side - height) // 2
+    content_box = (x0, y0, x0 + width, y0 + height)
+    return Geometry(image_wh, (width, height), (side, side), content_box, (0, 0), config.base_size)
+
+
 def _squared(pixels_HW3: Pixels, config: ViewsConfig) -> Views:
     picture, image_wh = _capped(pixels_HW3, config.cap)
-    side = max(picture.size)
-    x0, y0 = (side - picture.width) // 2, (side - picture.height) // 2
-    square = Image.new("RGB", (side, side), (SQUARE_GREY,) * 3)
-    square.paste(picture, (x0, y0))
-    content_box = (x0, y0, x0 + picture.width, y0 + picture.height)
-    geometry = Geometry(image_wh, picture.size, (side, side), content_box, (0, 0), config.base_size)
+    geometry = multi_image_geometry(image_wh, config)
+    square = Image.new("RGB", geometry.canvas_wh, (SQUARE_GREY,) * 3)
+    square.paste(picture, geometry.content_box[:2])
     pixels_NHW3 = np.empty((1, config.base_size, config.base_size, 3), np.uint8)
     pixels_NHW3[0] = _resized(square, (config.base_size, config.base_size))
     return Views(pixels_NHW3, geometry)

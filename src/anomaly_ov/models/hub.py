@@ -9,6 +9,7 @@ from anomaly_ov.errors import WeightsError
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+LANGUAGE_FOLDER = "language"
 
 _HERE = Path(__file__).parent
 _EMBEDDED = {"tiny": "compact convolutional model for the CPU, shipped inside the package"}

@@ -19,15 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from anomaly_ov.calibration import (
-    ExpertAlone,
-    balanced_weights,
-    expert_alone,
-    f1_max_threshold,
-    fit_logistic,
-    logit,
-    sigmoid,
-)
+from anomaly_ov.calibration import balanced_weights, f1_max_threshold, fit_logistic
 from anomaly_ov.configuration import to_mapping
 from anomaly_ov.context.bank import Bank, Reference, Usual, picture_distance
 from anomaly_ov.context.build import FEWEST_FOR_FOLDER, Builder, Encoded
@@ -43,6 +35,7 @@ from anomaly_ov.images.views import anyres
 from anomaly_ov.models.config import ContextConfig
 from anomaly_ov.models.model import AnomalyModel
 from anomaly_ov.models.runner import Runner
+from anomaly_ov.models.score import ExpertAlone, expert_alone, logit, sigmoid
 from anomaly_ov.models.weights import require_same, shapes_of
 from anomaly_ov.provenance import provenance
 from anomaly_ov.training.defect_samples import mask_of

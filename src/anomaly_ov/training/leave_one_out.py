@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from anomaly_ov.calibration import SetScores, f1_max_threshold, fit_calibration, fused_scores
+from anomaly_ov.calibration import SetScores, f1_max_threshold, fit_calibration
 from anomaly_ov.configuration import parse, read_yaml, to_mapping
 from anomaly_ov.data.samples import DataSet
 from anomaly_ov.files import write_atomic
@@ -26,6 +26,7 @@ from anomaly_ov.images.read import read
 from anomaly_ov.images.views import anyres
 from anomaly_ov.models.config import CalibrationConfig
 from anomaly_ov.models.model import AnomalyModel
+from anomaly_ov.models.score import fused_scores
 from anomaly_ov.provenance import provenance
 from anomaly_ov.training.defect_samples import mask_of
 from anomaly_ov.training.feature_cache import FeatureCache, feature_key

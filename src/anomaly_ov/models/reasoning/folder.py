@@ -1,0 +1,125 @@
+"""The language side of a model folder: ``language/`` beside the detector's files, in Hugging Face layout.
+
+``language/`` holds config.json, model*.safetensors (in shards), generation_config.json and the tokenizer's files. Its
+config names the revision of the detector that it learnt to read. Loading is strict: a weight that is missing, left
+over or of another shape is an error that names it; in the released code such a run looks like a normal one.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, GenerationConfig
+
+from anomaly_ov.errors import CheckpointMismatch, UnsafeCheckpoint, WeightsError
+from anomaly_ov.models.hub import LANGUAGE_FOLDER
+from anomaly_ov.models.model import AnomalyModel
+from anomaly_ov.models.reasoning.config import AnomalyOVConfig
+from anomaly_ov.models.reasoning.model import AnomalyOV
+from anomaly_ov.models.reasoning.processor import Processor
+
+SHARD = "14MB"
+NAMED = 8
+
+
+@dataclass(frozen=True)
+class Reasoner:
+    """A model that talks: ``model`` with its detector, and the ``processor`` that writes its inputs."""
+
+    model: AnomalyOV
+    processor: Processor
+
+    @property
+    def tokenizer(self) -> Any:
+        """The processor's."""
+        return self.processor.tokenizer
+
+
+def load_reasoner(folder: str | Path, dtype: torch.dtype = torch.float32) -> Reasoner:
+    """Detector and language side of a model folder, in eval mode on the CPU; ``dtype``: the language side's.
+
+    Raises ``WeightsError`` (no language side), ``CheckpointMismatch`` (weights missing, left over, of another shape, or
+    made for another detector), ``UnsafeCheckpoint`` (no complete safetensors file), and what ``AnomalyModel`` raises.
+    """
+    folder = Path(folder)
+    language = folder / LANGUAGE_FOLDER
+    if not (language / "config.json").is_file():
+        raise WeightsError(f"{folder} has no language side: {language} is missing", hint="see 'anomaly-ov models'")
+    detector = AnomalyModel.from_pretrained(folder)
+    config = AnomalyOVConfig.from_pretrained(language, local_files_only=True)
+    if config.detector_revision and config.detector_revision != detector.config.revision:
+        raise CheckpointMismatch(
+            f"{language} was trained with detector {config.detector_revision}, {folder} holds "
+            f"{detector.config.revision}",
+            hint="copy both from the same model, or train the language side again: anomaly-ov train stage2",
+        )
+    model = _language(language, config, dtype)
+    model.model.attach(detector)
+    tokenizer = AutoTokenizer.from_pretrained(language, local_files_only=True)
+    return Reasoner(model.eval(), Processor(tokenizer, config, detector.encoder.grid_hw))
+
+
+def save_language(model: AnomalyOV, tokenizer: Any, folder: str | Path, dtype: torch.dtype = torch.float32) -> Path:
+    """Writes ``folder/language`` whole or not at all, and returns it; the detector's files are not touched."""
+    folder = Path(folder)
+    target = folder / LANGUAGE_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    if model.model.detector is not None:
+        model.config.detector_revision = model.model.detector.config.revision
+    model.generation_config = GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False
+    )
+    with tempfile.TemporaryDirectory(prefix=".language-", dir=folder) as name:
+        staging = Path(name) / "new"
+        tensors = {key: tensor.to(dtype) for key, tensor in model.state_dict().items()}
+        model.save_pretrained(staging, state_dict=tensors, max_shard_size=SHARD)
+        tokenizer.save_pretrained(staging)
+        if target.exists():
+            shutil.move(target, Path(name) / "old")
+        staging.rename(target)
+    return target
+
+
+def _language(language: Path, config: AnomalyOVConfig, dtype: torch.dtype) -> AnomalyOV:
+    from safetensors import SafetensorError
+
+    try:
+        model, info = AnomalyOV.from_pretrained(
+            language,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except SafetensorError as error:
+        reason = " ".join(str(error).split())
+        raise UnsafeCheckpoint(f"{language}: no complete safetensors file: {reason}", hint="copy it again") from None
+    except OSError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{language} cannot be read: {reason}", hint="copy the folder again") from None
+    faults = [
+        f"{len(keys)} {what}: {_some(keys)}"
+        for what, keys in (
+            ("missing", info["missing_keys"]),
+            ("unexpected", info["unexpected_keys"]),
+            ("of another shape", info["mismatched_keys"]),
+        )
+        if keys
+    ]
+    if faults:
+        raise CheckpointMismatch(f"{language} does not fit: {'; '.join(faults)}", hint="copy the whole folder again")
+    found: AnomalyOV = model
+    return found
+
+
+def _some(keys: Iterable[Any]) -> str:
+    names = sorted(map(str, keys))
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")

@@ -1,0 +1,1 @@
+"""The same findings put to any model behind an OpenAI-compatible endpoint."""

@@ -1,0 +1,125 @@
+"""From a recipe, a data folder and a model folder to a model that talks: builds the language side, trains, saves."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import Qwen2Config
+
+from anomaly_ov.configuration import to_mapping
+from anomaly_ov.data.synthetic import generate, normal
+from anomaly_ov.images.views import ViewsConfig
+from anomaly_ov.instruct.conversation import from_facts
+from anomaly_ov.instruct.held_out import is_held_out
+from anomaly_ov.models.hub import CONFIG_FILE, WEIGHTS_FILE
+from anomaly_ov.models.model import CARD_FILE, AnomalyModel
+from anomaly_ov.models.reasoning.config import AnomalyOVConfig, prompt_ids_of
+from anomaly_ov.models.reasoning.folder import Reasoner, load_reasoner, save_language
+from anomaly_ov.models.reasoning.model import AnomalyOV
+from anomaly_ov.models.reasoning.processor import IMAGE_MARKER, Processor
+from anomaly_ov.models.reasoning.tokenizer import train_tokenizer
+from anomaly_ov.provenance import provenance
+from anomaly_ov.training.checkpoint import write_run
+from anomaly_ov.training.conversations import Conversations, Labelled, Source, Synthetic, TalkConfig
+from anomaly_ov.training.feature_cache import model_key
+from anomaly_ov.training.loop import run
+from anomaly_ov.training.runs import hash_of, hash_of_set, labelled_sets, pictures_in, refuse_leakage
+from anomaly_ov.training.stage2 import Stage2
+from anomaly_ov.training.stage2_recipe import FreshLanguage, Stage2Recipe
+
+TEXT_SIZE = 64  # pictures that only their facts are wanted of
+
+
+def train_stage2(
+    recipe: Stage2Recipe, data: Path, start: Path, out: Path, device: str = "cpu", test: Sequence[Path] = ()
+) -> Path:
+    """Tunes the language side of model folder ``start`` (or a fresh one); returns the model folder ``out/model``.
+
+    ``test``: folders that will be tested on; a picture of theirs among the training pictures is a ``LeakageError``.
+    """
+    sets = labelled_sets([data / folder for folder in recipe.sets])
+    photos = pictures_in(data / folder for folder in recipe.photos)
+    refuse_leakage([sample.image for one in sets for sample in one.samples] + photos, test)
+    torch.manual_seed(recipe.loop.seed)
+    reasoner = load_reasoner(start) if recipe.language is None else fresh(recipe.language, recipe.talk, start)
+    detector = reasoner.model.model.detector
+    assert detector is not None
+    views = detector.config.views
+    hashes = {"start": model_key(detector, views), "photos": hash_of(photos)}
+    hashes |= {one.name: hash_of_set(one) for one in sets}
+    record = {"recipe": to_mapping(recipe), "data": hashes, "provenance": provenance(recipe.loop.seed)}
+    write_run(out, record)
+    samples = conversations(recipe, sets, photos, reasoner.processor, views)
+    task = Stage2(reasoner.model, reasoner.processor, recipe.stage2, samples, device)
+    trained = run(task, recipe.loop, out, record)
+    assert isinstance(trained, AnomalyOV)
+    return export(trained.cpu().eval(), reasoner.tokenizer, start, out / "model")
+
+
+def fresh(language: FreshLanguage, talk: TalkConfig, detector_folder: Path) -> Reasoner:
+    """A compact language side of random weights for the detector in ``detector_folder``."""
+    detector = AnomalyModel.from_pretrained(detector_folder)
+    tokenizer = train_tokenizer(texts(language.texts, talk), language.vocabulary)
+    text = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=language.hidden,
+        intermediate_size=language.intermediate,
+        num_hidden_layers=language.layers,
+        num_attention_heads=language.heads,
+        num_key_value_heads=language.kv_heads,
+        max_position_embeddings=language.positions,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    config = AnomalyOVConfig(
+        # Only its width is read: the tower itself is the detector's encoder.
+        vision_config={"model_type": "siglip_vision_model", "hidden_size": detector.encoder.width},
+        text_config=text.to_dict(),
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_MARKER),
+        tie_word_embeddings=True,
+        prompt_ids=prompt_ids_of(tokenizer),
+        reading=language.reading,
+        level_score=language.level_score,
+        annotate=language.annotate,
+        crop_budget=language.crop_budget,
+    )
+    return Reasoner(AnomalyOV(config, detector), Processor(tokenizer, config, detector.encoder.grid_hw))
+
+
+def texts(pictures: int, talk: TalkConfig) -> Iterator[str]:
+    """Questions and answers about generated pictures, for a tokenizer to learn from."""
+    rng = np.random.default_rng(0)
+    for seed in range(pictures):
+        facts = (normal if seed % 5 < 2 else generate)(seed, TEXT_SIZE).facts
+        if not is_held_out(facts):
+            for turn in from_facts(facts, rng, 2 * talk.turns).turns:
+                yield turn.question
+                yield turn.answer
+
+
+def conversations(
+    recipe: Stage2Recipe, sets: Sequence[Any], photos: Sequence[Path], processor: Processor, views: ViewsConfig
+) -> Conversations:
+    """The samples of a run."""
+    talk = recipe.talk
+    sources: list[tuple[Source, float]] = [(Synthetic(talk, photos), talk.synthetic)]
+    if sets:
+        sources.append((Labelled(talk, sets), talk.labelled))
+    return Conversations(talk, sources, processor, views, recipe.loop.seed)
+
+
+def export(model: AnomalyOV, tokenizer: Any, detector_folder: Path, folder: Path) -> Path:
+    """The detector's files as they are, and the language side beside them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (WEIGHTS_FILE, CARD_FILE, CONFIG_FILE):
+        if (detector_folder / name).is_file() and detector_folder.resolve() != folder.resolve():
+            shutil.copyfile(detector_folder / name, folder / name)
+    save_language(model, tokenizer, folder, torch.float16)
+    return folder
