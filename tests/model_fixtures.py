@@ -1,14 +1,20 @@
-"""A complete model folder with random weights, small enough to run in milliseconds."""
+"""Complete models with random weights, small enough to run in milliseconds: a detector, and one that talks."""
 
 from __future__ import annotations
 
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from anomaly_ov.images.views import ViewsConfig
 from anomaly_ov.models.config import CalibrationConfig, EncoderConfig, ExpertConfig, ModelConfig
 from anomaly_ov.models.model import AnomalyModel
+
+if TYPE_CHECKING:
+    from anomaly_ov.models.reasoning.folder import Reasoner
 
 SIDE, CELLS = 32, 4
 
@@ -47,3 +53,48 @@ def save_small_model(folder: Path, **calibration: object) -> Path:
     """A model folder as ``load`` takes it."""
     small_model(**calibration).save_pretrained(folder)
     return folder
+
+
+@cache
+def _small_tokenizer() -> Any:
+    from anomaly_ov.models.reasoning.tokenizer import train_tokenizer
+
+    texts = ("Is there a defect?", "Yes, a scratch.", "No.", "Where is it?", "You are a helpful assistant.")
+    return train_tokenizer(texts * 20, 400)
+
+
+def small_reasoner(seed: int = 0, **config: Any) -> Reasoner:
+    """``small_model`` with a two-layer Qwen2 of width 32 and a tokenizer of its own, in eval mode.
+
+    The same weights for the same seed; ``config``: fields of ``AnomalyOVConfig``. Tied embeddings, annotation on.
+    """
+    from anomaly_ov.models.reasoning.config import AnomalyOVConfig, prompt_ids_of
+    from anomaly_ov.models.reasoning.folder import Reasoner
+    from anomaly_ov.models.reasoning.model import AnomalyOV
+    from anomaly_ov.models.reasoning.processor import IMAGE_MARKER, Processor
+
+    tokenizer = deepcopy(_small_tokenizer())
+    language = {
+        "model_type": "qwen2",
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "tie_word_embeddings": True,
+    }
+    fields = {
+        "text_config": language,
+        "vision_config": {"model_type": "siglip_vision_model", "hidden_size": 16},
+        "image_token_index": tokenizer.convert_tokens_to_ids(IMAGE_MARKER),
+        "prompt_ids": prompt_ids_of(tokenizer),
+        "annotate": True,
+    }
+    detector = small_model(seed)
+    torch.manual_seed(seed)
+    model = AnomalyOV(AnomalyOVConfig(**fields | config), detector)
+    with torch.no_grad():
+        for parameter in model.parameters():  # large enough that every input token moves the logits
+            parameter.normal_(1 if parameter.ndim == 1 else 0, 0.2)
+    return Reasoner(model.eval(), Processor(tokenizer, model.config, detector.encoder.grid_hw))

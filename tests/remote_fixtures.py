@@ -103,7 +103,7 @@ def serving(*script: Scripted) -> Iterator[Server]:
         def do_POST(self) -> None:
             data = self.rfile.read(int(self.headers["Content-Length"]))
             server.bodies.append(json.loads(data))
-            server.headers.append(dict(self.headers.items()))
+            server.headers.append({name.lower(): value for name, value in self.headers.items()})
             server.paths.append(self.path)
             reply = server.script.pop(0) if server.script else Scripted(b"{}", 418)
             time.sleep(reply.delay)

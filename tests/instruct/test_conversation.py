@@ -29,8 +29,8 @@ def all_turns(seeds: range = SEEDS, turns: int = 12) -> list[tuple[Facts, Turn]]
     made = []
     for seed in seeds:
         about = random_facts(seed)
-        split = "held_out" if seed % 3 == 0 else "train"
-        made += [(about, turn) for turn in from_facts(about, rng(seed), turns, split).turns]
+        conversation = from_facts(about, rng(seed), turns, "held_out" if seed % 3 == 0 else "train")
+        made += [(about, turn) for turn in conversation.turns]
     return made
 
 
@@ -43,7 +43,8 @@ def check_against(about: Facts, turn: Turn) -> None:
     main = seen.defects[0] if seen.defects else None
     kinds, places = {d.kind for d in about.defects}, {d.place for d in about.defects}
     said_kinds, said_places = reading.kinds(turn.answer), reading.places(turn.answer)
-    assert said_kinds <= kinds and said_places <= places, turn
+    assert said_kinds <= kinds, turn
+    assert said_places <= places, turn
     is_main = "main" in turn.question or "most" in turn.question
     if turn.intent == "kind":
         assert said_kinds == ({main.kind} if main and is_main else kinds), turn
@@ -58,7 +59,8 @@ def check_against(about: Facts, turn: Turn) -> None:
     if turn.intent in ("detect", "fine"):
         assert reading.yes_no(turn.answer) is (bool(about.defects) == (turn.intent == "detect")), turn
     if turn.intent in ("describe", "report") and main:
-        assert main.kind in said_kinds and main.place in said_places, turn
+        assert main.kind in said_kinds, turn
+        assert main.place in said_places, turn
         assert turn.intent == "report" or said_kinds == kinds, turn
 
 
@@ -104,7 +106,8 @@ def test_every_conversation_asks_once_for_yes_or_no_alone() -> None:
         detect = [turn for turn in turns if turn.intent == "detect"]
         assert 1 <= len(detect) <= 2
         assert sum(turn.answer in ("Yes.", "No.") for turn in detect) == 1
-        assert len(turns) == 6 and len({turn.question for turn in turns}) == 6
+        assert len(turns) == 6
+        assert len({turn.question for turn in turns}) == 6
         first[turns[0].intent] += 1
     assert (first["detect"] + first["describe"]) / first.total() > 0.45
     assert len(first) > 8
@@ -133,12 +136,25 @@ def test_the_most_obvious_defect_is_the_largest_contrast_times_area() -> None:
         assert kind.answer in ("crack.", "crack, stain.")
 
 
+@pytest.mark.parametrize(("areas", "obvious"), [((0.1, 0.01), "stain"), ((0.1, 0.09), "crack")])
+def test_neither_contrast_nor_area_alone_decides(areas: tuple[float, float], obvious: str) -> None:
+    about = facts(defect("crack", "top", areas[1], 0.5), defect("stain", "left", areas[0], 0.3))
+    assert seen_in(about).defects[0].kind == obvious
+
+
+def test_a_head_scan_lies_on_nothing_and_a_gear_on_its_ground() -> None:
+    assert ask(facts(surface="tissue section", thing="head"), "surface", rng(0)).answer.endswith("a head scan.")
+    assert ask(facts(surface="wood", thing="gear"), "surface", rng(0)).answer.endswith("a gear on wood.")
+
+
 def test_normal_pictures_are_asked_everything_and_nothing_is_found() -> None:
     for intent in INTENTS:
         for form in forms(intent):
             for seed in range(30):
                 answer = ask(facts(), intent, rng(seed), form).answer
-                assert not reading.kinds(answer) and not reading.places(answer) and not reading.severity(answer)
+                assert not reading.kinds(answer)
+                assert not reading.places(answer)
+                assert not reading.severity(answer)
     assert ask(facts(), "kind", rng(0), "word").answer == "none."
     assert ask(facts(), "place", rng(0), "word").answer == "nowhere."
     assert "action" in ask(facts(), "report", rng(1)).answer.lower()
@@ -148,7 +164,7 @@ def test_cause_and_action_belong_to_the_kind_and_stay_the_same() -> None:
     for seed in range(200):
         about = random_facts(seed, True)
         main = KINDS[seen_in(about).defects[0].kind or ""]
-        turns = {turn.intent: turn.answer for turn in from_facts(about, rng(seed), 27).turns}
+        turns = {turn.intent: turn.answer for turn in from_facts(about, rng(seed), 28).turns}
         (cause,) = [cause for cause in main.causes if cause in turns["cause"]]
         assert cause in turns["report"]
         assert any(action in turns["action"].lower() for action in main.actions)
@@ -174,7 +190,8 @@ def test_an_intent_is_answered_in_several_ways() -> None:
     for intent in INTENTS:
         questions = {ask(about, intent, rng(seed)).question for seed in range(60)}
         answers = {ask(about, intent, rng(seed)).answer for seed in range(60)}
-        assert len(questions) >= 3 and len(answers) >= 3, intent
+        assert len(questions) >= 3, intent
+        assert len(answers) >= (2 if intent == "surface_check" else 3), intent
 
 
 def test_a_photo_is_not_named() -> None:

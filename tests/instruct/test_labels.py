@@ -61,7 +61,7 @@ def test_any_other_set_is_understood_as_far_as_its_names_go() -> None:
     assert known_of(Sample(Path("a.png"), 1, None, "pineapple")).thing == "object"
 
 
-def test_the_longest_name_of_a_kind_wins() -> None:
+def test_kinds_are_named_by_whole_words() -> None:
     assert known_of(Sample(Path("a.png"), 1, None, "x", "print_error_2")).kind == "print_error"
     assert known_of(Sample(Path("a.png"), 1, None, "x", "edge_scratched")).kind is None
 

@@ -49,8 +49,10 @@ def test_written_and_read_back(tmp_path: Path, images: Path, name: str) -> None:
     write(records, tmp_path / name, images)
     assert list(read(tmp_path / name, images)) == records
     assert records[1].turns == (("human", "<image>\n<image>\nIs it ‘fine’?"), ("gpt", "Yes."))
-    first = (tmp_path / name).read_text(encoding="utf-8").lstrip("[\n").splitlines()[0].rstrip(",")
-    assert json.loads(first)["image"] == "a.png" and "image" not in (tmp_path / name).read_text().splitlines()[-2][:40]
+    lines = (tmp_path / name).read_text(encoding="utf-8").strip("[]\n").splitlines()
+    stored = [json.loads(line.rstrip(",")) for line in lines]
+    assert [value.get("image") for value in stored] == ["a.png", ["a.png", "sub/b.png"], None]
+    assert "image" not in stored[2]
 
 
 BAD: dict[str, tuple[Any, str]] = {
@@ -90,15 +92,19 @@ BAD: dict[str, tuple[Any, str]] = {
 def test_a_bad_sample_is_named_and_the_next_is_read(tmp_path: Path, images: Path, case: str, name: str) -> None:
     value, reason = BAD[case]
     good, bad, after = read(save(tmp_path / name, [sample(id="first"), value, sample(id="last")]), images)
-    assert isinstance(good, Record) and isinstance(after, Record) and after.id == "last"
-    assert isinstance(bad, Skipped) and bad.index == 1
+    assert isinstance(good, Record)
+    assert isinstance(after, Record)
+    assert after.id == "last"
+    assert isinstance(bad, Skipped)
+    assert bad.index == 1
     assert bad.reason.startswith(reason)
 
 
 def test_a_link_out_of_the_folder_is_refused(tmp_path: Path, images: Path) -> None:
     (images / "link.png").symlink_to(tmp_path / "secret.png")
     (bad,) = read(save(tmp_path / "c.json", [sample(image="link.png")]), images)
-    assert isinstance(bad, Skipped) and bad.reason.startswith("image outside")
+    assert isinstance(bad, Skipped)
+    assert bad.reason.startswith("image outside")
 
 
 def test_a_broken_or_overlong_line_is_skipped(tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,11 +122,21 @@ def test_a_long_array_is_read_in_pieces(tmp_path: Path, images: Path, monkeypatc
     text = 'é[]{}"\\,' * 50
     many = [sample(id=str(i), conversations=said(("human", f"<image>{text}"), ("gpt", "x"))) for i in range(20)]
     path = tmp_path / "c.json"
-    path.write_text("\ufeff \n" + json.dumps([*many, 123456789], ensure_ascii=False), encoding="utf-8")
+    path.write_text("\ufeff \n" + json.dumps([*many, *[123456789] * 9], ensure_ascii=False), encoding="utf-8")
     found = list(read(path, images))
-    assert [item.id for item in found] == [*map(str, range(20)), ""]
-    assert isinstance(found[3], Record) and found[3].turns[0][1] == f"<image>{text}"
-    assert isinstance(found[-1], Skipped) and found[-1].index == 20
+    assert [item.id for item in found] == [*map(str, range(20)), *[""] * 9]
+    assert isinstance(found[3], Record)
+    assert found[3].turns[0][1] == f"<image>{text}"
+    assert isinstance(found[-1], Skipped)
+    assert found[-1].index == 28
+
+
+def test_a_number_cut_by_the_end_of_a_piece_is_one_value(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llava_json, "_CHUNK", 7)
+    path = save(tmp_path / "c.json", [123456789, 123456789])
+    assert [type(item) for item in read(path, images)] == [Skipped, Skipped]
 
 
 def test_reading_begins_before_the_end_of_the_file_is_seen(tmp_path: Path, images: Path) -> None:
@@ -179,7 +195,8 @@ def test_the_tally_counts_and_names(tmp_path: Path, images: Path) -> None:
     assert (tally.used, dict(tally.skipped)) == (2, {"image missing": 7, "no conversations": 1})
     total, first, second = tally.lines()
     assert total == "2 used, 8 skipped"
-    assert first.startswith("7 x image missing: m0 (sample 1), m1") and "m5" not in first
+    assert first.startswith("7 x image missing: m0 (sample 1), m1")
+    assert "m5" not in first
     assert second == "1 x no conversations: r (sample 8)"
 
 

@@ -21,7 +21,8 @@ def test_every_intent_and_form_has_training_and_held_out_wordings() -> None:
         assert forms(intent)
         for form in forms(intent):
             train, held_out = (wordings(intent, form, split) for split in ("train", "held_out"))
-            assert len(train) >= 3 and held_out
+            assert len(train) >= 3
+            assert held_out
             assert 0.1 <= len(held_out) / (len(train) + len(held_out)) <= 0.26
 
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from remote_fixtures import region
 
 from anomaly_ov.remote.pictures import MAX_PNG_BYTES, crop_box, cropped, data_url, outlined, shrunk
+from remote_fixtures import region
 
 
 def noise(height: int, width: int) -> npt.NDArray[np.uint8]:
@@ -48,9 +48,7 @@ def test_a_large_png_becomes_a_jpeg() -> None:
     assert np.abs(np.asarray(image).astype(int) - pixels_HW3).mean() < 12
 
 
-@given(
-    st.integers(1, 400), st.integers(1, 400), st.tuples(*[st.floats(0, 1)] * 4).map(lambda t: t)
-)
+@given(st.integers(1, 400), st.integers(1, 400), st.tuples(*[st.floats(0, 1)] * 4).map(lambda t: t))
 def test_crop_box_holds_the_box_and_stays_inside(
     width: int, height: int, corners: tuple[float, float, float, float]
 ) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from remote_fixtures import finding, region
 
 from anomaly_ov.errors import UsageError
 from anomaly_ov.images.read import Picture, read
 from anomaly_ov.records import ContextInfo, ErrorInfo, ImageInfo
 from anomaly_ov.remote.config import EndpointConfig
 from anomaly_ov.remote.prompt import Prompt, compose, describe
+from remote_fixtures import finding, region
 
 PIXELS_HW3 = np.random.default_rng(1).integers(0, 256, (80, 100, 3), np.uint8)
 PICTURE = read(PIXELS_HW3)
@@ -92,16 +92,14 @@ def test_history_in_order_with_the_picture_in_the_first_turn() -> None:
     assert made.messages[:2] == prompt(question="First?").messages
 
 
-@pytest.mark.parametrize(
-    ("question", "history"), [("", []), (" \n", []), ("A?", [("", "b")]), ("A?", [("B?", " ")])]
-)
+@pytest.mark.parametrize(("question", "history"), [("", []), (" \n", []), ("A?", [("", "b")]), ("A?", [("B?", " ")])])
 def test_empty_turns(question: str, history: list[tuple[str, str]]) -> None:
     with pytest.raises(UsageError, match="empty"):
         prompt(question=question, history=history)
 
 
 def test_a_finding_of_another_picture() -> None:
-    with pytest.raises(UsageError, match="100 x 80 .* 30 x 20"):
+    with pytest.raises(UsageError, match=r"100 x 80 .* 30 x 20"):
         prompt(read(np.zeros((20, 30, 3), np.uint8)))
 
 

@@ -117,7 +117,7 @@ def _thing_named(category: str) -> str:
 def _kind_named(defect: str | None) -> str | None:
     """The kind that a defect's folder names ("scratch", "scratch_neck", "print error"), else None."""
     plain = re.sub(r"[_\W\d]+", " ", defect or "").strip().lower()
-    for name, kind in sorted(_KIND_WORDS.items(), key=lambda item: -len(item[0])):
+    for name, kind in _KIND_WORDS.items():
         if re.search(rf"\b{re.escape(name.replace('_', ' '))}\b", plain):
             return kind
     return None

@@ -41,7 +41,7 @@ _PLACE_WORDS: dict[str, str | None] = {
 
 def yes_no(text: str) -> bool | None:
     """Whether the first word is "yes" or "no" (any case, whole: "eyes" and "nothing" are neither); else None."""
-    found = re.match(r"\W*(yes|no)\b(?!')", text, re.IGNORECASE)
+    found = re.match(r"\W*(yes|no)\b(?!'\w)", text, re.IGNORECASE)
     return None if found is None else found.group(1).lower() == "yes"
 
 

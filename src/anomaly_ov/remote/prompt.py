@@ -53,17 +53,22 @@ def compose(finding: Finding, picture: Picture, question: str, history: Turns, c
     """
     _check(finding, picture, question, history)
     images = _images(finding, picture, config)
-    questions = [*(asked for asked, _ in history), question]
+    questions = [_clean(asked) for asked in (*(asked for asked, _ in history), question)]
     shows_crop = len(images) > 1
     parts = [
         {"type": "text", "text": describe(finding, (picture.width, picture.height), shows_crop, config.draw_overlay)},
         *({"type": "image_url", "image_url": {"url": data_url(image)}} for image in images),
-        {"type": "text", "text": questions[0].strip()},
+        {"type": "text", "text": questions[0]},
     ]
     messages: list[dict[str, Any]] = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": parts}]
     for (_, answer), asked in zip(history, questions[1:], strict=True):
-        messages += [{"role": "assistant", "content": answer}, {"role": "user", "content": asked.strip()}]
+        messages += [{"role": "assistant", "content": _clean(answer)}, {"role": "user", "content": asked}]
     return Prompt(messages, _tokens(messages, images))
+
+
+def _clean(text: str) -> str:
+    """Without blanks around it, and without what cannot be sent: arguments of a command may hold broken characters."""
+    return text.strip().encode("utf-8", "replace").decode("utf-8")
 
 
 def describe(finding: Finding, image_wh: tuple[int, int], shows_crop: bool = False, marked: bool = False) -> str:

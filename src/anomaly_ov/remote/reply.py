@@ -16,6 +16,7 @@ from anomaly_ov.remote.failures import ReportedError, malformed, shortened, with
 # Words of other servers for the two ends that matter.
 _FINISH = {"eos": "stop", "eos_token": "stop", "end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length"}
 _WORD_MARKS = " \t\r\n\u2581\u0120\u010a\"'*.,:!"  # spaces as tokenizers write them, quotes, emphasis, punctuation
+_LEAST_LOGPROB, _MOST_TOKENS = -1e4, 10**9  # beyond these a number is no measurement
 MIN_YES_NO = 0.01  # where yes and no together are less likely than this, the answer was about to be another
 
 
@@ -70,7 +71,8 @@ class Reply:
             self._finish = _FINISH.get(choice["finish_reason"], choice["finish_reason"])
         if not self._first_token_seen:
             self._first_token_seen, self._p_yes = _first_token(choice.get("logprobs"))
-        text = _text(part.get("content"))
+        # Half a surrogate pair is legal JSON but no text that could be written anywhere.
+        text = _text(part.get("content")).encode("utf-8", "replace").decode("utf-8")
         self.text += text
         return text
 
@@ -81,7 +83,8 @@ class Reply:
 
 
 def _count(value: Any, known: int | None) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else known
+    usable = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS
+    return value if usable else known
 
 
 def _text(content: Any) -> str:
@@ -119,9 +122,9 @@ def p_yes(token: dict[str, Any]) -> float | None:
     mass = {"yes": 0.0, "no": 0.0}
     for entry in entries:
         word, logprob = entry.get("token"), entry.get("logprob")
-        if isinstance(word, str) and isinstance(logprob, (int, float)) and not math.isnan(logprob):
-            word = word.strip(_WORD_MARKS).lower()
-            if word in mass:
-                mass[word] += math.exp(min(logprob, 0.0))
+        if isinstance(word, str) and isinstance(logprob, (int, float)):
+            word, logprob = word.strip(_WORD_MARKS).lower(), max(min(logprob, 0.0), _LEAST_LOGPROB)
+            if word in mass and not math.isnan(logprob):
+                mass[word] += math.exp(logprob)
     total = mass["yes"] + mass["no"]
     return mass["yes"] / total if total >= MIN_YES_NO else None

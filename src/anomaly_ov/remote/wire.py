@@ -52,7 +52,7 @@ def pieces(client: OpenAI, body: dict[str, Any], timeout_s: float, clock: Clock)
             response = stack.enter_context(request)
         except OpenAIError:
             raise
-        except Exception as error:
+        except Exception as error:  # met while it reads the body that an error came with
             raise _of_http(error) from error
         kind = response.headers.get("content-type", "").split(";")[0].strip().lower()
         chunks = _chunks(response.iter_bytes(), deadline)

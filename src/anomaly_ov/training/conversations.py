@@ -111,7 +111,7 @@ class Labelled:
 
 
 class Conversations(Dataset[Encoded]):
-    """Endless, map-style. ``sources``: pairs of a source and its weight."""
+    """Endless, map-style. ``sources``: pairs of a source and its weight; ``batch``: how many share a reading."""
 
     def __init__(
         self,
@@ -120,8 +120,10 @@ class Conversations(Dataset[Encoded]):
         processor: Processor,
         views: ViewsConfig,
         seed: int,
+        batch: int = 1,
     ) -> None:
         self._config, self._processor, self._views, self._seed = config, processor, views, seed
+        self._batch = batch
         used = [(source, weight) for source, weight in sources if weight > 0]
         self._sources = [source for source, _ in used]
         weights = np.asarray([weight for _, weight in used])
@@ -132,9 +134,11 @@ class Conversations(Dataset[Encoded]):
         source = self._sources[int(rng.choice(len(self._sources), p=self._shares))]
         pictures, messages = source.draw(rng)
         views = cut(pictures, self._views)
+        # One reading for a whole batch: its tokens differ so much in number that mixing would be mostly padding.
+        of_batch = np.random.default_rng((self._seed, index // self._batch, 1))
         readings = list(self._config.readings)
         weights = np.asarray([self._config.readings[reading] for reading in readings])
-        reading = readings[int(rng.choice(len(readings), p=weights / weights.sum()))]
+        reading = readings[int(of_batch.choice(len(readings), p=weights / weights.sum()))]
         sample = self._encode(messages, views, reading)
         if len(sample.ids_T) > self._config.max_length and reading != "focus":
             sample = self._encode(messages, views, "focus")

@@ -31,6 +31,7 @@ class FreshLanguage:
     level_score: Literal["head", "fused"] = "fused"
     annotate: bool = True
     crop_budget: int = 64
+    focus_pool: int = 2
 
     def __post_init__(self) -> None:
         if self.hidden % self.heads or self.heads % self.kv_heads:

@@ -89,6 +89,7 @@ def fresh(language: FreshLanguage, talk: TalkConfig, detector_folder: Path) -> R
         level_score=language.level_score,
         annotate=language.annotate,
         crop_budget=language.crop_budget,
+        focus_pool=language.focus_pool,
     )
     return Reasoner(AnomalyOV(config, detector), Processor(tokenizer, config, detector.encoder.grid_hw))
 
@@ -112,7 +113,7 @@ def conversations(
     sources: list[tuple[Source, float]] = [(Synthetic(talk, photos), talk.synthetic)]
     if sets:
         sources.append((Labelled(talk, sets), talk.labelled))
-    return Conversations(talk, sources, processor, views, recipe.loop.seed)
+    return Conversations(talk, sources, processor, views, recipe.loop.seed, recipe.loop.batch)
 
 
 def export(model: AnomalyOV, tokenizer: Any, detector_folder: Path, folder: Path) -> Path:

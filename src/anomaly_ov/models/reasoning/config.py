@@ -27,8 +27,10 @@ class AnomalyOVConfig(LlavaOnevisionConfig):  # type: ignore[misc]
     ``level_bounds``: below the first "slightly", below the second "moderately", else "highly", compared in float32.
     ``level_score``: whether ``head`` (the paper) or ``fused``, the calibrated score, is compared.
     ``reading``: which tokens of a picture are read (``layout``), ``crop_budget``: how many crop tokens ``highlight``
-    keeps. ``max_views``: stitched crops holding more tokens than so many views are reduced. ``annotate``: adds to each
-    image token where it lies and how suspicious the expert finds it (``annotation``); off in the released model.
+    keeps; ``focus_pool``: in ``focus`` and ``highlight`` the base view is read in blocks of so many cells a side, each
+    the mean of its cells weighted by the expert's map. ``max_views``: stitched crops holding more tokens than so many
+    views are reduced. ``annotate``: adds to each image token where it lies and how suspicious the expert finds it
+    (``annotation``); off in the released model.
     ``detector_revision``: of the detector that this language side learnt to read; empty = any.
     """
 
@@ -39,6 +41,7 @@ class AnomalyOVConfig(LlavaOnevisionConfig):  # type: ignore[misc]
     level_score: str = "head"
     reading: str = "full"
     crop_budget: int = 96
+    focus_pool: int = 1
     max_views: int = 9
     annotate: bool = False
     detector_revision: str = ""
@@ -52,8 +55,10 @@ class AnomalyOVConfig(LlavaOnevisionConfig):  # type: ignore[misc]
             raise ConfigError(f"level_score = {self.level_score!r} is unknown", hint="one of: head, fused")
         if len(self.level_bounds) != 2 or not 0 <= self.level_bounds[0] <= self.level_bounds[1] <= 1:
             raise ConfigError(f"level_bounds = {self.level_bounds} must be two rising values in 0..1", hint="fix it")
-        if self.crop_budget < 0 or self.max_views < 1:
-            raise ConfigError("crop_budget must be >= 0 and max_views >= 1", hint="fix language/config.json")
+        if self.crop_budget < 0 or min(self.max_views, self.focus_pool) < 1:
+            raise ConfigError(
+                "crop_budget must be >= 0, max_views and focus_pool >= 1", hint="fix language/config.json"
+            )
         if self.prompt_ids is not None:
             self._check_prompts(self.prompt_ids)
 

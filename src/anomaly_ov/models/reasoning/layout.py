@@ -22,6 +22,8 @@ from anomaly_ov.images.unpad import QUERIES_SIDE, unpad
 PAD, TEXT, IMAGE, NEWLINE, PROMPT, GLOBAL, LOCAL = range(7)
 REDUCED = -2
 """``view`` of a token of the reduced crop grid, which belongs to no single view."""
+POOLED = -3
+"""``view`` of a block of the base view's cells."""
 NOWHERE = -1
 
 Ints = npt.NDArray[np.int64]
@@ -48,15 +50,18 @@ def layout(
     reading: str = "full",
     max_views: int = 9,
     crop_budget: int = 0,
+    pool: int = 1,
     map_Nhw: npt.NDArray[np.floating] | None = None,
 ) -> Layout:
     """The tokens of one picture; ``grid_hw``: patches of a view, ``prompt``: tokens of the indicative prompt.
 
+    ``pool``: side of the blocks in which all readings but ``full`` read the base view.
+
     ``map_Nhw``: the expert's map, which only ``highlight`` reads; without it the first crop tokens stand in, so that
     the count is the same.
     """
-    patches = grid_hw[0] * grid_hw[1]
-    base = _part(IMAGE, 0, np.arange(patches))
+    rows, columns = blocks_hw(grid_hw, pool if reading != "full" else 1)
+    base = _part(IMAGE, 0 if (rows, columns) == tuple(grid_hw) else POOLED, np.arange(rows * columns))
     sentence = [_part(PROMPT, NOWHERE, np.arange(prompt)), _part(GLOBAL, 0, [0]), _part(LOCAL, 0, np.arange(4))]
     if geometry.views == 1:
         return _joined([base, _NEWLINE, *sentence, _NEWLINE])
@@ -64,6 +69,11 @@ def layout(
     if reading == "highlight":
         crops = _highlight(geometry, grid_hw, crop_budget, map_Nhw)
     return _joined([base, *crops, *sentence, *_local_rows(geometry.grid_wh)])
+
+
+def blocks_hw(grid_hw: tuple[int, int], pool: int) -> tuple[int, int]:
+    """Blocks of ``pool`` x ``pool`` cells that cover a view; those on the right and at the bottom may be smaller."""
+    return -(-grid_hw[0] // pool), -(-grid_hw[1] // pool)
 
 
 def _full(geometry: Geometry, grid_hw: tuple[int, int], max_views: int) -> list[Ints]:

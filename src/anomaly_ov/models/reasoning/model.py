@@ -88,12 +88,9 @@ class AnomalyOVModel(LlavaOnevisionModel):  # type: ignore[misc]
     def picture_tokens(self, evidence: Sequence[Evidence], readings: Sequence[str] | None = None) -> list[Tensor]:
         """(T, E) embeddings of each picture; ``readings``: one per picture, default the configuration's."""
         fusion = Fusion(self.config, self.multi_modal_projector, self.annotation)
-        embed, prompts = self.get_input_embeddings(), self.config.prompts
-        found = []
-        for one, reading in zip(evidence, readings or [self.config.reading] * len(evidence), strict=True):
-            ids = torch.tensor(prompts[self.config.level(one.score)], device=self.image_newline.device)
-            found.append(fusion(one, self.image_newline, embed(ids), reading))
-        return found
+        prompts = torch.tensor(self.config.prompts, device=self.image_newline.device)
+        prompt_BKE = self.get_input_embeddings()(prompts[[self.config.level(one.score) for one in evidence]])
+        return fusion(evidence, self.image_newline, prompt_BKE, readings or [self.config.reading] * len(evidence))
 
     def embed(self, input_ids: Tensor, pictures: Sequence[Tensor]) -> Tensor:
         """(B, T, E): embeddings of ids, image placeholders replaced by the pictures' tokens in order.
@@ -155,6 +152,8 @@ class AnomalyOVModel(LlavaOnevisionModel):  # type: ignore[misc]
         **kwargs: Any,
     ) -> Any:
         """As the stock model; the three last arguments as in ``get_image_features``."""
+        if pixel_values is not None and (image_sizes is None or input_ids is None):
+            raise UsageError("pixel_values need image_sizes and input_ids", hint="pass all that the processor gives")
         if pixel_values is not None and image_sizes is not None and input_ids is not None:
             found = self.get_image_features(
                 pixel_values,

@@ -60,7 +60,7 @@ class Processor:
     def places(self, geometry: Geometry, reading: str | None = None) -> int:
         """How many tokens a picture takes."""
         config = self.config
-        read = (reading or config.reading, config.max_views, config.crop_budget)
+        read = (reading or config.reading, config.max_views, config.crop_budget, config.focus_pool)
         return len(layout(geometry, self.grid_hw, config.prompt_length, *read))
 
     def text(self, messages: Sequence[Message], *, open_answer: bool = False) -> str:
