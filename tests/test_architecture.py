@@ -33,7 +33,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {"data", "models", "images", "instruct", "remote"},
     "context": {"images", "models"},
     "streaming": set(),
-    "inspector": {"models", "images", "context", "calibration", "streaming"},
+    "chat": {"models"},
+    "talk": {"models", "images", "chat"},
+    "inspector": {"models", "images", "context", "calibration", "streaming", "talk", "chat"},
     "cli": {
         "images",
         "models",
@@ -45,6 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "inspector",
         "instruct",
         "remote",
+        "chat",
     },
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -116,6 +119,7 @@ LIGHT = {
     "from anomaly_ov import load": "from anomaly_ov import load, Finding, AnomalyOVError",
     "--help": "from anomaly_ov.cli.main import run; run(['--help'])",
     "inspect --help": "from anomaly_ov.cli.main import run; run(['inspect', '--help'])",
+    "ask --help": "from anomaly_ov.cli.main import run; run(['ask', '--help'])",
 }
 
 

@@ -2,19 +2,17 @@
 
 A stream has three stages (``streaming``): threads read and cut pictures into views, the calling thread runs the network
 on batches bounded by the number of *views*, threads turn its maps into regions and records.
-Order is kept, memory is bounded by the batch, and what a picture scores does not depend on its neighbours.
-
-Importing this file loads no torch; calling ``load`` does.
+Order is kept, memory is bounded by the batch, and what a picture scores does not depend on its neighbours. Importing
+this file loads no torch; calling ``load`` does.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,15 +21,18 @@ import numpy as np
 import numpy.typing as npt
 
 from anomaly_ov.context import is_context_file
-from anomaly_ov.errors import ContextMismatch, ImageError, UsageError
-from anomaly_ov.images.read import Limits, Picture, read
-from anomaly_ov.images.sources import Source, page_digest, sources_of
-from anomaly_ov.images.views import Views, anyres
+from anomaly_ov.errors import ContextMismatch, UsageError, WeightsError
+from anomaly_ov.images.prepared import Prepared, ms_since, prepare, prepare_one
+from anomaly_ov.images.read import Limits
+from anomaly_ov.images.sources import Source, named_sources, sources_of
+from anomaly_ov.models.hub import LANGUAGE_FOLDER
 from anomaly_ov.models.score import ExpertAlone, expert_alone, logit
-from anomaly_ov.records import ContextInfo, ErrorInfo, Finding, ImageInfo, MapInfo, ModelInfo, Threshold, level_of
+from anomaly_ov.records import ContextInfo, Finding, MapInfo, ModelInfo, Threshold, level_of
 from anomaly_ov.streaming import Stages, cores, in_turns, overlapped
+from anomaly_ov.talk import Seen, Talk
 
 if TYPE_CHECKING:
+    from anomaly_ov.chat import Chat
     from anomaly_ov.context.build import Builder, Encoded
     from anomaly_ov.context.context import Compared, Context
     from anomaly_ov.context.tokens import PictureTokens
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from anomaly_ov.models.encoder import Encoder
     from anomaly_ov.models.expert import Expert
     from anomaly_ov.models.model import AnomalyModel
+    from anomaly_ov.models.reasoning.folder import Reasoner
     from anomaly_ov.models.runner import PictureOutput
 
 Pixels = npt.NDArray[np.uint8]
@@ -48,7 +50,7 @@ Result = TypeVar("Result")
 
 
 def nobody(done: int, total: int) -> None:
-    """The default ``Progress``: tells nobody."""
+    """The default ``Progress``."""
 
 
 def load(name: str = "tiny", device: str = "auto", dtype: str = "auto", threshold: float | None = None) -> Inspector:
@@ -61,20 +63,9 @@ def load(name: str = "tiny", device: str = "auto", dtype: str = "auto", threshol
     from anomaly_ov.models.hub import resolve
     from anomaly_ov.models.model import AnomalyModel
 
-    return Inspector(AnomalyModel.from_pretrained(resolve(name)), device=device, dtype=dtype, threshold=threshold)
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """A picture ready for the network, or the error that stopped it; the decoded pixels are already gone."""
-
-    id: str
-    image: ImageInfo
-    views: Views | None
-    preview_HW3: Pixels | None
-    error: ErrorInfo | None
-    timing_ms: dict[str, float]
-    digest: str = ""
+    folder = resolve(name)
+    model = AnomalyModel.from_pretrained(folder)
+    return Inspector(model, device=device, dtype=dtype, threshold=threshold, folder=folder)
 
 
 @dataclass(frozen=True)
@@ -98,11 +89,13 @@ class Inspector:
         threshold: float | None = None,
         views_per_forward: int | None = None,
         limits: Limits | None = None,
+        folder: Path | None = None,
     ) -> None:
         from anomaly_ov.models.runner import Runner
 
         self._runner = Runner(model, device, dtype, views_per_forward)
         self._limits = limits or Limits()
+        self._folder = folder
         self._calibration, self._context_config = model.config.calibration, model.config.context
         self._own_threshold = threshold
         self._threshold = _threshold(self._calibration, threshold)
@@ -163,7 +156,7 @@ class Inspector:
             from anomaly_ov.context.context_file import load_context
 
             return load_context(pictures, self._info.revision, self._runner.device)
-        sources, name = _named(pictures)
+        sources, name = named_sources(pictures)
         return self._builder(batch_size, progress).references(sources, name)
 
     def folder_context(self, pictures: Any, batch_size: int = 8, progress: Progress = nobody) -> Context:
@@ -172,28 +165,66 @@ class Inspector:
         Scores made with it are transductive: they depend on the folder. Raises ``UsageError`` for fewer than three
         distinct pictures. The rest as in ``context``.
         """
-        sources, name = _named(pictures)
+        sources, name = named_sources(pictures)
         return self._builder(batch_size, progress).folder(sources, name)
 
     def auto_context(
         self, pictures: Any, batch_size: int = 8, progress: Progress = nobody
     ) -> tuple[Context | None, str]:
         """The folder's context if its pictures are alike enough for it to help, else None; and the reason."""
-        sources, name = _named(pictures)
+        sources, name = named_sources(pictures)
         return self._builder(batch_size, progress).auto(sources, name)
 
     def inspect(self, source: Any, context: Context | None = None) -> Finding:
         """The finding on one picture: a path, bytes, an open binary file, an (H, W[, 3]) array or a PIL image.
 
-        ``context``: what else says what is normal, made by this model. Raises UnreadableImage or ImageTooLarge (use
-        ``stream`` to have them as records), and ContextMismatch for a context of another model.
+        ``context``: what else says what is normal, made by this model. With a model that speaks the finding can be
+        asked (``Finding.ask``). Raises UnreadableImage or ImageTooLarge (use ``stream`` to have them as records), and
+        ContextMismatch for a context of another model.
         """
         context = self._own(context)
-        started = time.perf_counter()
-        picture = read(source, self._limits)
-        prepared = self._cut(source if isinstance(source, str) else picture.path, picture, started, preview=False)
-        (output,) = self._outputs([prepared], context)
+        prepared = prepare_one(source, self.views_config, self._limits)
+        (output,) = self._outputs([prepared], context, talk=self.speaks)
         return self._finish(prepared, output, context)
+
+    @property
+    def speaks(self) -> bool:
+        """Whether the model has a language side, so that its findings can be asked about."""
+        return self._folder is not None and (self._folder / LANGUAGE_FOLDER).is_dir()
+
+    @cached_property
+    def reasoner(self) -> Reasoner:
+        """The language side, loaded when first asked for. Raises ``WeightsError`` if there is none."""
+        from anomaly_ov.models.reasoning.folder import load_reasoner
+
+        if self._folder is None:
+            what = f"model '{self._info.name}' has no folder to read its language side from"
+            raise WeightsError(what, hint="use anomaly_ov.load(folder)")
+        reasoner = load_reasoner(self._folder, self._runner.dtype, with_detector=False)
+        reasoner.model.to(self._runner.device)
+        return reasoner
+
+    def inspect_views(self, pictures: Iterable[Any]) -> list[Finding]:
+        """Findings on several pictures of one thing, each looked at whole, in order; for ``chat`` with ``views``.
+
+        Raises what ``inspect`` raises, ``UsageError`` for no pictures.
+        """
+        several = list(pictures)
+        if not several:
+            raise UsageError("no views to look at", hint="give at least one picture")
+        prepared = [prepare_one(one, self.views_config, self._limits, whole=len(several) > 1) for one in several]
+        return [self._finish(*one, None) for one in zip(prepared, self._outputs(prepared, talk=True), strict=True)]
+
+    def chat(self, picture: Any, *, views: bool = False, reading: str | None = None) -> Chat:
+        """A conversation about a picture (as ``inspect`` takes it) or its finding; with ``views`` about several
+        pictures of one thing, in order, or the findings of ``inspect_views``. ``reading``: full, focus or highlight,
+        default the model's own. Raises what ``inspect`` raises, ``WeightsError`` without a language side,
+        ``UsageError`` for a finding that has let go of its picture.
+        """
+        several = list(picture) if views else [picture]
+        found = several if several and isinstance(several[0], Finding) else self.inspect_views(several)
+        seen = [seen for one in found for seen in one.talk_or_raise().seen]
+        return Talk(seen, lambda: self.reasoner).open(reading)
 
     def stream(self, sources: Iterable[Any], batch_size: int = 8, context: Context | None = None) -> Iterator[Finding]:
         """One finding per picture, in order. ``sources``: whatever ``images.sources.expand`` takes, or its results.
@@ -205,15 +236,24 @@ class Inspector:
         return (finding for finding, _ in self.stream_with_previews(sources, batch_size, context, previews=False))
 
     def stream_with_previews(
-        self, sources: Iterable[Any], batch_size: int = 8, context: Context | None = None, *, previews: bool = True
+        self,
+        sources: Iterable[Any],
+        batch_size: int = 8,
+        context: Context | None = None,
+        *,
+        previews: bool = True,
+        talk: bool = False,
     ) -> Iterator[tuple[Finding, Pixels | None]]:
-        """As ``stream``, each finding with its picture at the map's size, (H, W, 3) uint8 (None if unreadable)."""
+        """As ``stream``, each finding with its picture at the map's size, (H, W, 3) uint8 (None if unreadable).
+
+        ``talk``: findings keep what the language side needs to answer about them (some MB each).
+        """
         context = self._own(context)
         stages = Stages(
-            prepare=partial(self._prepare, preview=previews),
-            forward=partial(self._outputs, context=context),
+            prepare=partial(prepare, config=self.views_config, limits=self._limits, preview=previews),
+            forward=partial(self._outputs, context=context, talk=talk),
             finish=lambda prepared, output: (self._finish(prepared, output, context), prepared.preview_HW3),
-            size=_count,
+            size=lambda prepared: prepared.count,
         )
         return self._run(stages, sources, batch_size)
 
@@ -226,17 +266,17 @@ class Inspector:
     def _encode(self, sources: Sequence[Source], batch_size: int, progress: Progress) -> Iterator[Encoded | None]:
         """What contexts are made of, one per picture, None for one that cannot be read."""
         stages = Stages(
-            prepare=partial(self._prepare, preview=False),
+            prepare=partial(prepare, config=self.views_config, limits=self._limits),
             forward=partial(self._outputs, tokens=True),
             finish=self._encoded,
-            size=_count,
+            size=lambda prepared: prepared.count,
         )
         for done, encoded in enumerate(self._run(stages, sources, batch_size), start=1):
             progress(done, len(sources))
             yield encoded
 
     def _run(
-        self, stages: Stages[Source, _Prepared, _Outputs | None, Result], sources: Iterable[Any], batch_size: int
+        self, stages: Stages[Source, Prepared, _Outputs | None, Result], sources: Iterable[Any], batch_size: int
     ) -> Iterator[Result]:
         if batch_size < 1:
             raise UsageError(f"batch_size = {batch_size} must be >= 1", hint="8 is a good start")
@@ -250,24 +290,28 @@ class Inspector:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _outputs(
-        self, batch: list[_Prepared], context: Context | None = None, *, tokens: bool = False
+        self, batch: list[Prepared], context: Context | None = None, *, tokens: bool = False, talk: bool = False
     ) -> list[_Outputs | None]:
-        """Outputs per picture, None for one that could not be read."""
-        wanted = tokens or context is not None
+        """Outputs per picture, None for one that could not be read; with features for those who ``talk``."""
+        compare = tokens or context is not None
+        wanted = compare or talk
         views = [prepared.views.pixels_NHW3 for prepared in batch if prepared.views is not None]
         outputs = iter(self._runner.forward(views, features=wanted))
         return [
-            None if prepared.views is None else self._compared(prepared, next(outputs), context) for prepared in batch
+            None if prepared.views is None else self._compared(prepared, next(outputs), context, compare, talk)
+            for prepared in batch
         ]
 
-    def _compared(self, prepared: _Prepared, output: PictureOutput, context: Context | None) -> _Outputs:
-        if output.features is None or prepared.views is None:
+    def _compared(
+        self, prepared: Prepared, output: PictureOutput, context: Context | None, compare: bool, talk: bool
+    ) -> _Outputs:
+        if not compare or output.features is None or prepared.views is None:
             return _Outputs(output)
         import torch
 
         from anomaly_ov.context.tokens import picture_tokens
 
-        light = replace(output, features=None)
+        light = output if talk else replace(output, features=None)
         with torch.inference_mode():
             own = self._runner.projection, prepared.digest, self._runner.patch
             tokens = picture_tokens(output.features, prepared.views.geometry, *own)
@@ -275,29 +319,10 @@ class Inspector:
                 return _Outputs(light, tokens)
             started = time.perf_counter()
             compared = context.compare(tokens)
-            prepared.timing_ms["context"] = _ms_since(started)
+            prepared.timing_ms["context"] = ms_since(started)
             return _Outputs(light, tokens.without_tokens(), compared)
 
-    def _prepare(self, source: Source, *, preview: bool) -> _Prepared:
-        started = time.perf_counter()
-        try:
-            picture = source.read(self._limits)
-            return self._cut(source.id, picture, started, preview=preview, page=source.page)
-        except ImageError as error:
-            info = ErrorInfo(type(error).__name__, error.message, error.hint)
-            image = ImageInfo(path=str(source.item) if isinstance(source.item, (str, os.PathLike)) else source.id)
-            return _Prepared(source.id, image, None, None, info, {"read": _ms_since(started)})
-
-    def _cut(self, id_: str, picture: Picture, started: float, *, preview: bool, page: int = 0) -> _Prepared:
-        timing = {"read": _ms_since(started)}
-        started = time.perf_counter()
-        views = anyres(picture.pixels_HW3, self.views_config)
-        preview_HW3 = _shrink(picture.pixels_HW3, views.geometry.capped_wh) if preview else None
-        timing["views"] = _ms_since(started)
-        image = ImageInfo(picture.path, picture.width, picture.height, picture.sha256)
-        return _Prepared(id_, image, views, preview_HW3, None, timing, page_digest(picture.sha256, page))
-
-    def _finish(self, prepared: _Prepared, output: _Outputs | None, context: Context | None) -> Finding:
+    def _finish(self, prepared: Prepared, output: _Outputs | None, context: Context | None) -> Finding:
         """The record of one picture from its maps."""
         source = ContextInfo() if context is None else ContextInfo(context.kind, context.source, len(context.bank))
         if output is None or prepared.views is None:
@@ -316,6 +341,7 @@ class Inspector:
         telling = None if score_context is None else context
         threshold = self.threshold_with(telling)
         found = regions(map_HW, self.map_threshold_with(telling), geometry.image_wh)
+        timing = prepared.timing_ms | {"model": output.networks.ms, "maps": ms_since(started)}
         return Finding(
             id=prepared.id,
             image=prepared.image,
@@ -330,15 +356,20 @@ class Inspector:
             level=level_of(score_raw),
             map=MapInfo(None, expert.grid),
             regions=found,
-            timing_ms=_rounded(prepared.timing_ms | {"model": output.networks.ms, "maps": _ms_since(started)}),
+            timing_ms={part: round(ms, 3) for part, ms in timing.items()},
             context=source,
             significance_map=map_HW,
+            talk=self._talk(output.networks, score, geometry),
         )
+
+    def _talk(self, output: PictureOutput, score: float, geometry: Geometry) -> Talk | None:
+        """What a finding needs to be asked, if the networks' features were kept for it."""
+        return None if output.features is None else Talk([Seen(output, score, geometry)], lambda: self.reasoner)
 
     def _expert_alone(self, output: PictureOutput, geometry: Geometry) -> ExpertAlone:
         return expert_alone(output.map_Nhw, output.score_raw, geometry, self._calibration, self._runner.patch)
 
-    def _encoded(self, prepared: _Prepared, output: _Outputs | None) -> Encoded | None:
+    def _encoded(self, prepared: Prepared, output: _Outputs | None) -> Encoded | None:
         if output is None or output.tokens is None or prepared.views is None:
             return None
         from anomaly_ov.context.build import Encoded
@@ -360,39 +391,9 @@ class Inspector:
         return context.to(self._runner.device)
 
 
-def _named(pictures: Any) -> tuple[list[Source], str]:
-    """The pictures as a list, and a name for where they came from."""
-    sources = list(sources_of(pictures))
-    if isinstance(pictures, (str, Path)):
-        return sources, str(pictures)
-    folders = {str(Path(source.item).parent) if isinstance(source.item, str) else "" for source in sources}
-    return sources, (folders.pop() if len(folders) == 1 else "") or f"{len(sources)} pictures"
-
-
 def _threshold(calibration: CalibrationConfig | ContextConfig, override: float | None) -> Threshold:
     if override is None:
         return Threshold(calibration.threshold, calibration.threshold_source)
     if not 0 <= override <= 1:
         raise UsageError(f"threshold = {override} must lie in 0..1", hint="it is compared with 'score'")
     return Threshold(override, "set by the caller")
-
-
-def _count(prepared: _Prepared) -> int:
-    return 0 if prepared.views is None else len(prepared.views.pixels_NHW3)
-
-
-def _shrink(pixels_HW3: Pixels, wh: tuple[int, int]) -> Pixels:
-    """The picture at ``wh``; the very array when it has that size."""
-    if (pixels_HW3.shape[1], pixels_HW3.shape[0]) == tuple(wh):
-        return pixels_HW3
-    from PIL import Image
-
-    return np.asarray(Image.fromarray(pixels_HW3).resize(wh, Image.Resampling.BILINEAR, reducing_gap=2.0))
-
-
-def _ms_since(started: float) -> float:
-    return (time.perf_counter() - started) * 1000
-
-
-def _rounded(timing_ms: dict[str, float]) -> dict[str, float]:
-    return {stage: round(ms, 3) for stage, ms in timing_ms.items()}

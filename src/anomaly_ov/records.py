@@ -4,7 +4,8 @@ The JSON form is published (``schema``: name/version) and never changes meaning 
 
 ``schema, id, image{path,width,height,sha256}, model{name,revision,device,dtype}, score_raw, score, score_map,
 threshold{value,source}, anomalous, level, map{path,grid}, regions[{box,area,score,score_mean,rle}], timing_ms, error,
-score_expert, score_context, context{kind,source,references,group,distance,note}``
+score_expert, score_context, context{kind,source,references,group,distance,note},
+answer{text,p_yes,finish,tokens_in,tokens_out,timing_ms}``
 
 * ``score_raw``  head of the expert, 0..1; ``level`` follows it at 0.3 / 0.7 (reference, section 1).
 * ``score_map``  a documented statistic of the map, 0..1.
@@ -15,30 +16,40 @@ score_expert, score_context, context{kind,source,references,group,distance,note}
 * ``box``        [x0, y0, x1, y1] in image pixels, x1 and y1 exclusive; ``area`` in pixels.
 * ``rle``        COCO uncompressed run lengths, {"size": [h, w], "counts": [...]}, column-major, starting with zeros.
 
+* ``answer``     what a language model said of it, if it was asked.
+
 A picture that could not be read still gets a record: ``error`` is set, the scores are null.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from anomaly_ov.errors import UsageError
+
 SCHEMA = "anomaly-ov.finding/1"
 
 Level = Literal["slightly", "moderately", "highly"]
+IN_MEMORY = ("significance_map", "talk")
+"""Fields of a finding that are never written."""
+
 LEVEL_BOUNDS: tuple[float, float] = (0.3, 0.7)
 
 
-def level_of(score_raw: float) -> Level:
-    """Adverb of a raw head score: < 0.3 slightly, < 0.7 moderately, else highly, compared in float32."""
-    score = np.float32(score_raw)
-    if score < np.float32(LEVEL_BOUNDS[0]):
+def level_of(score: float, bounds: Sequence[float] = LEVEL_BOUNDS) -> Level:
+    """Adverb of a score: slightly below the first bound, moderately below the second, else highly.
+
+    A score that was computed in float32 is compared as it is (golden ``fusion/meta.json``, threshold table): float32's
+    0.7 lies a little below 0.7.
+    """
+    if score < bounds[0]:
         return "slightly"
-    return "moderately" if score < np.float32(LEVEL_BOUNDS[1]) else "highly"
+    return "moderately" if score < bounds[1] else "highly"
 
 
 @dataclass(frozen=True)
@@ -118,6 +129,27 @@ class ErrorInfo:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What a language model, built in or remote, answered to one question about one picture.
+
+    ``p_yes``: P(yes) / (P(yes) + P(no)) of the first answer token, 0..1; null where the model does not say.
+    ``finish``: "stop" (said all), "length" (cut at the most tokens allowed), "unknown", or the endpoint's own word.
+    ``tokens_in``, ``tokens_out``: as counted by the model, null where unknown. ``timing_ms``: milliseconds per part.
+    """
+
+    text: str
+    p_yes: float | None
+    finish: str
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    timing_ms: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class Finding:
     """All that one inspection of one picture found out. ``significance_map`` (H, W) float32 in 0..1 stays in memory."""
 
@@ -137,33 +169,33 @@ class Finding:
     score_expert: float | None = None
     score_context: float | None = None
     context: ContextInfo = field(default_factory=ContextInfo)
+    answer: Answer | None = None
     significance_map: npt.NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
+    talk: Any = field(default=None, repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """The published record as JSON-ready values (no arrays)."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "significance_map"}
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in IN_MEMORY}
         return {"schema": SCHEMA} | {name: _plain(value) for name, value in values.items()}
 
+    def ask(self, question: str, **options: Any) -> Answer:
+        """The built-in language model's answer to one question about the picture, by itself (options: ``Chat.ask``).
 
-@dataclass(frozen=True)
-class Answer:
-    """What a language model, built in or remote, answered to one question about one picture.
+        The picture is read once, whatever the number of questions. Raises ``UsageError`` for a finding that no longer
+        has its picture (from a file, or from a stream that was not told to keep it) and for an empty question,
+        ``WeightsError`` for a model without a language side.
+        """
+        answer: Answer = self.talk_or_raise().chat.ask(question, remember=False, **options)
+        return answer
 
-    ``p_yes``: P(yes) / (P(yes) + P(no)) of the first answer token, 0..1; null where the model does not say.
-    ``finish``: "stop" (said all), "length" (cut at the most tokens allowed), "unknown", or the endpoint's own word.
-    ``tokens_in``, ``tokens_out``: as counted by the model, null where unknown. ``timing_ms``: milliseconds per part.
-    """
-
-    text: str
-    p_yes: float | None
-    finish: str
-    tokens_in: int | None = None
-    tokens_out: int | None = None
-    timing_ms: dict[str, float] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-ready values."""
-        return asdict(self)
+    def talk_or_raise(self) -> Any:
+        """What is kept for questions (``anomaly_ov.talk.Talk``). Raises ``UsageError`` if nothing is."""
+        if self.talk is None:
+            raise UsageError(
+                f"the finding on {self.id} has not kept what questions are answered from",
+                hint="ask findings of Inspector.inspect with a model that speaks, or use Inspector.chat(picture)",
+            )
+        return self.talk
 
 
 def _plain(value: Any) -> Any:

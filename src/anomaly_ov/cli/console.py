@@ -94,6 +94,7 @@ class Bar:
             TimeRemainingColumn(),
             console=Console(stderr=True),
             transient=True,
+            redirect_stdout=sys.stdout.isatty(),  # what is printed meanwhile into a file must stay there
         )
         self._task = self._progress.add_task(self._what, total=self._total, completed=self._done, rate="")
         self._progress.start()

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from anomaly_ov.cli import contexts
+from anomaly_ov.cli import brain, contexts, spoken
 from anomaly_ov.cli.console import Bar, note, print_error, print_json_line, stdout_console
 from anomaly_ov.errors import UsageError
+from anomaly_ov.images.messages import printable
 
 if TYPE_CHECKING:
     from anomaly_ov.cli.outputs import Finished, Outputs
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 BAR_CELLS = 12
+EXPLAIN = "Explain in full what you found and what to do."
 
 
 @dataclass
@@ -33,6 +35,7 @@ class Tally:
     done: int = 0
     anomalous: int = 0
     unreadable: int = 0
+    explained: int = 0
     started: float = field(default_factory=time.perf_counter)
 
     def add(self, finding: Finding) -> None:
@@ -40,6 +43,7 @@ class Tally:
         self.done += 1
         self.anomalous += bool(finding.anomalous)
         self.unreadable += finding.error is not None
+        self.explained += finding.answer is not None
 
     def exit_code(self, fail_on_anomaly: bool) -> int:
         """3 some inputs unreadable, else 1 anomaly found if that counts as failure, else 0."""
@@ -76,6 +80,9 @@ def inspect(
     fail_on_anomaly: Annotated[bool, typer.Option("--fail-on-anomaly", help="Exit 1 if any is anomalous.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pictures.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Skip pictures already in --out.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Let the language model explain each picture that is anomalous.")
+    ] = False,
 ) -> None:
     """Say how anomalous each picture is, and where.
 
@@ -101,10 +108,12 @@ def inspect(
         return
     contexts.require_enough(wanted, given)
     inspector = load(model, device=device, dtype=dtype, threshold=threshold)
+    if explain:
+        brain.require_speaking(inspector)
     chosen = contexts.of_run(inspector, wanted, given, batch_size, out, done, quiet=as_json)
     tally, watch, findings = Tally(), contexts.Watch(chosen.context), []
     drawn = out is not None and (overlay is not False or map_format != "none")
-    results = _results(inspector, [source for _, source in jobs], batch_size, chosen, previews=drawn)
+    results = _results(inspector, [source for _, source in jobs], batch_size, chosen, previews=drawn, explain=explain)
     folder = _outputs(out, overlay, map_format, resume)
     try:
         with folder as outputs, Bar(len(jobs), "inspecting", quiet=as_json) as bar:
@@ -126,11 +135,13 @@ def inspect(
                 bar.advance()
     except KeyboardInterrupt:
         _print_table(findings, chosen.context)
+        _print_explanations(findings)
         _say_interrupted(tally, len(jobs), out)
         raise typer.Exit(130) from None
     finally:
         results.close()
     _print_table(findings, chosen.context)
+    _print_explanations(findings)
     _say_done(tally, inspector.info, inspector.threshold_with(chosen.context), out)
     watch.say()
     raise typer.Exit(tally.exit_code(fail_on_anomaly))
@@ -153,9 +164,18 @@ def _jobs(sources: list[Source], out: Path | None, done: list[Finished]) -> list
 
 
 def _results(
-    inspector: Inspector, sources: list[Source], batch_size: int, chosen: contexts.Chosen, *, previews: bool
+    inspector: Inspector,
+    sources: list[Source],
+    batch_size: int,
+    chosen: contexts.Chosen,
+    *,
+    previews: bool,
+    explain: bool,
 ) -> Generator[tuple[Finding, Any], None, None]:
-    for finding, preview in inspector.stream_with_previews(sources, batch_size, chosen.context, previews=previews):
+    results = inspector.stream_with_previews(sources, batch_size, chosen.context, previews=previews, talk=explain)
+    if explain:
+        results = brain.answered(inspector, results, EXPLAIN, batch_size, only_anomalous=True)
+    for finding, preview in results:
         named = finding
         if chosen.context is None and chosen.reason:  # a record says why there is no context
             named = replace(finding, context=replace(finding.context, note=chosen.reason))
@@ -191,6 +211,13 @@ def _print_table(findings: list[Finding], context: Context | None) -> None:
     stdout_console().print(table)
 
 
+def _print_explanations(findings: list[Finding]) -> None:
+    """Below the table, for whose columns they are too long."""
+    for finding in findings:
+        if finding.answer is not None:
+            print(f"\n{printable(finding.id)}\n{spoken.paragraph(finding.answer)}")
+
+
 def _row(finding: Finding) -> tuple[Any, ...]:
     from rich.text import Text
 
@@ -217,6 +244,8 @@ def _say_done(tally: Tally, info: ModelInfo, threshold: Threshold, out: Path | N
         counts += f", {tally.unreadable} unreadable"
     note(f"{counts}; {seconds:.1f} s ({tally.done / seconds:.1f}/s), model {info.name}, {info.device} {info.dtype}")
     note(f"anomalous = score >= {threshold.value:.3f} ({threshold.source})")
+    if tally.explained:
+        note(f"{tally.explained} explained: explanations may be wrong")
     if out is not None:
         note(f"written to {out}")
 

@@ -1,7 +1,7 @@
 """``anomaly-ov``: finds the verb's file, runs it, and turns every outcome into one line and an exit code.
 
 0 done, 1 anomaly found (only with --fail-on-anomaly; 3 comes before 1), 2 usage, 3 some inputs unreadable,
-4 weights or extra missing, 5 device or memory, 70 internal, 130 interrupted.
+4 weights or extra missing, 5 device or memory, 6 no answer from an endpoint, 70 internal, 130 interrupted.
 
 A verb's file is imported only when its verb is used (or listed by ``--help``), and none imports torch at its top.
 """
@@ -24,6 +24,8 @@ from anomaly_ov.errors import AnomalyOVError
 # verb -> module with the verb's ``app``, in the order of the help page
 VERBS = {
     "inspect": "anomaly_ov.cli.inspect",
+    "ask": "anomaly_ov.cli.ask",
+    "chat": "anomaly_ov.cli.chat",
     "context": "anomaly_ov.cli.context",
     "models": "anomaly_ov.cli.models",
     "doctor": "anomaly_ov.cli.doctor",

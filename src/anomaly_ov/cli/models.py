@@ -22,20 +22,21 @@ def models(context: typer.Context) -> None:
 
 @app.command("list")
 def list_models() -> None:
-    """List the models that can be used by name."""
+    """List the models that can be used by name, and which of them speak: answer 'ask', 'chat', 'inspect --explain'."""
     from rich.table import Table
 
-    from anomaly_ov.models.hub import available
+    from anomaly_ov.models.hub import LANGUAGE_FOLDER, available
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("name", "size", "revision", "description"):
+    for column in ("name", "size", "revision", "speaks", "description"):
         table.add_column(column, overflow="fold")
     found = available()
     if not found:
         note("no model is embedded in this installation; give 'inspect' a model folder with --model")
         return
     for name, folder, description in found:
-        table.add_row(name, _size(folder), _revision(folder), description)
+        speaks = "yes" if (folder / LANGUAGE_FOLDER).is_dir() else "no"
+        table.add_row(name, _size(folder), _revision(folder), speaks, description)
     stdout_console().print(table)
 
 
@@ -54,17 +55,54 @@ def show(name: Annotated[str, typer.Argument(help="A model's name or folder.")] 
 
 @app.command()
 def convert(
-    checkpoint: Annotated[Path, typer.Argument(help="A released pretrained_expert_*.pth file.")],
-    out: Annotated[Path, typer.Option(help="A .safetensors file, or a folder for one; with --encoder a model folder.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A released pretrained_expert_*.pth file, or the folder of a LLaVA-OneVision model.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="A .safetensors file, or a folder for one; with --encoder or from a folder: a model folder."),
+    ],
     encoder: Annotated[
-        str | None, typer.Option(help="SigLIP-so400m/14-384 by hub name or folder: makes a whole model of both.")
+        str | None,
+        typer.Option(
+            help="SigLIP-so400m/14-384 by hub name or folder: for an expert file, or a model without a tower."
+        ),
     ] = None,
+    expert: Annotated[
+        Path | None, typer.Option(help="For a LLaVA-OneVision model: a released .pth file or a model folder of ours.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Of the language model: bfloat16 (default), float16 or float32.")
+    ] = None,
+    levels: Annotated[
+        str | None, typer.Option(help="Hidden states of the tower that the expert reads, if not the released ones.")
+    ] = None,
+    final: Annotated[int | None, typer.Option(min=0, help="The one that expert and projector read.")] = None,
 ) -> None:
-    """Turn a released expert checkpoint into safetensors, every key and shape checked; with --encoder into a model."""
-    from anomaly_ov.models.convert import convert as convert_expert
-    from anomaly_ov.models.convert import convert_model
+    """Turn released weights into ours, every key and shape checked.
 
-    written = convert_expert(checkpoint, out) if encoder is None else convert_model(checkpoint, out, encoder)
+    An expert's file becomes safetensors, with --encoder a detector. A LLaVA-OneVision model's folder (Hugging Face or
+    LLaVA-NeXT layout) becomes, with an expert, a model that also answers questions.
+    """
+    from anomaly_ov.errors import UsageError
+
+    if checkpoint.is_dir():
+        from anomaly_ov.models.reasoning.convert import convert_llava
+
+        states = None if levels is None else _numbers(levels)
+        written = convert_llava(
+            checkpoint, out, expert=expert, encoder=encoder, dtype=dtype or "bfloat16", levels=states, final=final
+        )
+    elif (expert, dtype, levels, final) != (None, None, None, None):
+        raise UsageError(
+            f"--expert, --dtype, --levels and --final are for the folder of a language model, {checkpoint} is none",
+            hint="give the folder that holds config.json and the .safetensors files",
+        )
+    else:
+        from anomaly_ov.models.convert import convert as convert_expert
+        from anomaly_ov.models.convert import convert_model
+
+        written = convert_expert(checkpoint, out) if encoder is None else convert_model(checkpoint, out, encoder)
     note(f"written to {written}")
 
 
@@ -80,18 +118,23 @@ def create(
     ] = None,
 ) -> None:
     """Put an untrained expert behind any vision encoder: what 'train expert --start' begins with."""
-    from anomaly_ov.errors import UsageError
     from anomaly_ov.models.create import create_model
 
-    try:
-        wanted = tuple(int(level) for level in levels.split(","))
-    except ValueError:
-        raise UsageError(f"--levels {levels} is no list of numbers", hint="for example --levels 3,6,9,12") from None
+    wanted = _numbers(levels)
     note(f"written to {create_model(encoder, out, wanted, final, grid=grid, image_size=image_size)}")
 
 
+def _numbers(levels: str) -> tuple[int, ...]:
+    from anomaly_ov.errors import UsageError
+
+    try:
+        return tuple(int(level) for level in levels.split(","))
+    except ValueError:
+        raise UsageError(f"--levels {levels} is no list of numbers", hint="for example --levels 3,6,9,12") from None
+
+
 def _size(folder: Path) -> str:
-    total = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    total = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
     return f"{total / 1e6:.1f} MB"
 
 

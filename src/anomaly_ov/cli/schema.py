@@ -47,6 +47,7 @@ def finding_schema() -> dict[str, Any]:
                 | {"description": "The expert's part of score; all of it without a context"},
                 "score_context": probability | {"description": "The context's part of score; null without one"},
                 "context": _context(),
+                "answer": _or_null(_answer()),
             }
         ),
     }
@@ -102,6 +103,20 @@ def _context() -> dict[str, Any]:
                 "description": "From the references, in multiples of what is usual among them",
             },
             "note": text | {"description": "Why there is no context, or no distance"},
+        }
+    )
+
+
+def _answer() -> dict[str, Any]:
+    count = {"type": ["integer", "null"], "minimum": 0}
+    return _record(
+        {
+            "text": _text("What a language model said of the picture; it may be wrong"),
+            "p_yes": {"type": ["number", "null"], "minimum": 0, "maximum": 1, "description": "P(yes) against no"},
+            "finish": _text("stop, length, or the endpoint's own word"),
+            "tokens_in": count,
+            "tokens_out": count,
+            "timing_ms": {"type": "object", "additionalProperties": {"type": "number", "minimum": 0}},
         }
     )
 

@@ -1,4 +1,4 @@
-"""``anomaly-ov train``: encoder, projection, expert, its calibration, and its fusion with a context."""
+"""``anomaly-ov train``: encoder, projection, expert, its calibration, its fusion with a context, and stage 2."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from anomaly_ov.cli.console import note
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train an encoder, its projection, or the expert.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train an encoder, the expert, or what talks.")
 
 Recipe = Annotated[Path, typer.Option("--recipe", help="A recipe, for example recipes/expert-tiny.yaml.")]
 Data = Annotated[Path, typer.Option("--data", help="The folder that the recipe's folders are relative to.")]
@@ -159,6 +159,46 @@ def leave_one_out(
     with _on(device) as where:
         leave_one_set_out(plan, data, resolve(start), out, cache, where)
     note(f"calibration written to {out / 'calibration.json'}, its figures to {out / 'leave_one_out.json'}")
+
+
+@app.command()
+def stage2(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, for example recipes/ov-tiny.yaml.")],
+    data: Data,
+    start: Annotated[
+        str, typer.Option("--start", help="Name or folder of the model that is to talk; its detector stays as it is.")
+    ],
+    out: Out,
+    test: Test = None,
+    device: Device = "cpu",
+    steps: Steps = None,
+    batch: Annotated[
+        int | None, typer.Option("--batch", min=1, help="Samples of a pass, instead of the recipe's.")
+    ] = None,
+    accumulate: Annotated[
+        int | None, typer.Option("--accumulate", min=1, help="Passes of a step, instead of the recipe's.")
+    ] = None,
+    parallel: Annotated[
+        str | None, typer.Option("--parallel", help="none, ddp or fsdp (the last two under torchrun).")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=0, help="Processes that make samples, instead of the recipe's.")
+    ] = None,
+    seed: Seed = None,
+    threads: Threads = None,
+) -> None:
+    """Stage 2: tune the language side to answer questions about what the detector finds."""
+    from anomaly_ov.models.hub import resolve
+    from anomaly_ov.training.parallel import is_first_process
+    from anomaly_ov.training.stage2_recipe import read_stage2_recipe
+    from anomaly_ov.training.stage2_run import train_stage2
+
+    given = {"steps": steps, "batch": batch, "accumulate": accumulate, "parallel": parallel, "workers": workers}
+    plan = read_stage2_recipe(recipe, given | {"seed": seed, "threads": threads})
+    with _on(device) as where:
+        folder = train_stage2(plan, data, resolve(start), out, where, test or ())
+    if is_first_process():
+        note(f"model written to {folder}")
 
 
 @contextmanager

@@ -313,3 +313,12 @@ def _count_directories(file: BinaryIO, limit: int) -> int:
         file.seek(behind)
         offset = int.from_bytes(file.read(offset_bytes), order)
     return len(seen)
+
+
+def named_sources(pictures: Any) -> tuple[list[Source], str]:
+    """The pictures as a list, and a name for where they came from."""
+    sources = list(sources_of(pictures))
+    if isinstance(pictures, (str, Path)):
+        return sources, str(pictures)
+    folders = {str(Path(source.item).parent) if isinstance(source.item, str) else "" for source in sources}
+    return sources, (folders.pop() if len(folders) == 1 else "") or f"{len(sources)} pictures"

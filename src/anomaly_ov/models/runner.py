@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from anomaly_ov.errors import DeviceError, UsageError
 from anomaly_ov.models.device import is_out_of_memory, resolve_device, resolve_dtype
@@ -28,13 +29,15 @@ VIEWS_PER_FORWARD = {"cpu": 16, "mps": 32, "cuda": 128}
 class PictureOutput:
     """What the networks say about one picture: ``map_Nhw`` probabilities per view, the head's score, time in ms.
 
-    ``features``: of its views, float32, on the device; None unless asked for.
+    ``features``, ``local_NQD`` and ``global_D``: of its views, float32, on the device; None unless asked for.
     """
 
     map_Nhw: npt.NDArray[np.float32]
     score_raw: float
     ms: float
     features: Features | None
+    local_NQD: Tensor | None = None
+    global_D: Tensor | None = None
 
 
 class Runner:
@@ -95,8 +98,10 @@ class Runner:
                 float(score),
                 ms_per_view * count,
                 _slice(features, end - count, end) if keep else None,
+                output.local_NQD[end - count : end] if keep else None,
+                output.global_BD[index] if keep else None,
             )
-            for end, count, score in zip(ends, counts, scores_B, strict=True)
+            for index, (end, count, score) in enumerate(zip(ends, counts, scores_B, strict=True))
         ]
 
     def _features(self, pixels_NHW3: Pixels) -> Features:

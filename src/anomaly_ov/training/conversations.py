@@ -1,13 +1,15 @@
 """Instruction samples: pictures with conversations about them, from the generator, labelled sets and LLaVA JSON.
 
 Sample ``i`` is a function of (seed, i) alone: it first draws its source by weight, then a picture of it, then how that
-is read and what is said. Combinations that ``instruct.held_out`` keeps are never drawn.
+is read and what is said. Combinations that ``instruct.held_out`` keeps are never drawn. With ``epochs`` nothing is
+drawn: sample ``i`` is the i-th of the files' samples in an order shuffled anew for each epoch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -17,14 +19,15 @@ from torch.utils.data import Dataset
 
 from anomaly_ov.data.samples import DataSet, Sample
 from anomaly_ov.data.synthetic import generate, normal
-from anomaly_ov.errors import UsageError
+from anomaly_ov.errors import ConfigError, UsageError
 from anomaly_ov.images.read import read
-from anomaly_ov.images.views import Views, ViewsConfig, anyres, multi_image
+from anomaly_ov.images.views import Views, ViewsConfig, anyres, anyres_geometry, multi_image, multi_image_geometry
 from anomaly_ov.instruct.conversation import Conversation, from_facts, from_label
 from anomaly_ov.instruct.held_out import is_held_out
 from anomaly_ov.instruct.labels import known_of
-from anomaly_ov.models.reasoning.processor import Encoded, LabelMask, Message, Processor, with_markers
+from anomaly_ov.models.reasoning.processor import IGNORED, Encoded, LabelMask, Message, Processor, with_markers
 from anomaly_ov.training.crops import random_view
+from anomaly_ov.training.json_talk import Entry, JsonTalk, size_wh
 
 Pixels = npt.NDArray[np.uint8]
 Drawn = tuple[list[Pixels], list[Message]]
@@ -60,6 +63,32 @@ class TalkConfig:
             raise ValueError("normal and on_photos must lie in 0..1, turns >= 1, max_length >= 2")
         if not self.sizes or not self.readings or min(self.readings.values()) < 0:
             raise ValueError("sizes and readings must name at least one, with weights >= 0")
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """``count`` passes over ``samples`` samples, each once per pass, in an order that depends on the seed alone."""
+
+    samples: int
+    count: float
+    seed: int
+
+    @property
+    def total(self) -> int:
+        """Samples of all passes; a last, partial pass takes a part of its order."""
+        return max(1, round(self.count * self.samples))
+
+    def number(self, index: int) -> int | None:
+        """Which sample stands at place ``index``; None behind the end."""
+        if index >= self.total:
+            return None
+        epoch, place = divmod(index, self.samples)
+        return int(_order(self.samples, self.seed, epoch)[place])
+
+
+@lru_cache(maxsize=2)
+def _order(samples: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng((seed, epoch, 2)).permutation(samples)
 
 
 class Source(Protocol):
@@ -111,47 +140,93 @@ class Labelled:
 
 
 class Conversations(Dataset[Encoded]):
-    """Endless, map-style. ``sources``: pairs of a source and its weight; ``batch``: how many share a reading."""
+    """Endless, map-style. ``sources``: pairs of a source and its weight; ``batch``: how many share a reading.
+
+    ``epochs``: over the one source, which then is ``JsonTalk``; behind their end come samples that teach nothing, which
+    fill the last step.
+    """
 
     def __init__(
         self,
         config: TalkConfig,
-        sources: Sequence[tuple[Source, float]],
+        sources: Sequence[tuple[Source | JsonTalk, float]],
         processor: Processor,
         views: ViewsConfig,
         seed: int,
         batch: int = 1,
+        epochs: Epochs | None = None,
     ) -> None:
         self._config, self._processor, self._views, self._seed = config, processor, views, seed
-        self._batch = batch
+        self._batch, self._epochs = batch, epochs
         used = [(source, weight) for source, weight in sources if weight > 0]
         self._sources = [source for source, _ in used]
         weights = np.asarray([weight for _, weight in used])
         self._shares = weights / weights.sum()
 
     def __getitem__(self, index: int) -> Encoded:
+        return self._sample(index, lambda entry: cut([read(path).pixels_HW3 for path in entry.images], self._views))
+
+    def lengths(self, indices: Sequence[int]) -> list[int]:
+        """Ids of each sample, from the headers of its pictures: ``passes.Measured``.
+
+        Where a picture has a header but does not decode, it is that sample's length and not its replacement's. Raises
+        ``ConfigError`` when other sources than JSON take part, whose pictures would have to be made.
+        """
+        if not all(isinstance(source, JsonTalk) for source in self._sources):
+            raise ConfigError(
+                "the lengths of synthetic and labelled samples are not known before they are made",
+                hint="set loop.group_by_length to false, or talk.synthetic and talk.labelled to 0",
+            )
+        return [len(self._sample(index, lambda entry: outlines(entry.images, self._views)).ids_T) for index in indices]
+
+    def _sample(self, index: int, look: Callable[[Entry], list[Views]]) -> Encoded:
         rng = np.random.default_rng((self._seed, index))
-        source = self._sources[int(rng.choice(len(self._sources), p=self._shares))]
+        reading = self._reading(index)
+        if self._epochs is not None:
+            source, number = self._sources[0], self._epochs.number(index)
+            if number is None:
+                return self._filler(reading)
+        else:
+            source, number = self._sources[int(rng.choice(len(self._sources), p=self._shares))], None
+        if isinstance(source, JsonTalk):
+            chosen = source.choose(rng) if number is None else number
+            return source.first_good(chosen, lambda entry: self._fitting(entry.messages, look(entry), reading))
         pictures, messages = source.draw(rng)
-        views = cut(pictures, self._views)
-        # One reading for a whole batch: its tokens differ so much in number that mixing would be mostly padding.
+        return self._fitting(messages, cut(pictures, self._views), reading)
+
+    def _reading(self, index: int) -> str:
+        """One for a whole batch: its tokens differ so much in number that mixing would be mostly padding."""
         of_batch = np.random.default_rng((self._seed, index // self._batch, 1))
         readings = list(self._config.readings)
         weights = np.asarray([self._config.readings[reading] for reading in readings])
-        reading = readings[int(of_batch.choice(len(readings), p=weights / weights.sum()))]
-        sample = self._encode(messages, views, reading)
-        if len(sample.ids_T) > self._config.max_length and reading != "focus":
-            sample = self._encode(messages, views, "focus")
-        return sample
+        return readings[int(of_batch.choice(len(readings), p=weights / weights.sum()))]
 
-    def _encode(self, messages: Sequence[Message], views: Sequence[Views], reading: str) -> Encoded:
-        mask, longest = self._config.mask, self._config.max_length
+    def _fitting(self, messages: Sequence[Message], views: Sequence[Views], reading: str) -> Encoded:
+        whole = self._encode(messages, views, reading)
+        if len(whole.ids_T) <= self._config.max_length:
+            return whole
+        return self._encode(messages, views, "focus", self._config.max_length)
+
+    def _encode(
+        self, messages: Sequence[Message], views: Sequence[Views], reading: str, longest: int | None = None
+    ) -> Encoded:
         marked = with_markers(messages, len(views))
-        return self._processor.encode(marked, views, reading=reading, mask=mask, max_length=longest)
+        return self._processor.encode(marked, views, reading=reading, mask=self._config.mask, max_length=longest)
+
+    def _filler(self, reading: str) -> Encoded:
+        sample = self._encode([("user", "."), ("assistant", ".")], [], reading)
+        return replace(sample, labels_T=[IGNORED] * len(sample.labels_T))
+
+
+def outlines(images: Sequence[Path], config: ViewsConfig) -> list[Views]:
+    """What ``cut`` would give for the pictures at these paths, without a pixel."""
+    sizes = [size_wh(path) for path in images]
+    geometry = anyres_geometry if len(sizes) == 1 else multi_image_geometry
+    return [Views(np.empty((0, 0, 0, 3), np.uint8), geometry(size, config)) for size in sizes]
 
 
 def cut(pictures: Sequence[Pixels], config: ViewsConfig) -> list[Views]:
-    """Views of one picture alone, with crops, or of several shown together, one view each."""
+    """Views of one picture alone, with crops, or of several shown together, one view each; none of none."""
     return [anyres(pictures[0], config)] if len(pictures) == 1 else multi_image(pictures, config)
 
 

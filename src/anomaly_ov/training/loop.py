@@ -2,6 +2,10 @@
 
 Reproducible by construction: the sample with global index ``i`` depends on (seed, i) alone and the learning rate on
 the step alone, so that a killed run which resumes from its last checkpoint repeats the identical loss curve.
+
+A step is ``batch`` x ``accumulate`` samples, however many processes share them (``parallel``). The loss of a
+``Weighed`` task is the mean over everything that its passes learn from, not the mean of the passes' means, so the curve
+depends neither on how a step is cut into passes nor on the number of processes.
 """
 
 from __future__ import annotations
@@ -11,19 +15,22 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from anomaly_ov.errors import AnomalyOVError
+from anomaly_ov.errors import AnomalyOVError, ConfigError
 from anomaly_ov.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from anomaly_ov.training.parallel import Losses, Parallel, World, held_back, spread
+from anomaly_ov.training.passes import Measured, Passes
+from anomaly_ov.training.quiet import Quiet
 from anomaly_ov.training.tracker import Tracker
 
 
@@ -32,8 +39,14 @@ class LoopConfig:
     """Length, optimiser and bookkeeping of one run.
 
     ``schedule``: ``cosine`` to zero; ``cosine-restarts`` with period ``restart_steps`` (stage 1 of the paper: half an
-    epoch); ``constant``. ``precision``: ``bf16`` is autocast with float32 weights. ``ema``: decay of the averaged
-    weights that are exported, 0 exports the last ones. ``checkpoint_seconds``: wall time between checkpoints.
+    epoch); ``constant``. ``precision``: ``bf16`` is autocast with float32 weights (a rate of 1e-5 is lost in the
+    rounding of bfloat16 ones). ``ema``: decay of the averaged weights that are exported, 0 exports the last ones.
+    ``checkpoint_seconds``: wall time between checkpoints.
+
+    ``batch``: samples of one pass; ``accumulate``: passes of one step. ``parallel``: how several processes share the
+    samples of a step. ``group_by_length``: a step's samples of like length share a pass. ``warmup_ratio``: > 0 = so
+    large a share of the steps warms up, instead of ``warmup_steps``, and the cosine runs over the rest, as in
+    transformers' ``Trainer``.
     """
 
     steps: int = 1000
@@ -42,6 +55,7 @@ class LoopConfig:
     encoder_rate: float = 1.0
     weight_decay: float = 0.01
     warmup_steps: int = 100
+    warmup_ratio: float = 0.0
     schedule: Literal["cosine", "cosine-restarts", "constant"] = "cosine"
     restart_steps: int = 0
     clip_norm: float = 1.0
@@ -52,16 +66,28 @@ class LoopConfig:
     threads: int = 0
     log_every: int = 20
     checkpoint_seconds: float = 60.0
+    accumulate: int = 1
+    parallel: Parallel = "none"
+    group_by_length: bool = False
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch < 1:
-            raise ValueError("steps and batch must be >= 1")
+        if min(self.steps, self.batch, self.accumulate) < 1:
+            raise ValueError("steps, batch and accumulate must be >= 1")
         if self.log_every < 1 or min(self.workers, self.threads, self.seed) < 0:
             raise ValueError("log_every must be >= 1, workers, threads and seed >= 0")
         if self.schedule == "cosine-restarts" and self.restart_steps < 1:
             raise ValueError("schedule 'cosine-restarts' needs restart_steps >= 1")
         if not 0 <= self.ema < 1:
             raise ValueError("ema must lie in [0, 1)")
+        if not 0 <= self.warmup_ratio < 1:
+            raise ValueError("warmup_ratio must lie in [0, 1)")
+        if self.ema and self.parallel == "fsdp":
+            raise ValueError("ema needs parallel: none or ddp, since it keeps a whole copy of the weights")
+
+    @property
+    def samples_per_step(self) -> int:
+        """Over all passes and processes."""
+        return self.batch * self.accumulate
 
 
 class Task(Protocol):
@@ -83,55 +109,87 @@ class Task(Protocol):
         ...
 
 
+@runtime_checkable
+class Weighed(Protocol):
+    """A task whose passes count by what they hold. Only such a task runs in several processes.
+
+    Every parameter that is trained must get a gradient in every pass.
+    """
+
+    def weigh(self, batch: Any) -> float:
+        """What the batch's ``"loss"`` is the mean over, for example its number of answer tokens; may be 0."""
+        ...
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """Parts of the module that ``fsdp`` gathers one at a time."""
+        ...
+
+
 class DivergedError(AnomalyOVError):
     """The loss is no longer a number."""
 
 
 def learning_rate(config: LoopConfig, step: int) -> float:
     """Rate at ``step`` (0-based): linear warm-up, then the schedule."""
-    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    warming = math.ceil(config.warmup_ratio * config.steps) or config.warmup_steps
+    warm = min(1.0, (step + 1) / max(1, warming))
     if config.schedule == "constant":
         return config.learning_rate * warm
-    if config.schedule == "cosine":
+    if config.schedule == "cosine" and config.warmup_ratio > 0:
+        position = max(0, step - warming) / max(1, config.steps - warming)
+    elif config.schedule == "cosine":
         position = step / config.steps
     else:
         position = (step % config.restart_steps) / config.restart_steps
     return config.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * position))
 
 
-def run(task: Task, config: LoopConfig, out: Path, provenance: dict[str, Any]) -> nn.Module:
+def run(task: Task, config: LoopConfig, out: Path, provenance: dict[str, Any], world: World | None = None) -> nn.Module:
     """Trains ``task.module`` for ``config.steps`` steps into folder ``out``; resumes from its checkpoint if there.
 
-    Returns the module with its final (averaged, if ``ema``) weights. Ctrl-C ends the step, saves, then passes on; a
-    second one does not wait. Raises ``DivergedError`` when the loss is not finite.
+    Returns the module with its final (averaged, if ``ema``) weights, which are shards under ``fsdp``. Ctrl-C ends the
+    step, saves, then passes on; a second one does not wait. Raises ``DivergedError`` when the loss is not finite.
+    ``world``: of ``parallel.joined``; all its processes call this alike, and may be another number on resuming.
     """
+    world = world or World()
     _seed_everything(config.seed)
     if config.threads:
         torch.set_num_threads(config.threads)
-    device = next(task.module.parameters()).device
     average = _averaged(task.module, config.ema)
+    losses = _spread(task, config, world)
     optimiser = torch.optim.AdamW(_groups(task.module, config), lr=config.learning_rate)
-    checkpoint = load_checkpoint(out)
+    checkpoint = load_checkpoint(out, lazily=config.parallel == "fsdp")
     start, window = 0, None
     if checkpoint is not None:
         checkpoint.restore(task.module, average, optimiser, provenance, out)
         start, window = checkpoint.step, checkpoint.window
-    tracker = Tracker(out, total=config.steps, start=start, batch=config.batch, every=config.log_every, window=window)
+        del checkpoint
+    batch = config.samples_per_step
+    tracker = (
+        Tracker(out, total=config.steps, start=start, batch=batch, every=config.log_every, window=window)
+        if world.first
+        else Quiet()
+    )
     saved_at, step = time.monotonic(), start
 
     with tracker, _finish_the_step_first() as interrupted:
-        for batch in _batches(task, config, start):
-            losses = _step(task, batch, optimiser, config, step, device)
+        for passes in _steps(task, config, start, world):
+            found = _step(task, losses, passes, optimiser, config, step, world)
             if average is not None:
                 average.update_parameters(task.module)
-            tracker.log(step + 1, losses, learning_rate(config, step))
+            tracker.log(step + 1, found, learning_rate(config, step))
             step += 1
-            due = time.monotonic() - saved_at > config.checkpoint_seconds
-            if due or interrupted or step == config.steps:
-                state = Checkpoint.capture(step, task.module, average, optimiser, tracker.window, provenance)
-                save_checkpoint(out, state)
+            due = world.first and time.monotonic() - saved_at > config.checkpoint_seconds
+            # One process's clock, and any process's signal, count for all.
+            is_due, is_over = (value > 0 for value in world.sums([float(due), float(bool(interrupted))]))
+            if is_due or is_over or step == config.steps:
+                state = Checkpoint.capture(
+                    step, task.module, average, optimiser, tracker.window, provenance, keep=world.first
+                )
+                if world.first:
+                    save_checkpoint(out, state)
                 saved_at = time.monotonic()
-            if interrupted:
+            if is_over:
                 tracker.say(f"stopped after step {step} of {config.steps}; the same command resumes from {out}")
                 raise KeyboardInterrupt
     return task.module if average is None else average.module
@@ -160,25 +218,52 @@ def _finish_the_step_first() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+def _spread(task: Task, config: LoopConfig, world: World) -> Losses:
+    if config.parallel == "none":
+        return task.losses
+    if not isinstance(task, Weighed):
+        raise ConfigError(f"this training runs in one process, not with parallel: {config.parallel}", hint="use none")
+    bf16 = config.precision == "bf16"
+    return spread(task.module, task.losses, task.blocks(), config.parallel, world, bf16)
+
+
 def _step(
-    task: Task, batch: Any, optimiser: torch.optim.Optimizer, config: LoopConfig, step: int, device: torch.device
+    task: Task,
+    losses: Losses,
+    passes: Sequence[Any],
+    optimiser: torch.optim.Optimizer,
+    config: LoopConfig,
+    step: int,
+    world: World,
 ) -> dict[str, Tensor]:
+    """One step of the optimiser; returns each loss, its mean over all passes of all processes."""
     rate = learning_rate(config, step)
     for group in optimiser.param_groups:
         group["lr"] = rate * group["scale"]
-    with torch.autocast(device.type, torch.bfloat16) if config.precision == "bf16" else nullcontext():
-        losses = task.losses(batch)
-    loss = losses["loss"]
-    if not torch.isfinite(loss):
-        raise DivergedError(
-            f"the loss is {loss.item()} at step {step}", hint="lower learning_rate or use precision: f32"
-        )
+    weights = [task.weigh(batch) if isinstance(task, Weighed) else 1.0 for batch in passes]
+    (total,) = world.sums([sum(weights)])
     optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    found: dict[str, Tensor] = {}
+    device = next(task.module.parameters()).device
+    for index, (batch, weight) in enumerate(zip(passes, weights, strict=True)):
+        share = weight / total if total else 0.0
+        with held_back(losses, last=index == len(passes) - 1):
+            with torch.autocast(device.type, torch.bfloat16) if config.precision == "bf16" else nullcontext():
+                parts = losses(batch)
+            # The processes' gradients are averaged, but it is their sum that is wanted.
+            (parts["loss"] * (share * world.size)).backward()  # type: ignore[no-untyped-call]
+        for name, value in parts.items():
+            found[name] = found.get(name, torch.zeros(())) + share * value.detach().float().cpu()
+    if world.size > 1:
+        found = dict(zip(found, torch.tensor(world.sums([float(value) for value in found.values()])), strict=True))
+    if not torch.isfinite(found["loss"]):
+        raise DivergedError(
+            f"the loss is {found['loss'].item()} at step {step}", hint="lower learning_rate or use precision: f32"
+        )
     if config.clip_norm > 0:
         nn.utils.clip_grad_norm_(task.module.parameters(), config.clip_norm)
     optimiser.step()
-    return {name: value.detach().float() for name, value in losses.items()}
+    return found
 
 
 def _groups(module: nn.Module, config: LoopConfig) -> list[dict[str, Any]]:
@@ -204,20 +289,25 @@ def _averaged(module: nn.Module, decay: float) -> torch.optim.swa_utils.Averaged
     return torch.optim.swa_utils.AveragedModel(module, multi_avg_fn=average, use_buffers=True)
 
 
-def _batches(task: Task, config: LoopConfig, start: int) -> Iterator[Any]:
-    indices = range(start * config.batch, config.steps * config.batch)
+def _steps(task: Task, config: LoopConfig, start: int, world: World) -> Iterator[list[Any]]:
+    """This process's batches of each step."""
+    samples = task.samples()
+    measured = samples if config.group_by_length and isinstance(samples, Measured) else None
+    if config.group_by_length and measured is None:
+        raise ConfigError("the lengths of these samples are not known", hint="set loop.group_by_length to false")
+    passes = Passes(config.batch, config.samples_per_step, start, config.steps, world.rank, world.size, measured)
     loader = DataLoader(
-        task.samples(),
-        batch_size=config.batch,
-        sampler=indices,
+        samples,
+        batch_sampler=passes,
         collate_fn=task.collate,
         num_workers=config.workers,
         prefetch_factor=4 if config.workers else None,
         worker_init_fn=_quiet_worker,
         generator=torch.Generator(),  # its own, so that opening a loader leaves the model's random state alone
-        drop_last=True,
     )
-    return iter(loader)
+    batches = iter(loader)
+    for _ in range(start, config.steps):
+        yield [next(batches) for _ in range(passes.of_a_step)]
 
 
 def _quiet_worker(worker: int) -> None:

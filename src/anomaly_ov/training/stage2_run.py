@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 from transformers import Qwen2Config
 
 from anomaly_ov.configuration import to_mapping
 from anomaly_ov.data.synthetic import generate, normal
+from anomaly_ov.errors import DataError
 from anomaly_ov.images.views import ViewsConfig
 from anomaly_ov.instruct.conversation import from_facts
 from anomaly_ov.instruct.held_out import is_held_out
@@ -25,12 +27,15 @@ from anomaly_ov.models.reasoning.processor import IMAGE_MARKER, Processor
 from anomaly_ov.models.reasoning.tokenizer import train_tokenizer
 from anomaly_ov.provenance import provenance
 from anomaly_ov.training.checkpoint import write_run
-from anomaly_ov.training.conversations import Conversations, Labelled, Source, Synthetic, TalkConfig
+from anomaly_ov.training.conversations import Conversations, Epochs, Labelled, Source, Synthetic, TalkConfig
 from anomaly_ov.training.feature_cache import model_key
+from anomaly_ov.training.json_talk import SKIPPED, JsonTalk, SkipLog, index_conversations
 from anomaly_ov.training.loop import run
+from anomaly_ov.training.parallel import World, gathered, joined
 from anomaly_ov.training.runs import hash_of, hash_of_set, labelled_sets, pictures_in, refuse_leakage
-from anomaly_ov.training.stage2 import Stage2
-from anomaly_ov.training.stage2_recipe import FreshLanguage, Stage2Recipe
+from anomaly_ov.training.stage1 import merge_lora
+from anomaly_ov.training.stage2 import Stage2, prepare
+from anomaly_ov.training.stage2_recipe import FreshLanguage, Stage2Recipe, with_steps
 
 TEXT_SIZE = 64  # pictures that only their facts are wanted of
 
@@ -40,25 +45,82 @@ def train_stage2(
 ) -> Path:
     """Tunes the language side of model folder ``start`` (or a fresh one); returns the model folder ``out/model``.
 
-    ``test``: folders that will be tested on; a picture of theirs among the training pictures is a ``LeakageError``.
+    Under ``torchrun`` every process calls this; the first alone writes. ``test``: folders that will be tested on; a
+    picture of theirs among the training pictures is a ``LeakageError``.
     """
-    sets = labelled_sets([data / folder for folder in recipe.sets])
-    photos = pictures_in(data / folder for folder in recipe.photos)
-    refuse_leakage([sample.image for one in sets for sample in one.samples] + photos, test)
-    torch.manual_seed(recipe.loop.seed)
-    reasoner = load_reasoner(start) if recipe.language is None else fresh(recipe.language, recipe.talk, start)
-    detector = reasoner.model.model.detector
-    assert detector is not None
-    views = detector.config.views
-    hashes = {"start": model_key(detector, views), "photos": hash_of(photos)}
-    hashes |= {one.name: hash_of_set(one) for one in sets}
-    record = {"recipe": to_mapping(recipe), "data": hashes, "provenance": provenance(recipe.loop.seed)}
-    write_run(out, record)
-    samples = conversations(recipe, sets, photos, reasoner.processor, views)
-    task = Stage2(reasoner.model, reasoner.processor, recipe.stage2, samples, device)
-    trained = run(task, recipe.loop, out, record)
-    assert isinstance(trained, AnomalyOV)
-    return export(trained.cpu().eval(), reasoner.tokenizer, start, out / "model")
+    with joined(recipe.loop.parallel, device) as world:
+        torch.manual_seed(recipe.loop.seed)
+        reasoner = load_reasoner(start) if recipe.language is None else fresh(recipe.language, recipe.talk, start)
+        detector = reasoner.model.model.detector
+        assert detector is not None
+        views = detector.config.views
+        sets = labelled_sets([data / folder for folder in recipe.sets])
+        photos = pictures_in(data / folder for folder in recipe.photos)
+        hashes = {"start": model_key(detector, views), "photos": hash_of(photos)}
+        hashes |= {one.name: hash_of_set(one) for one in sets}
+        key = hash_of(data / file for file in _existing(recipe, data))
+        if recipe.conversations:
+            hashes["conversations"] = key
+        record = {"recipe": to_mapping(recipe), "data": hashes, "provenance": provenance(recipe.loop.seed)}
+        record["defaults"] = to_mapping(Stage2Recipe(recipe.name))
+        if world.first:
+            write_run(out, record)
+        talk = _json_talk(recipe, data, out, key[:12], world)
+        if world.first and test:
+            told = [] if talk is None else list(talk.pictures())
+            refuse_leakage([sample.image for one in sets for sample in one.samples] + photos + told, test)
+        world.wait()
+        plan = recipe if talk is None else with_steps(recipe, len(talk))
+        samples = conversations(plan, sets, photos, reasoner.processor, views, talk)
+        task = Stage2(reasoner.model, reasoner.processor, recipe.stage2, samples, str(world.device))
+        trained = run(task, plan.loop, out, record, world)
+        assert isinstance(trained, AnomalyOV)
+        if talk is not None and world.first:
+            _say(f"conversations: {SkipLog(out / SKIPPED).settle()}")
+        final = _whole(trained, recipe, detector, world)
+        if final is not None:
+            export(final, reasoner.tokenizer, start, out / "model")
+        world.wait()
+    return out / "model"
+
+
+def _existing(recipe: Stage2Recipe, data: Path) -> Sequence[str]:
+    for name in recipe.conversations:
+        if not (data / name).is_file():
+            raise DataError(f"no conversations at {data / name}", hint="check --data and the recipe's conversations")
+    return recipe.conversations
+
+
+def _json_talk(recipe: Stage2Recipe, data: Path, out: Path, key: str, world: World) -> JsonTalk | None:
+    """The recipe's conversations, indexed by the first process."""
+    if recipe.talk.json == 0:
+        return None
+    files, talk = [data / name for name in recipe.conversations], None
+    if world.first:
+        talk, said = index_conversations(files, data / recipe.images, out, key)
+        _say(said)
+    world.wait()
+    return talk or index_conversations(files, data / recipe.images, out, key)[0]
+
+
+def _whole(trained: AnomalyOV, recipe: Stage2Recipe, detector: AnomalyModel, world: World) -> AnomalyOV | None:
+    """The trained model in one piece on the CPU, adapters merged, in the first process; None in all others."""
+    if recipe.loop.parallel == "fsdp":
+        state = gathered(trained.state_dict(), keep=world.first)
+        if not world.first:
+            return None
+        trained = prepare(AnomalyOV(trained.config, detector), recipe.stage2)
+        trained.load_state_dict(state)
+    if not world.first:
+        return None
+    if recipe.stage2.train == "lora":
+        merge_lora(trained.model.language_model)
+    whole: AnomalyOV = trained.cpu().eval()
+    return whole
+
+
+def _say(line: str) -> None:
+    Console(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def fresh(language: FreshLanguage, talk: TalkConfig, detector_folder: Path) -> Reasoner:
@@ -106,14 +168,23 @@ def texts(pictures: int, talk: TalkConfig) -> Iterator[str]:
 
 
 def conversations(
-    recipe: Stage2Recipe, sets: Sequence[Any], photos: Sequence[Path], processor: Processor, views: ViewsConfig
+    recipe: Stage2Recipe,
+    sets: Sequence[Any],
+    photos: Sequence[Path],
+    processor: Processor,
+    views: ViewsConfig,
+    json_talk: JsonTalk | None = None,
 ) -> Conversations:
     """The samples of a run."""
-    talk = recipe.talk
-    sources: list[tuple[Source, float]] = [(Synthetic(talk, photos), talk.synthetic)]
+    talk, seed = recipe.talk, recipe.loop.seed
+    sources: list[tuple[Source | JsonTalk, float]] = [(Synthetic(talk, photos), talk.synthetic)]
     if sets:
         sources.append((Labelled(talk, sets), talk.labelled))
-    return Conversations(talk, sources, processor, views, recipe.loop.seed, recipe.loop.batch)
+    epochs = None
+    if json_talk is not None:
+        sources.append((json_talk, talk.json))
+        epochs = Epochs(len(json_talk), recipe.epochs, seed) if recipe.epochs > 0 else None
+    return Conversations(talk, sources, processor, views, seed, recipe.loop.batch, epochs)
 
 
 def export(model: AnomalyOV, tokenizer: Any, detector_folder: Path, folder: Path) -> Path:

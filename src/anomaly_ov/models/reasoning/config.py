@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
-import numpy as np
-from transformers import LlavaOnevisionConfig
+from transformers import AutoConfig, LlavaOnevisionConfig
 
 from anomaly_ov.errors import ConfigError
-from anomaly_ov.records import LEVEL_BOUNDS
+from anomaly_ov.records import LEVEL_BOUNDS, Level, level_of
 
 Reading = Literal["full", "focus", "highlight"]
 READINGS: tuple[Reading, ...] = get_args(Reading)
-ADVERBS = ("slightly", "moderately", "highly")
+ADVERBS: tuple[Level, ...] = get_args(Level)
 
 
 def prompt_text(adverb: str) -> str:
@@ -24,7 +23,7 @@ class AnomalyOVConfig(LlavaOnevisionConfig):  # type: ignore[misc]
     """A LLaVA-OneVision configuration plus how the expert's findings are put to the language model.
 
     ``prompt_ids``: adverb -> ids of ``prompt_text``, taken from the model's own tokenizer, equally many for each.
-    ``level_bounds``: below the first "slightly", below the second "moderately", else "highly", compared in float32.
+    ``level_bounds``: below the first "slightly", below the second "moderately", else "highly" (golden ``fusion/``).
     ``level_score``: whether ``head`` (the paper) or ``fused``, the calibrated score, is compared.
     ``reading``: which tokens of a picture are read (``layout``), ``crop_budget``: how many crop tokens ``highlight``
     keeps; ``focus_pool``: in ``focus`` and ``highlight`` the base view is read in blocks of so many cells a side, each
@@ -77,7 +76,7 @@ class AnomalyOVConfig(LlavaOnevisionConfig):  # type: ignore[misc]
     def level(self, score: float) -> int:
         """0, 1 or 2 for slightly, moderately, highly."""
         assert self.level_bounds is not None
-        return sum(bool(np.float32(score) >= np.float32(bound)) for bound in self.level_bounds)
+        return ADVERBS.index(level_of(score, self.level_bounds))
 
     @staticmethod
     def _check_prompts(prompt_ids: dict[str, Any]) -> None:
@@ -87,6 +86,10 @@ class AnomalyOVConfig(LlavaOnevisionConfig):  # type: ignore[misc]
                 f"prompt_ids must hold equally many ids for each adverb, not {lengths}",
                 hint="the tokenizer must spell the three adverbs in equally many tokens",
             )
+
+
+# So that a tokenizer or a trainer that meets this config.json knows its type.
+AutoConfig.register(AnomalyOVConfig.model_type, AnomalyOVConfig, exist_ok=True)
 
 
 def prompt_ids_of(tokenizer: Any) -> dict[str, list[int]]:

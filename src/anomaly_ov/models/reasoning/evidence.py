@@ -15,6 +15,7 @@ from anomaly_ov.images.geometry import Geometry
 from anomaly_ov.models.config import CalibrationConfig
 from anomaly_ov.models.expert import ExpertOutput
 from anomaly_ov.models.features import Features
+from anomaly_ov.models.runner import PictureOutput
 from anomaly_ov.models.score import expert_alone
 
 
@@ -35,6 +36,16 @@ class Evidence:
     def grid_hw(self) -> tuple[int, int]:
         """Patches of a view."""
         return self.map_Nhw.shape[1], self.map_Nhw.shape[2]
+
+
+def of_picture(output: PictureOutput, score: float, geometry: Geometry) -> Evidence:
+    """From what a ``Runner`` gave with its features; ``score``: what the indicative prompt shall follow."""
+    assert output.features is not None
+    assert output.local_NQD is not None
+    assert output.global_D is not None
+    final_NPD = output.features.final_NPD
+    map_Nhw = torch.from_numpy(output.map_Nhw).to(final_NPD.device)
+    return Evidence(final_NPD, map_Nhw, output.local_NQD, output.global_D, score, geometry)
 
 
 def evidence_of(

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, GenerationConfig
+from transformers.utils import logging as transformers_logging
 
 from anomaly_ov.errors import CheckpointMismatch, UnsafeCheckpoint, WeightsError
-from anomaly_ov.models.hub import LANGUAGE_FOLDER
-from anomaly_ov.models.model import AnomalyModel
+from anomaly_ov.models import weights
+from anomaly_ov.models.hub import LANGUAGE_FOLDER, WEIGHTS_FILE
+from anomaly_ov.models.model import AnomalyModel, read_config
 from anomaly_ov.models.reasoning.config import AnomalyOVConfig
 from anomaly_ov.models.reasoning.model import AnomalyOV
 from anomaly_ov.models.reasoning.processor import Processor
@@ -41,8 +45,10 @@ class Reasoner:
         return self.processor.tokenizer
 
 
-def load_reasoner(folder: str | Path, dtype: torch.dtype = torch.float32) -> Reasoner:
+def load_reasoner(folder: str | Path, dtype: torch.dtype = torch.float32, *, with_detector: bool = True) -> Reasoner:
     """Detector and language side of a model folder, in eval mode on the CPU; ``dtype``: the language side's.
+
+    ``with_detector=False``: for evidence that is made elsewhere, by the same detector.
 
     Raises ``WeightsError`` (no language side), ``CheckpointMismatch`` (weights missing, left over, of another shape, or
     made for another detector), ``UnsafeCheckpoint`` (no complete safetensors file), and what ``AnomalyModel`` raises.
@@ -51,18 +57,22 @@ def load_reasoner(folder: str | Path, dtype: torch.dtype = torch.float32) -> Rea
     language = folder / LANGUAGE_FOLDER
     if not (language / "config.json").is_file():
         raise WeightsError(f"{folder} has no language side: {language} is missing", hint="see 'anomaly-ov models'")
-    detector = AnomalyModel.from_pretrained(folder)
-    config = AnomalyOVConfig.from_pretrained(language, local_files_only=True)
-    if config.detector_revision and config.detector_revision != detector.config.revision:
+    ours = read_config(folder)
+    with _readable(language, "configuration"):
+        config = AnomalyOVConfig.from_pretrained(language, local_files_only=True)
+    revision = ours.revision or weights.digest(folder / WEIGHTS_FILE)
+    if config.detector_revision not in ("", revision):
         raise CheckpointMismatch(
-            f"{language} was trained with detector {config.detector_revision}, {folder} holds "
-            f"{detector.config.revision}",
+            f"{language} was trained with detector {config.detector_revision}, {folder} holds {revision}",
             hint="copy both from the same model, or train the language side again: anomaly-ov train stage2",
         )
-    model = _language(language, config, dtype)
-    model.model.attach(detector)
-    tokenizer = AutoTokenizer.from_pretrained(language, local_files_only=True)
-    return Reasoner(model.eval(), Processor(tokenizer, config, detector.encoder.grid_hw))
+    with _quiet():
+        model = _language(language, config, dtype)
+    if with_detector:
+        model.model.attach(AnomalyModel.from_pretrained(folder))
+    with _readable(language, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(language, local_files_only=True)
+    return Reasoner(model.eval(), Processor(tokenizer, config, ours.expert.grid_hw))
 
 
 def save_language(model: AnomalyOV, tokenizer: Any, folder: str | Path, dtype: torch.dtype = torch.float32) -> Path:
@@ -77,13 +87,36 @@ def save_language(model: AnomalyOV, tokenizer: Any, folder: str | Path, dtype: t
     )
     with tempfile.TemporaryDirectory(prefix=".language-", dir=folder) as name:
         staging = Path(name) / "new"
-        tensors = {key: tensor.to(dtype) for key, tensor in model.state_dict().items()}
-        model.save_pretrained(staging, state_dict=tensors, max_shard_size=SHARD)
+        tensors = _cast(model.state_dict(), dtype)
+        with _quiet():
+            model.save_pretrained(staging, state_dict=tensors, max_shard_size=SHARD)
         tokenizer.save_pretrained(staging)
+        old = Path(name) / "old"
         if target.exists():
-            shutil.move(target, Path(name) / "old")
-        staging.rename(target)
+            shutil.move(target, old)
+        try:
+            staging.rename(target)
+        except OSError:
+            if old.exists():
+                shutil.move(old, target)
+            raise
     return target
+
+
+def _cast(tensors: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Each tensor once: those of one storage, such as a tied head, still share one, so that it is written once."""
+    cast = {(tensor.data_ptr(), tensor.shape): tensor.to(dtype) for tensor in tensors.values()}
+    return {key: cast[tensor.data_ptr(), tensor.shape] for key, tensor in tensors.items()}
+
+
+@contextmanager
+def _readable(language: Path, what: str) -> Iterator[None]:
+    """What transformers raises on absent or broken files, as an error of ours."""
+    try:
+        yield
+    except (OSError, ValueError, TypeError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{language}: the {what} cannot be read: {reason}", hint="copy the folder again") from None
 
 
 def _language(language: Path, config: AnomalyOVConfig, dtype: torch.dtype) -> AnomalyOV:
@@ -118,6 +151,18 @@ def _language(language: Path, config: AnomalyOVConfig, dtype: torch.dtype) -> An
         raise CheckpointMismatch(f"{language} does not fit: {'; '.join(faults)}", hint="copy the whole folder again")
     found: AnomalyOV = model
     return found
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' bar, which would flicker by for a compact model and stand in a log for a large one."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def _some(keys: Iterable[Any]) -> str:

@@ -106,7 +106,8 @@ class Fusion:
         said = [part for one in unread for part in (one.cells_S3, one.anomaly_S3) if part is not None]
         if self.annotation is None or not said:
             return projected_SE
-        return projected_SE + self.annotation(torch.cat(said)).to(projected_SE.dtype)
+        said_SE: Tensor = self.annotation(torch.cat(said))
+        return projected_SE + said_SE.to(projected_SE.dtype)
 
     def _reduced(self, cells_SE: Tensor, evidence: Evidence) -> Tensor:
         """The stitched crop tokens on their reduced grid, row-major: (rows x columns, E)."""

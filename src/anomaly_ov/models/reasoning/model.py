@@ -149,21 +149,34 @@ class AnomalyOVModel(LlavaOnevisionModel):  # type: ignore[misc]
         batch_num_images: Tensor | None = None,
         image_lengths: Tensor | None = None,
         image_readings: Tensor | None = None,
+        past_key_values: Any = None,
+        mm_encoder_outputs: Any = None,
         **kwargs: Any,
     ) -> Any:
-        """As the stock model; the three last arguments as in ``get_image_features``."""
+        """As the stock model; pictures, if ids stand for some, as ``get_image_features`` takes or, in
+        ``mm_encoder_outputs``, gives them. Raises ``UsageError`` when ids and pictures do not fit.
+        """
         if pixel_values is not None and (image_sizes is None or input_ids is None):
             raise UsageError("pixel_values need image_sizes and input_ids", hint="pass all that the processor gives")
-        if pixel_values is not None and image_sizes is not None and input_ids is not None:
-            found = self.get_image_features(
+        pictures: list[Tensor] = []
+        if pixel_values is not None and image_sizes is not None:
+            features = self.get_image_features(
                 pixel_values,
                 image_sizes,
                 batch_num_images=batch_num_images,
                 image_lengths=image_lengths,
                 image_readings=image_readings,
             )
-            inputs_embeds, input_ids = self.embed(input_ids, found.pooler_output), None
-        return super().forward(input_ids=input_ids, inputs_embeds=inputs_embeds, **kwargs)
+            pictures = features.pooler_output
+        elif mm_encoder_outputs and mm_encoder_outputs.get("image") is not None:
+            pictures = mm_encoder_outputs["image"].pooler_output
+        # Later steps of generation bring no pictures, and a placeholder in them is one that the model has said itself.
+        begun = past_key_values is not None and int(past_key_values.get_seq_length()) > 0
+        if input_ids is not None and (pictures or not begun):
+            inputs_embeds, input_ids = self.embed(input_ids, pictures), None
+        return super().forward(
+            input_ids=input_ids, inputs_embeds=inputs_embeds, past_key_values=past_key_values, **kwargs
+        )
 
     def _geometries(self, image_sizes: Tensor, batch_num_images: Tensor | None) -> list[Geometry]:
         if self.detector is None:

@@ -9,10 +9,10 @@ Legend: B samples, T ids, N views.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import dropwhile
 from typing import Any, Literal
 
 import torch
@@ -28,8 +28,9 @@ IMAGE_MARKER = "<image>"
 SYSTEM = "You are a helpful assistant."
 IGNORED = -100
 LabelMask = Literal["released", "answers"]
+ROLES = ("system", "user", "assistant")
 Message = tuple[str, str]
-"""(role, text); roles: system, user, assistant."""
+"""(role, text)."""
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -83,18 +84,45 @@ class Processor:
 
         ``mask``: which ids are learnt. ``answers``: what the assistant says, and that it has ended. ``released``: the
         authors' mask (golden ``tokenizer/``), which also keeps every turn's markup tokens and the assistant's role.
-        Raises ``UsageError`` when markers and pictures differ in number or a question is empty.
+        Raises ``UsageError`` when markers and pictures differ in number, a question is empty, a role is unknown, or
+        views are not those of one picture with crops or of several without.
         """
         if not messages or messages[0][0] != "system":
             messages = [("system", SYSTEM), *messages]
-        _check(messages, len(views))
-        reading = reading or self.config.reading
+        _check(messages, views)
         ids, labels = self._tokens(messages, mask, open_answer)
+        return self.assemble(ids, labels, views, reading=reading, max_length=max_length)
+
+    def assemble(
+        self,
+        ids: list[int],
+        labels: list[int],
+        views: Sequence[Views],
+        *,
+        reading: str | None = None,
+        max_length: int | None = None,
+    ) -> Encoded:
+        """Ids with one placeholder for each of ``views`` to a sample; what lies beyond ``max_length`` is cut off.
+
+        Raises ``UsageError`` when placeholders and pictures differ in number.
+        """
+        placeholders = ids.count(self.config.image_token_id)
+        if placeholders != len(views):
+            raise UsageError(
+                f"{placeholders} image placeholders among the ids for {len(views)} pictures",
+                hint=f"write {IMAGE_MARKER} once for each picture, and no other image token",
+            )
+        reading = reading or self.config.reading
         counts = [self.places(one.geometry, reading) for one in views]
         ids, labels, starts = self._expanded(ids, labels, counts)
         end = len(ids) if max_length is None else max_length
         lengths = tuple(max(0, min(count, end - start)) for start, count in zip(starts, counts, strict=True))
         return Encoded(ids[:end], labels[:end], tuple(views), lengths, (reading,) * len(views))
+
+    def open_ids(self, messages: Sequence[Message], counts: Sequence[int]) -> list[int]:
+        """Expanded ids of a conversation up to where the assistant speaks; ``counts``: tokens of each picture."""
+        ids, labels = self._tokens(messages, "answers", True)
+        return self._expanded(ids, labels, counts)[0]
 
     def collate(
         self, samples: Sequence[Encoded], padding: Literal["left", "right"] = "right", labels: bool = True
@@ -116,7 +144,8 @@ class Processor:
         return batch | self._pictures(samples)
 
     def _pictures(self, samples: Sequence[Encoded]) -> dict[str, Tensor]:
-        # A picture that truncation removed whole is not sent: the model would have no place for it.
+        # A picture that truncation removed whole is sent all the same, with length 0: a sample's other pictures are
+        # read by how many it has.
         views = [one for sample in samples for one in sample.views]
         if not views:
             return {}
@@ -151,7 +180,13 @@ class Processor:
 
     def _message_text(self, messages: Sequence[Message], index: int) -> str:
         """Markup of one message alone: the template may add a system message of its own when it sees none."""
-        return self.text(messages[: index + 1]).removeprefix(self.text(messages[:index]) if index else "")
+        before, text = self.text(messages[:index]) if index else "", self.text(messages[: index + 1])
+        if not text.startswith(before):
+            raise UsageError(
+                f"the chat template rewrites earlier messages when message {index} is added",
+                hint="use a template that only appends, such as the released one (processor.CHATML)",
+            )
+        return text.removeprefix(before)
 
     def _answer_only(self, ids: list[int], role: str) -> list[int]:
         """The assistant's words and the end mark; not the markup before them, nor the line break after."""
@@ -213,12 +248,36 @@ def with_markers(turns: Sequence[Message], pictures: int) -> list[Message]:
     return found
 
 
-def _check(messages: Sequence[Message], pictures: int) -> None:
-    markers = sum(len(re.findall(re.escape(IMAGE_MARKER), text)) for _, text in messages)
-    if markers != pictures:
+def released_turns(turns: Sequence[tuple[str, str]]) -> list[Message]:
+    """LLaVA turns, "human" and "gpt", as messages, prepared as in the released code (golden ``tokenizer/``).
+
+    What is said before the first question is dropped; the only marker of a message is moved to its front.
+    """
+    roles = {"human": "user", "gpt": "assistant"}
+    messages = [(roles.get(role, role), _marker_first(text)) for role, text in turns]
+    return list(dropwhile(lambda message: message[0] == "assistant", messages))
+
+
+def _marker_first(text: str) -> str:
+    if text.count(IMAGE_MARKER) != 1 or text.startswith(IMAGE_MARKER):
+        return text
+    return f"{IMAGE_MARKER}\n{text.replace(IMAGE_MARKER, '').strip()}".strip()
+
+
+def _check(messages: Sequence[Message], views: Sequence[Views]) -> None:
+    markers = sum(text.count(IMAGE_MARKER) for _, text in messages)
+    if markers != len(views):
         raise UsageError(
-            f"{markers} {IMAGE_MARKER} markers for {pictures} pictures", hint="write one marker for each picture"
+            f"{markers} {IMAGE_MARKER} markers for {len(views)} pictures", hint="write one marker for each picture"
+        )
+    # The model tells crops from whole pictures by how many there are.
+    if any((one.geometry.views == 1) != (len(views) > 1) for one in views):
+        raise UsageError(
+            "one picture is read with its crops, several are read whole",
+            hint="cut one picture with images.views.anyres, several with multi_image",
         )
     for role, text in messages:
+        if role not in ROLES:
+            raise UsageError(f"unknown role {role!r}", hint=f"one of: {', '.join(ROLES)}")
         if role == "user" and not text.replace(IMAGE_MARKER, "").strip():
             raise UsageError("the question is empty", hint="ask something")
