@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from anomaly_ov.errors import UsageError
 from anomaly_ov.models.reasoning.evidence import Evidence
 from anomaly_ov.models.reasoning.folder import Reasoner
 from anomaly_ov.models.reasoning.layout import layout
-from anomaly_ov.models.reasoning.processor import IMAGE_MARKER, SYSTEM, Message
+from anomaly_ov.models.reasoning.processor import IMAGE_MARKER, SYSTEM, Message, stop_ids
 from anomaly_ov.records import Answer
 
 MAX_TOKENS = 200
@@ -200,7 +201,7 @@ def _settings(reasoner: Reasoner, max_tokens: int, temperature: float) -> dict[s
     sampling = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
     return sampling | {
         "max_new_tokens": max_tokens,
-        "eos_token_id": reasoner.tokenizer.eos_token_id,
+        "eos_token_id": stop_ids(reasoner.tokenizer),
         "pad_token_id": reasoner.tokenizer.pad_token_id,
         "return_dict_in_generate": True,
         "output_logits": True,
@@ -209,8 +210,9 @@ def _settings(reasoner: Reasoner, max_tokens: int, temperature: float) -> dict[s
 
 
 def _answer(tokenizer: Any, made: list[int], first_V: Tensor, read: int, timing_ms: dict[str, float]) -> Answer:
-    ended = tokenizer.eos_token_id in made
-    spoken = made[: made.index(tokenizer.eos_token_id)] if ended else made
+    stops = set(stop_ids(tokenizer))
+    spoken = list(takewhile(lambda token: token not in stops, made))
+    ended = len(spoken) < len(made)
     return Answer(
         text=tokenizer.decode(spoken, skip_special_tokens=True).strip(),
         p_yes=p_yes(tokenizer, first_V),

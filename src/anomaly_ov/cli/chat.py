@@ -129,30 +129,39 @@ def _converse(speaker: brain.Speaker) -> int:
     """Asks until there are no more questions; returns the exit code: that of the last question not answered."""
     typed = sys.stdin is not None and sys.stdin.isatty()
     read = _typed_line() if typed else _piped_line()
-    code = 0
-    while line := read():
-        if line in ("/quit", "/exit"):
-            break
-        if line == "/new":
-            speaker.forget()
-            note("forgotten")
-        elif line == "/help":
-            note(HELP)
-        elif line.startswith("/") and " " not in line:
-            note(f"there is no {printable(line)}; /help shows what there is")
-        else:
-            try:
-                _answer(speaker, line)
-            except EndpointRefused:
+    code, answering = 0, False
+    while True:
+        try:
+            answering = False
+            line = read()
+            if line in ("", "/quit", "/exit"):
+                return code
+            if line.startswith("/") and " " not in line:
+                _obey(speaker, line)
+                continue
+            answering = True
+            _answer(speaker, line)
+        except EndpointRefused:
+            raise
+        except AnomalyOVError as error:
+            print_error(error.message, error.hint)
+            code = error.exit_code
+        except KeyboardInterrupt:
+            if not typed:
                 raise
-            except AnomalyOVError as error:
-                print_error(error.message, error.hint)
-                code = error.exit_code
-            except KeyboardInterrupt:
-                if not typed:
-                    raise
-                print(" [stopped]", flush=True)
-    return code
+            print(" [stopped]" if answering else "", flush=True)
+            if not answering:
+                note("an empty line or Ctrl-D ends")
+
+
+def _obey(speaker: brain.Speaker, command: str) -> None:
+    if command == "/new":
+        speaker.forget()
+        note("forgotten")
+    elif command == "/help":
+        note(HELP)
+    else:
+        note(f"there is no {printable(command)}; /help shows what there is")
 
 
 def _typed_line() -> Callable[[], str]:
@@ -161,15 +170,11 @@ def _typed_line() -> Callable[[], str]:
         import readline  # noqa: F401
 
     def read() -> str:
-        while True:
-            try:
-                return input(PROMPT).strip()
-            except EOFError:
-                print()
-                return ""
-            except KeyboardInterrupt:
-                print()
-                note("an empty line or Ctrl-D ends")
+        try:
+            return input(PROMPT).strip()
+        except EOFError:
+            print()
+            return ""
 
     return read
 

@@ -109,7 +109,7 @@ def _nothing(model: AnomalyOV) -> Tensor:
     pictures: processes that train together wait for each other there, and another one's pass may hold pictures."""
     parts = model.model
     features_1D = parts.image_newline.new_zeros(1, model.config.vision_config.hidden_size)
-    total = parts.multi_modal_projector(features_1D).sum() + parts.image_newline.sum()
+    total: Tensor = parts.multi_modal_projector(features_1D).sum() + parts.image_newline.sum()
     if parts.annotation is not None:
         total = total + parts.annotation(features_1D.new_zeros(1, 3)).sum()
     return 0.0 * total

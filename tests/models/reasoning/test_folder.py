@@ -96,7 +96,7 @@ class TestRoundTrip:
     def test_generation_ends_where_the_tokenizer_says(self, tmp_path: Path) -> None:
         folder, reasoner = saved(tmp_path / "model")
         config = load_reasoner(folder).model.generation_config
-        assert config.eos_token_id == reasoner.tokenizer.convert_tokens_to_ids("<|im_end|>")
+        assert config.eos_token_id == [reasoner.tokenizer.convert_tokens_to_ids("<|im_end|>")]
         assert not config.do_sample
 
     def test_saving_again_replaces_the_language_side_alone(self, tmp_path: Path) -> None:

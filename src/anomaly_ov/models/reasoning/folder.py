@@ -26,9 +26,12 @@ from anomaly_ov.models.hub import LANGUAGE_FOLDER, WEIGHTS_FILE
 from anomaly_ov.models.model import AnomalyModel, read_config
 from anomaly_ov.models.reasoning.config import AnomalyOVConfig
 from anomaly_ov.models.reasoning.model import AnomalyOV
-from anomaly_ov.models.reasoning.processor import Processor
+from anomaly_ov.models.reasoning.processor import Processor, stop_ids
 
-SHARD = "14MB"
+SHARD, LARGE_SHARD = "14MB", "4GB"
+COMPACT_BYTES = 256 * 2**20
+"""Weights up to this size are written in shards small enough to be kept in a repository."""
+
 NAMED = 8
 
 
@@ -83,13 +86,14 @@ def save_language(model: AnomalyOV, tokenizer: Any, folder: str | Path, dtype: t
     if model.model.detector is not None:
         model.config.detector_revision = model.model.detector.config.revision
     model.generation_config = GenerationConfig(
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False
+        eos_token_id=stop_ids(tokenizer), pad_token_id=tokenizer.pad_token_id, do_sample=False
     )
     with tempfile.TemporaryDirectory(prefix=".language-", dir=folder) as name:
         staging = Path(name) / "new"
         tensors = _cast(model.state_dict(), dtype)
         with _quiet():
-            model.save_pretrained(staging, state_dict=tensors, max_shard_size=SHARD)
+            small = sum(tensor.nbytes for tensor in tensors.values()) <= COMPACT_BYTES
+            model.save_pretrained(staging, state_dict=tensors, max_shard_size=SHARD if small else LARGE_SHARD)
         tokenizer.save_pretrained(staging)
         old = Path(name) / "old"
         if target.exists():

@@ -29,6 +29,7 @@ from transformers.models.llava_onevision.modeling_llava_onevision import (
 from anomaly_ov.errors import UsageError
 from anomaly_ov.images.geometry import Geometry
 from anomaly_ov.images.views import anyres_geometry, multi_image_geometry
+from anomaly_ov.models.encoder import Encoder
 from anomaly_ov.models.model import AnomalyModel
 from anomaly_ov.models.reasoning.annotation import Annotation
 from anomaly_ov.models.reasoning.config import READINGS, AnomalyOVConfig
@@ -53,6 +54,7 @@ class AnomalyOVModel(LlavaOnevisionModel):  # type: ignore[misc]
         self.post_init()
         # In a list, so that torch does not register it: it is neither trained, cast nor saved with the language side.
         self._detector: list[AnomalyModel] = []
+        self._encoder: list[Encoder] = []
         if detector is not None:
             self.attach(detector)
 
@@ -64,6 +66,7 @@ class AnomalyOVModel(LlavaOnevisionModel):  # type: ignore[misc]
     def attach(self, detector: AnomalyModel) -> None:
         """Gives the model eyes; from here on the detector is frozen."""
         self._detector = [detector.eval().requires_grad_(False)]
+        self._encoder = [detector.encoder.fuse()]
 
     def look(self, pixels: Tensor, geometries: Sequence[Geometry]) -> list[Evidence]:
         """The detector's evidence on pictures. ``pixels``: views as ``AnomalyModel`` takes them, picture after picture.
@@ -74,10 +77,11 @@ class AnomalyOVModel(LlavaOnevisionModel):  # type: ignore[misc]
         if detector is None:
             raise UsageError("this language model has no detector to look with", hint="load it from its model folder")
         device = self.image_newline.device
-        if detector.encoder.device != device:
+        if self._encoder[0].device != device:
             detector.to(device)
+            self._encoder[0].to(device)
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            encoder = detector.encoder
+            encoder = self._encoder[0]  # batch norms folded in
             views_N3HW = encoder.normalise(pixels) if pixels.dtype == torch.uint8 else pixels.to(device, encoder.dtype)
             features = encoder(views_N3HW)
             output = detector.expert(features, [geometry.views for geometry in geometries])

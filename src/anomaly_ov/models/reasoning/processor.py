@@ -26,6 +26,7 @@ from anomaly_ov.models.reasoning.layout import layout
 
 IMAGE_MARKER = "<image>"
 SYSTEM = "You are a helpful assistant."
+END_MARK = "<|im_end|>"
 IGNORED = -100
 LabelMask = Literal["released", "answers"]
 ROLES = ("system", "user", "assistant")
@@ -212,7 +213,7 @@ class Processor:
     @property
     def end_id(self) -> int:
         """Id of the mark that ends a message."""
-        return int(self.tokenizer.convert_tokens_to_ids("<|im_end|>"))
+        return int(self.tokenizer.convert_tokens_to_ids(END_MARK))
 
     def _markup(self) -> set[int]:
         newline = self.tokenizer.encode("\n", add_special_tokens=False)
@@ -235,6 +236,14 @@ class Processor:
                 long_ids.append(i)
                 long_labels.append(label)
         return long_ids, long_labels, starts
+
+
+def stop_ids(tokenizer: Any) -> list[int]:
+    """Ids that end an answer: the mark at the end of a message, and the tokenizer's own end of text (Qwen2's base has
+    another one).
+    """
+    own = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
+    return sorted({int(tokenizer.convert_tokens_to_ids(END_MARK)), *own})
 
 
 def with_markers(turns: Sequence[Message], pictures: int) -> list[Message]:
