@@ -51,7 +51,7 @@ def train(parallel: Parallel, name: str, interrupt_at: int | None = None, **stag
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=60))
+    torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=240))
     train("ddp", "ddp")
     train("fsdp", "saving", gradient_checkpointing=True)
     for how in ("lora", "projector"):

@@ -173,6 +173,7 @@ def test_a_stopped_run_says_so_and_resumes_exactly(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+@pytest.mark.timeout(600)
 def test_a_killed_run_resumes_exactly(place: Path, tmp_path: Path) -> None:
     changes: dict[str, Any] = {"loop": {"steps": 40, "workers": 1, "checkpoint_seconds": 0.0}}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe_of(**changes)))

@@ -25,6 +25,7 @@ from anomaly_ov.training.tracker import METRICS
 from parallel_worker import __file__ as worker
 from talk_fixtures import recipe_of, small_talker, talk_data
 
+pytestmark = pytest.mark.timeout(600)  # two more processes that import torch, perhaps on a busy machine
 STEPS = 4
 """15 samples, 4 in a step: the last holds one that teaches nothing."""
 
@@ -50,7 +51,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(worker).parent)},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=550,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return folder

@@ -25,7 +25,6 @@ def written(tmp_path: Path, **changes: Any) -> Path:
 def test_every_committed_recipe_parses() -> None:
     found = {path.stem: read_stage2_recipe(path, {}) for path in sorted(RECIPES.glob("ov-*.yaml"))}
     assert found.keys() >= {"ov-tiny", "ov-0.5b", "ov-7b"}
-    assert all(recipe.name == stem for stem, recipe in found.items())
     assert found["ov-tiny"].language is not None
 
 

@@ -19,6 +19,7 @@ from anomaly_ov.models.selector import quadrants
 
 OCTAVES = 4
 HIDDEN = 64
+SHARPNESS = 3.0
 LOGIT_UNIT = 4.0
 """Logits are divided by this, so that what enters the network lies within about -3..3."""
 
@@ -43,19 +44,20 @@ class Annotation(nn.Module):
 def remarks(evidence: Evidence) -> tuple[Tensor, Tensor, Tensor]:
     """(x, y, logit of suspicion), float32, of the image tokens (N P, 3), the global (1, 3) and the local ones (N Q, 3).
 
-    A local token lies where its quadrant's suspicion has its centre; the global one where the picture's has, and its
-    suspicion is the score.
+    A local token lies where its quadrant's suspicion is highest; the global one where the picture's is, and its
+    suspicion is the score. "Where it is highest" is the mean place weighted by a power of the odds: the plain centre
+    of a map lies near the middle of the picture, whatever is in it.
     """
     map_NP = evidence.map_Nhw.flatten(1).float()
+    sharp_NP = SHARPNESS * _logit(map_NP)
     place_NP2 = _places(evidence).to(map_NP)
     cells_S3 = torch.cat([place_NP2, _logit(map_NP).unsqueeze(-1)], -1).flatten(0, 1)
-    weight_NQP = map_NP.unsqueeze(1).clamp_min(1e-9) * quadrants(evidence.grid_hw, map_NP.device)
-    share_NQP = weight_NQP / weight_NQP.sum(-1, keepdim=True)
+    bins_QP = quadrants(evidence.grid_hw, map_NP.device)
+    share_NQP = sharp_NP.unsqueeze(1).masked_fill(~bins_QP, -math.inf).softmax(-1)
     local_NQ3 = torch.cat([share_NQP @ place_NP2, _logit((share_NQP * map_NP.unsqueeze(1)).sum(-1, keepdim=True))], -1)
-    whole_NP = map_NP.clamp_min(1e-9) / map_NP.clamp_min(1e-9).sum()
-    centre_2 = (whole_NP.unsqueeze(-1) * place_NP2).sum((0, 1))
+    peak_2 = sharp_NP.flatten().softmax(0) @ place_NP2.flatten(0, 1)
     score_1 = _logit(torch.tensor([evidence.score], device=map_NP.device))
-    return cells_S3, torch.cat([centre_2, score_1]).unsqueeze(0), local_NQ3.flatten(0, 1)
+    return cells_S3, torch.cat([peak_2, score_1]).unsqueeze(0), local_NQ3.flatten(0, 1)
 
 
 def _places(evidence: Evidence) -> Tensor:
