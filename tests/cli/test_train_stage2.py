@@ -28,7 +28,7 @@ def command(place: Path, tmp_path: Path, *more: str, **changes: Any) -> list[str
     recipe.write_text(yaml.safe_dump(recipe_of(**changes)))
     given = {"--data": str(place / "data"), "--start": str(place / "model"), "--out": str(tmp_path / "out")}
     pairs = [part for name, value in given.items() if name not in more for part in (name, value)]
-    return ["train", "stage2", str(recipe), *pairs, *more]
+    return ["train", "stage2", "--recipe", str(recipe), *pairs, *more]
 
 
 def test_a_run_writes_a_model_that_talks(place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

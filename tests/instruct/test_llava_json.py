@@ -56,7 +56,6 @@ def test_written_and_read_back(tmp_path: Path, images: Path, name: str) -> None:
 
 
 BAD: dict[str, tuple[Any, str]] = {
-    "no id": ({"image": "a.png", "conversations": sample()["conversations"]}, "no id"),
     "no conversations": ({"id": "s", "image": "a.png"}, "no conversations"),
     "empty conversations": (sample(conversations=[]), "no conversations"),
     "not an object": ([1, 2], "not an object"),
@@ -64,7 +63,6 @@ BAD: dict[str, tuple[Any, str]] = {
     "a string": ("[", "not an object"),
     "turn of nothing": (sample(conversations=[None, None]), "turn without from or value: turn 0"),
     "no value": (sample(conversations=[{"from": "human"}]), "turn without from or value: turn 0"),
-    "gpt first": (sample(conversations=said(("gpt", "<image>"), ("human", "x"))), "roles out of order"),
     "human twice": (sample(conversations=said(("human", "<image>a"), ("human", "b"))), "roles out of order: turn 1"),
     "unanswered": (sample(conversations=said(("human", "<image> a"))), "no answer to the last question"),
     "empty question": (sample(conversations=said(("human", "<image>\n "), ("gpt", "x"))), "empty question: turn 0"),
@@ -209,3 +207,18 @@ def test_writing_is_whole_or_not_at_all(tmp_path: Path, images: Path) -> None:
     assert path.read_text() == "old"
     with pytest.raises(UsageError, match="cannot write"):
         write([], tmp_path / "absent" / "c.json", images)
+
+
+def test_as_the_released_code_it_takes_samples_without_id_and_drops_what_is_said_before_the_question(
+    tmp_path: Path, images: Path
+) -> None:
+    unnamed = {key: value for key, value in sample().items() if key != "id"}
+    early = sample(conversations=said(("gpt", "Hello."), ("human", "<image>\nIs it fine?"), ("gpt", "Yes.")))
+    first, second = read(save(tmp_path / "a.jsonl", [unnamed, early]), images)
+    assert isinstance(first, Record)
+    assert isinstance(second, Record)
+    assert first.id == "#0"
+    assert second.turns == (("human", "<image>\nIs it fine?"), ("gpt", "Yes."))
+    (silent,) = read(save(tmp_path / "b.jsonl", [sample(conversations=said(("gpt", "Hello.")))]), images)
+    assert isinstance(silent, Skipped)
+    assert silent.reason == "no question"

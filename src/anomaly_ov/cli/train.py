@@ -163,7 +163,7 @@ def leave_one_out(
 
 @app.command()
 def stage2(
-    recipe: Annotated[Path, typer.Argument(help="A recipe, for example recipes/ov-tiny.yaml.")],
+    recipe: Recipe,
     data: Data,
     start: Annotated[
         str, typer.Option("--start", help="Name or folder of the model that is to talk; its detector stays as it is.")

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -231,10 +232,9 @@ class _Window:
 
 def _checked(sample: dict[str, Any], index: int, root: Path) -> Record | Skipped:
     name = sample.get("id")
-    id = str(name) if isinstance(name, (str, int)) and _is_unicode(str(name)) else ""
+    # Many published files name no samples; the place in the file serves as well.
+    id = str(name) if isinstance(name, (str, int)) and str(name) and _is_unicode(str(name)) else f"#{index}"
     try:
-        if not id:
-            raise _Bad("no id")
         images = tuple(_image(value, root) for value in _image_names(sample))
         turns = _turns(sample)
         _check_markers(turns, len(images))
@@ -271,7 +271,9 @@ def _turns(sample: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     if not isinstance(said, list) or not said:
         raise _Bad("no conversations")
     turns = []
-    for number, turn in enumerate(said):
+    # What the model says before the first question is dropped, as in the released code.
+    opening = sum(1 for _ in takewhile(lambda turn: isinstance(turn, dict) and turn.get("from") == GPT, said))
+    for number, turn in enumerate(said[opening:]):
         role, text = (turn.get("from"), turn.get("value")) if isinstance(turn, dict) else (None, None)
         if not isinstance(role, str) or not isinstance(text, str):
             raise _Bad(f"turn without from or value: turn {number}")
@@ -282,6 +284,8 @@ def _turns(sample: dict[str, Any]) -> tuple[tuple[str, str], ...]:
         if not text.replace(MARKER, "").strip():
             raise _Bad(f"empty {'answer' if number % 2 else 'question'}: turn {number}")
         turns.append((role, text))
+    if not turns:
+        raise _Bad("no question")
     if len(turns) % 2:
         raise _Bad("no answer to the last question")
     return tuple(turns)
