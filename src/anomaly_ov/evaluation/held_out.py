@@ -150,4 +150,4 @@ def share(good: Sequence[bool]) -> dict[str, Any]:
     p, z = sum(good) / n, INTERVAL_Z
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))
-    return {"share": p, "n": n, "interval": [centre - half, centre + half]}
+    return {"share": p, "n": n, "interval": [max(0.0, centre - half), min(1.0, centre + half)]}
