@@ -208,6 +208,9 @@ class SeededEncoder(nn.Module):
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
         return pixels
 
+    def fuse(self) -> SeededEncoder:
+        return self
+
     def forward(self, pixels: torch.Tensor) -> Features:
         assert len(pixels) == sum(self._of[1])
         return expert_inputs(*self._of, self.dtype)

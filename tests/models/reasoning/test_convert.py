@@ -509,7 +509,7 @@ def test_the_tokenizer_is_kept(stock: Stock, folder: Path, tmp_path: Path) -> No
     assert ours.tokenizer.encode(text) == stock.tokenizer.encode(text)
     assert ours.model.config.image_token_id == stock.tokenizer.convert_tokens_to_ids("<image>")
     assert ours.model.config.prompt_ids == prompt_ids_of(stock.tokenizer)
-    assert ours.model.generation_config.eos_token_id == stock.tokenizer.eos_token_id
+    assert ours.model.generation_config.eos_token_id == [stock.tokenizer.eos_token_id]
 
 
 LISTS = (
