@@ -177,7 +177,8 @@ def test_a_stopped_run_says_so_and_resumes_exactly(
 def test_a_killed_run_resumes_exactly(place: Path, tmp_path: Path) -> None:
     changes: dict[str, Any] = {"loop": {"steps": 40, "workers": 1, "checkpoint_seconds": 0.0}}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe_of(**changes)))
-    command = [sys.executable, "-m", "anomaly_ov.cli.main", "train", "stage2", str(tmp_path / "recipe.yaml")]
+    command = [sys.executable, "-m", "anomaly_ov.cli.main", "train", "stage2"]
+    command += ["--recipe", str(tmp_path / "recipe.yaml")]
     command += ["--data", str(place / "data"), "--start", str(place / "model"), "--out", str(tmp_path / "parts")]
     process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
     metrics = tmp_path / "parts" / METRICS
