@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -189,17 +190,25 @@ def main(
     if threads:
         torch.set_num_threads(threads)
     inspector = load(model)
+    path = RESULTS / f"reasoning-{inspector.info.name}.json" if write else None
     found: dict[str, Any] = {"benchmark": "reasoning", "model": vars(inspector.info) | {"threads": threads}}
+    found["provenance"] = provenance(seed)
     found["second_question"] = second_question(inspector, rounds)
     found["readings"] = readings(inspector, rounds)
     found["batch"] = batch_of(inspector, held_out_set(32, seed + 1), rounds)
     found["held_out"] = held_out(inspector, count, seed, batch)
-    found["real"] = [real(inspector, one, batch) for folder in sets or [] for one in discover_all(folder)]
-    found["provenance"] = provenance(seed)
-    text = json.dumps(found, indent=2, default=lambda value: getattr(value, "__dict__", list(value))) + "\n"
-    print(text)
-    if write:
-        write_atomic(RESULTS / f"reasoning-{inspector.info.name}.json", text.encode())
+    found["real"] = []
+    keep(found, path)
+    for one in (one for folder in sets or [] for one in discover_all(folder)):
+        found["real"].append(real(inspector, one, batch))
+        keep(found, path)
+    print(json.dumps(found, indent=2, default=asdict))
+
+
+def keep(found: dict[str, Any], path: Path | None) -> None:
+    """Writes what is measured so far: an hour's work must not hang on the last step."""
+    if path is not None:
+        write_atomic(path, (json.dumps(found, indent=2, default=asdict) + "\n").encode())
 
 
 if __name__ == "__main__":
