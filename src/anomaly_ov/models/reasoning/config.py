@@ -94,6 +94,8 @@ AutoConfig.register(AnomalyOVConfig.model_type, AnomalyOVConfig, exist_ok=True)
 
 def prompt_ids_of(tokenizer: Any) -> dict[str, list[int]]:
     """``prompt_ids`` of a tokenizer. Raises ``ConfigError`` when the adverbs take unequally many tokens."""
-    found = {adverb: tokenizer.encode(prompt_text(adverb), add_special_tokens=False) for adverb in ADVERBS}
+    found: dict[str, list[int]] = {
+        adverb: tokenizer.encode(prompt_text(adverb), add_special_tokens=False) for adverb in ADVERBS
+    }
     AnomalyOVConfig._check_prompts(found)
     return found
