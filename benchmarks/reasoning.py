@@ -25,7 +25,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from anomaly_ov.chat import Chat, answer_each, places_of
+from anomaly_ov.chat import Chat, answer_each
 from anomaly_ov.data.layouts import discover_all
 from anomaly_ov.data.samples import DataSet
 from anomaly_ov.evaluation.held_out import HeldOutSet, held_out_set, scored
@@ -145,11 +145,11 @@ def readings(inspector: Inspector, rounds: int) -> dict[str, Any]:
     whole = len(layout(geometry, REFERENCE_GRID, REFERENCE_PROMPT))
     found: dict[str, Any] = {"target": "focus: tokens <= 0.12, time <= 0.2 of full"}
     for reading in READINGS:
-        tokens = places_of(reasoner, evidence[0], reading)
+        tokens = reasoner.processor.places(evidence[0].geometry, reading)
         ratios = [own / full for own, full in zip(times[reading][1:], times["full"][1:], strict=True)]
         found[reading] = {
             "tokens": tokens,
-            "tokens_over_full": tokens / places_of(reasoner, evidence[0], "full"),
+            "tokens_over_full": tokens / reasoner.processor.places(evidence[0].geometry, "full"),
             "prefill_ms": median(times[reading][1:]),
             "prefill_over_full": median(ratios),
             "tokens_over_full_at_the_released_shape": len(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from anomaly_ov.chat import Chat, answer_each, p_yes, places_of
+from anomaly_ov.chat import Chat, answer_each, p_yes
 from anomaly_ov.errors import UsageError
 from anomaly_ov.inspector import Inspector, load
 from anomaly_ov.models.reasoning.evidence import Evidence
@@ -213,7 +213,7 @@ def test_places_are_those_of_the_reading(inspector: Inspector, reasoner: Reasone
     (large,) = evidence(inspector, picture(0, 96, 96))
     places = {reading: Chat(reasoner, [large], reading).places for reading in ("full", "focus")}
     assert places["full"] > places["focus"]
-    assert places == {reading: places_of(reasoner, large, reading) for reading in places}
+    assert places == {reading: reasoner.processor.places(large.geometry, reading) for reading in places}
 
 
 @pytest.mark.parametrize(("yes", "no"), [(0.5, 0.5), (0.9, 0.05), (0.0, 0.6), (0.008, 0.004), (0.004, 0.004)])

@@ -23,7 +23,6 @@ from transformers.generation.streamers import TextStreamer
 from anomaly_ov.errors import UsageError
 from anomaly_ov.models.reasoning.evidence import Evidence
 from anomaly_ov.models.reasoning.folder import Reasoner
-from anomaly_ov.models.reasoning.layout import layout
 from anomaly_ov.models.reasoning.processor import IMAGE_MARKER, SYSTEM, Message, stop_ids
 from anomaly_ov.records import Answer
 
@@ -163,13 +162,6 @@ def answer_each(
         _answer(tokenizer, made, first_BV[index], len(samples[index]), {"total": ms})
         for index, made in enumerate(output.sequences.tolist())
     ]
-
-
-def places_of(reasoner: Reasoner, evidence: Evidence, reading: str) -> int:
-    """Tokens that a picture takes in a reading."""
-    config = reasoner.model.config
-    counts = (config.max_views, config.crop_budget, config.focus_pool)
-    return len(layout(evidence.geometry, evidence.grid_hw, config.prompt_length, reading, *counts))
 
 
 def _ids(reasoner: Reasoner, counts: Sequence[int], messages: Sequence[Message]) -> list[int]:
