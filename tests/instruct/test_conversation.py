@@ -231,3 +231,13 @@ def test_one_part_of_a_mask_is_not_told_as_all_of_it() -> None:
     board = Known("circuit board scan", True, None, "top", "small", False, True, ("top", "left"))
     questions = {ask(board, "place", rng(seed)).question for seed in range(100)}
     assert all("main" in question or "most obvious" in question for question in questions)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_short_conversations_ask_only_for_words(seed: int) -> None:
+    about = random_facts(seed)
+    told = from_facts(about, rng(seed), 30, form="word").turns
+    known = {(turn.intent, turn.question) for turn in told}
+    assert len(known) == len(told) > 5
+    assert all(len(turn.answer.split()) <= 3 * max(1, len(about.defects)) + 2 for turn in told)
+    assert all("word" in forms(turn.intent) for turn in told)

@@ -202,3 +202,23 @@ def test_only_undecodable_pictures_end_the_run(reasoner: Reasoner, tmp_path: Pat
     talk, _ = indexed(data, tmp_path / "run")
     with pytest.raises(DataError, match="none of 1 samples in a row"):
         samples(reasoner, talk)[0]
+
+
+@pytest.mark.parametrize(("share", "longest"), [(1.0, 8), (0.0, None)])
+def test_short_conversations_have_short_answers(share: float, longest: int | None) -> None:
+    source = Synthetic(TalkConfig(sizes=(64,), turns=8, short=share))
+    said = []
+    for seed in range(8):
+        _, messages = source.draw(np.random.default_rng(seed))
+        said += [text for role, text in messages if role == "assistant"]
+    assert max(len(one.split()) for one in said) <= longest if longest else max(len(one.split()) for one in said) > 8
+
+
+def test_a_share_beyond_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="short"):
+        TalkConfig(short=1.5)
+
+
+def test_a_size_that_the_generator_cannot_draw_is_said_at_once() -> None:
+    with pytest.raises(ValueError, match="sizes must lie in"):
+        TalkConfig(sizes=(32,))

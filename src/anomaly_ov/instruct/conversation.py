@@ -40,21 +40,31 @@ class Conversation:
 
 
 def from_facts(
-    facts: Facts, rng: np.random.Generator, turns: int = 6, split: Split = "train", short_first: bool = False
+    facts: Facts,
+    rng: np.random.Generator,
+    turns: int = 6,
+    split: Split = "train",
+    short_first: bool = False,
+    form: Form | None = None,
 ) -> Conversation:
     """``turns`` >= 1 turns about a synthetic picture (fewer only if there is less to ask).
 
     ``split``: the wordings to ask in, those of training or those held out from it. Equal state of ``rng``, equal
-    conversation. ``short_first`` puts the short detection question first.
+    conversation. ``short_first`` puts the short detection question first. ``form``: only questions of that form.
     """
-    return _conversation(seen_in(facts), rng, turns, split, short_first)
+    return _conversation(seen_in(facts), rng, turns, split, short_first, form)
 
 
 def from_label(
-    known: Known, rng: np.random.Generator, turns: int = 6, split: Split = "train", short_first: bool = False
+    known: Known,
+    rng: np.random.Generator,
+    turns: int = 6,
+    split: Split = "train",
+    short_first: bool = False,
+    form: Form | None = None,
 ) -> Conversation:
     """``from_facts`` for a labelled real picture: only what its label and mask tell is asked."""
-    return _conversation(seen_by(known), rng, turns, split, short_first)
+    return _conversation(seen_by(known), rng, turns, split, short_first, form)
 
 
 def ask(
@@ -82,18 +92,22 @@ def askable(seen: Seen) -> tuple[str, ...]:
     return tuple(intent for intent in INTENTS if allowed.get(intent, True))
 
 
-def _conversation(seen: Seen, rng: np.random.Generator, turns: int, split: Split, short_first: bool) -> Conversation:
+def _conversation(
+    seen: Seen, rng: np.random.Generator, turns: int, split: Split, short_first: bool, form: Form | None
+) -> Conversation:
     if turns < 1:
         raise UsageError(f"a conversation of {turns} turns", hint="ask for at least 1")
     teller = Teller(seen, rng)
-    plan = _plan(seen, rng, turns, short_first)
+    plan = _plan(seen, rng, turns, short_first, form)
     return Conversation(tuple(teller.turn(_worded(seen, intent, form, split, rng)) for intent, form in plan))
 
 
-def _plan(seen: Seen, rng: np.random.Generator, turns: int, short_first: bool) -> list[tuple[str, Form]]:
+def _plan(
+    seen: Seen, rng: np.random.Generator, turns: int, short_first: bool, only: Form | None
+) -> list[tuple[str, Form]]:
     """What to ask, in order: the short detection question among others; mostly detection or description first."""
     possible = askable(seen)
-    options = [option for option in _WEIGHTS if option[0] in possible]
+    options = [option for option in _WEIGHTS if option[0] in possible and only in (None, option[1])]
     weights = np.asarray([_WEIGHTS[option] for option in options])
     count = min(turns - 1, len(options))
     chosen = rng.choice(len(options), count, replace=False, p=weights / weights.sum())

@@ -19,12 +19,14 @@ from torch.utils.data import Dataset
 
 from anomaly_ov.data.samples import DataSet, Sample
 from anomaly_ov.data.synthetic import generate, normal
+from anomaly_ov.data.synthetic.generator import MAX_SIZE, MIN_SIZE
 from anomaly_ov.errors import ConfigError, UsageError
 from anomaly_ov.images.read import read
 from anomaly_ov.images.views import Views, ViewsConfig, anyres, anyres_geometry, multi_image, multi_image_geometry
 from anomaly_ov.instruct.conversation import Conversation, from_facts, from_label
 from anomaly_ov.instruct.held_out import is_held_out
 from anomaly_ov.instruct.labels import known_of
+from anomaly_ov.instruct.questions import Form
 from anomaly_ov.models.reasoning.processor import IGNORED, Encoded, LabelMask, Message, Processor, with_markers
 from anomaly_ov.training.crops import random_view
 from anomaly_ov.training.json_talk import Entry, JsonTalk, size_wh
@@ -40,8 +42,10 @@ class TalkConfig:
     """What is talked about and how. ``synthetic``, ``labelled``, ``json``: weights of the three sources.
 
     ``normal``: share of synthetic pictures without a defect; ``sizes``: their sides in pixels, drawn equally often;
-    ``on_photos``: share drawn on photographs. ``turns``: most turns of a conversation. ``readings``: weight of each
-    reading; a picture that would take more than ``max_length`` ids is read in ``focus``. ``mask``: what is learnt.
+    ``on_photos``: share drawn on photographs. ``turns``: most turns of a conversation; ``short``: share of
+    conversations whose answers are all of a word or two, so that no loss goes to the choice of a phrase.
+    ``readings``: weight of each reading; a picture that would take more than ``max_length`` ids is read in ``focus``.
+    ``mask``: what is learnt.
     """
 
     synthetic: float = 1.0
@@ -51,6 +55,7 @@ class TalkConfig:
     sizes: tuple[int, ...] = (256,)
     on_photos: float = 0.0
     turns: int = 8
+    short: float = 0.0
     readings: Mapping[str, float] = field(default_factory=lambda: {"full": 1.0})
     max_length: int = 32768
     mask: LabelMask = "answers"
@@ -59,8 +64,12 @@ class TalkConfig:
         weights = (self.synthetic, self.labelled, self.json)
         if min(weights) < 0 or sum(weights) <= 0:
             raise ValueError("synthetic, labelled and json must be >= 0, and one of them > 0")
-        if not (0 <= self.normal <= 1 and 0 <= self.on_photos <= 1) or self.turns < 1 or self.max_length < 2:
-            raise ValueError("normal and on_photos must lie in 0..1, turns >= 1, max_length >= 2")
+        if not all(0 <= share <= 1 for share in (self.normal, self.on_photos, self.short)):
+            raise ValueError("normal, on_photos and short must lie in 0..1")
+        if self.turns < 1 or self.max_length < 2:
+            raise ValueError("turns must be >= 1, max_length >= 2")
+        if not all(MIN_SIZE <= size <= MAX_SIZE for size in self.sizes):
+            raise ValueError(f"sizes must lie in {MIN_SIZE}..{MAX_SIZE}")
         if not self.sizes or not self.readings or min(self.readings.values()) < 0:
             raise ValueError("sizes and readings must name at least one, with weights >= 0")
 
@@ -118,7 +127,8 @@ class Synthetic:
             except UsageError:  # no defect shows on this photo: another seed may
                 continue
             if not is_held_out(made.facts):
-                return [made.image_HW3], messages_of(from_facts(made.facts, rng, turns_of(config, rng)))
+                told = from_facts(made.facts, rng, turns_of(config, rng), form=form_of(config, rng))
+                return [made.image_HW3], messages_of(told)
         return self.draw(rng)
 
 
@@ -135,8 +145,9 @@ class Labelled:
         of_set = self._groups[int(rng.integers(len(self._groups)))]
         group = of_set[int(rng.integers(len(of_set)))]
         sample = group[int(rng.integers(len(group)))]
-        conversation = from_label(known_of(sample), rng, turns_of(self._config, rng))
-        return [read(sample.image).pixels_HW3], messages_of(conversation)
+        turns, form = turns_of(self._config, rng), form_of(self._config, rng)
+        told = from_label(known_of(sample), rng, turns, form=form)
+        return [read(sample.image).pixels_HW3], messages_of(told)
 
 
 class Conversations(Dataset[Encoded]):
@@ -239,3 +250,8 @@ def messages_of(conversation: Conversation) -> list[Message]:
 def turns_of(config: TalkConfig, rng: np.random.Generator) -> int:
     """Half of the turns at least."""
     return int(rng.integers((config.turns + 1) // 2, config.turns + 1))
+
+
+def form_of(config: TalkConfig, rng: np.random.Generator) -> Form | None:
+    """ "word" for the share of conversations that are short. Draws nothing if there are none."""
+    return "word" if config.short > 0 and rng.random() < config.short else None

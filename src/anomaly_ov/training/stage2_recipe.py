@@ -49,6 +49,7 @@ class Stage2Recipe:
 
     ``epochs``: > 0 = every conversation once per epoch in shuffled order, instead of drawing them; ``loop.steps`` then
     follows from their number. ``most_steps``: ends such a run, and its schedule, sooner; 0 = never.
+    ``projector``: ``given`` = as it comes, ``standardised`` = begun anew (``projector_start``).
     """
 
     name: str
@@ -62,6 +63,7 @@ class Stage2Recipe:
     images: str = ""
     epochs: float = 0.0
     most_steps: int = 0
+    projector: Literal["given", "standardised"] = "given"
 
     def __post_init__(self) -> None:
         if self.talk.labelled > 0 and not self.sets:

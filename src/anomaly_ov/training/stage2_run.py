@@ -32,6 +32,7 @@ from anomaly_ov.training.feature_cache import model_key
 from anomaly_ov.training.json_talk import SKIPPED, JsonTalk, SkipLog, index_conversations
 from anomaly_ov.training.loop import run
 from anomaly_ov.training.parallel import World, gathered, joined
+from anomaly_ov.training.projector_start import standardise
 from anomaly_ov.training.runs import hash_of, hash_of_set, labelled_sets, pictures_in, refuse_leakage
 from anomaly_ov.training.stage1 import merge_lora
 from anomaly_ov.training.stage2 import Stage2, prepare
@@ -54,6 +55,8 @@ def train_stage2(
         detector = reasoner.model.model.detector
         assert detector is not None
         views = detector.config.views
+        if recipe.projector == "standardised":
+            standardise(reasoner.model, recipe.loop.seed)
         sets = labelled_sets([data / folder for folder in recipe.sets])
         photos = pictures_in(data / folder for folder in recipe.photos)
         hashes = {"start": model_key(detector, views), "photos": hash_of(photos)}

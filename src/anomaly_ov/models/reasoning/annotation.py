@@ -33,12 +33,16 @@ class Annotation(nn.Module):
         self.linear_2 = nn.Linear(HIDDEN, width)
 
     def forward(self, remarks_S3: Tensor) -> Tensor:
+        annotated: Tensor = self.linear_2(self.hidden(remarks_S3))
+        return annotated
+
+    def hidden(self, remarks_S3: Tensor) -> Tensor:
+        """What the second layer reads, (S, ``HIDDEN``)."""
         place_S2, suspicion_S1 = remarks_S3[:, :2], remarks_S3[:, 2:] / LOGIT_UNIT
         frequency_O = math.pi * 2.0 ** torch.arange(OCTAVES, device=remarks_S3.device)
         angle_SF = (place_S2.unsqueeze(-1) * frequency_O).flatten(1)
         said = torch.cat([angle_SF.sin(), angle_SF.cos(), suspicion_S1, suspicion_S1.abs()], dim=1)
-        annotated: Tensor = self.linear_2(nn.functional.gelu(self.linear_1(said.to(self.linear_1.weight.dtype))))
-        return annotated
+        return nn.functional.gelu(self.linear_1(said.to(self.linear_1.weight.dtype)))
 
 
 def remarks(evidence: Evidence) -> tuple[Tensor, Tensor, Tensor]:
