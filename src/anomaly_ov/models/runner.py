@@ -86,7 +86,7 @@ class Runner:
         pixels_NHW3 = np.concatenate(views) if len(views) > 1 else views[0]
         counts = [len(one) for one in views]
         with torch.inference_mode():
-            features = self._features(pixels_NHW3)
+            features = self.features(pixels_NHW3)
             output = self.expert(features, counts)
             map_Nhw = output.map_Nhw.float().cpu().numpy()
             scores_B = output.score_B.float().cpu().numpy()
@@ -104,7 +104,7 @@ class Runner:
             for index, (end, count, score) in enumerate(zip(ends, counts, scores_B, strict=True))
         ]
 
-    def _features(self, pixels_NHW3: Pixels) -> Features:
+    def features(self, pixels_NHW3: Pixels) -> Features:
         """``Features`` in float32 of all views, encoded at most ``views_per_forward`` at a time."""
         parts = []
         for start in range(0, len(pixels_NHW3), self.views_per_forward):

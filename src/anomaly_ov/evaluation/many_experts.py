@@ -1,0 +1,162 @@
+"""Many experts on one encoder, measured in one pass over a labelled set: what ablations need.
+
+The encoder is nearly all of the work and the same for all, so each picture passes it once. Two scores of each expert:
+``head``, the paper's image score, and ``map``, the mean of the highest share ``map_top`` of its map.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from anomaly_ov.data.samples import DataSet, Sample
+from anomaly_ov.errors import UnreadableImage, WeightsError
+from anomaly_ov.evaluation.metrics import Interval, auroc, bootstrap_draws, percentile_interval
+from anomaly_ov.files import write_atomic
+from anomaly_ov.images.maps import map_score, significance_map
+from anomaly_ov.images.read import read
+from anomaly_ov.images.views import anyres
+from anomaly_ov.models.model import AnomalyModel
+from anomaly_ov.models.runner import Runner
+
+SCORES = ("head", "map")
+DRAWS = 2000
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of one set: ``labels`` (pictures,), ``categories``, ``values`` by expert: (pictures, 2) in the order of
+    ``SCORES``; ``unreadable``: how many pictures were left out.
+    """
+
+    labels: npt.NDArray[np.int64]
+    categories: tuple[str, ...]
+    values: Mapping[str, npt.NDArray[np.float64]]
+    unreadable: int
+
+
+def score_all(
+    models: Mapping[str, AnomalyModel], dataset: DataSet, out: Path, map_top: float, device: str = "cpu"
+) -> Scores:
+    """Scores of every labelled picture of ``dataset`` by every model; kept in ``out`` and used again for equal ids.
+
+    Raises ``WeightsError`` if the models do not share their encoder.
+    """
+    pictures = dataset.labelled()
+    kept = _stored(out, list(models), [pictures.id_of(sample) for sample in pictures])
+    if kept is None:
+        kept = _score(models, pictures, map_top, device)
+        write_atomic(out, json.dumps(kept).encode())
+    good = [row for row in kept["rows"] if row["scores"] is not None]
+    values = np.array([row["scores"] for row in good], dtype=np.float64)
+    return Scores(
+        np.array([row["label"] for row in good], dtype=np.int64),
+        tuple(row["category"] for row in good),
+        {name: values[:, index] for index, name in enumerate(kept["experts"])},
+        len(kept["rows"]) - len(good),
+    )
+
+
+def _score(models: Mapping[str, AnomalyModel], pictures: DataSet, map_top: float, device: str) -> dict[str, Any]:
+    first = next(iter(models.values()))
+    own = first.encoder.state_dict()
+    for name, model in models.items():
+        other: dict[str, Tensor] = model.encoder.state_dict()
+        if own.keys() != other.keys() or any(not torch.equal(own[key], other[key]) for key in own):
+            raise WeightsError(f"the encoder of {name} is not that of the others", hint="measure it on its own")
+    runner = Runner(first, device, "float32", None)
+    experts = [model.expert.eval().to(runner.device, torch.float32) for model in models.values()]
+    console = Console(stderr=True)
+    rows = []
+    for sample in track(pictures.samples, description=f"{pictures.name}, {len(models)} experts", console=console):
+        row = {"id": pictures.id_of(sample), "label": sample.label, "category": sample.category}
+        rows.append(row | {"scores": _of_picture(sample, first, runner, experts, map_top)})
+    return {"experts": list(models), "map_top": map_top, "rows": rows}
+
+
+def _of_picture(
+    sample: Sample, model: AnomalyModel, runner: Runner, experts: Sequence[Any], map_top: float
+) -> list[list[float]] | None:
+    try:
+        views = anyres(read(sample.image).pixels_HW3, model.config.views)
+    except UnreadableImage:
+        return None
+    features = runner.features(views.pixels_NHW3)
+    found = []
+    with torch.inference_mode():
+        for expert in experts:
+            output = expert(features, [len(views.pixels_NHW3)])
+            map_HW = significance_map(output.map_Nhw.cpu().numpy(), views.geometry, patch=runner.patch)
+            found.append([float(output.score_B[0]), float(map_score(map_HW, map_top))])
+    return found
+
+
+def _stored(path: Path, experts: list[str], ids: list[str]) -> dict[str, Any] | None:
+    """What an earlier call wrote, if it is whole and about the same experts and pictures."""
+    if not path.is_file():
+        return None
+    try:
+        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        same = kept["experts"] == experts and [row["id"] for row in kept["rows"]] == ids
+    except (ValueError, KeyError, TypeError):
+        return None
+    return kept if same else None
+
+
+def measure(scores: Scores, variants: Mapping[str, Sequence[str]], base: str, seed: int = 0) -> dict[str, Any]:
+    """AUROC per variant and score: mean over seeds and categories, its spread, its interval, its step from ``base``.
+
+    ``variants``: name -> its experts' names, one per seed. ``interval``: 95 % over pictures (the same resamples for
+    all), of the mean over seeds; ``difference``: from ``base``, paired, with its own interval; ``spread``: standard
+    deviation over seeds.
+    """
+    found: dict[str, Any] = {}
+    draws: dict[tuple[str, str], npt.NDArray[np.float64]] = {}
+    for variant, experts in variants.items():
+        found[variant] = {}
+        for index, score in enumerate(SCORES):
+            of_seeds = [_by_category(scores, scores.values[expert][:, index], seed) for expert in experts]
+            values = [value for value, _ in of_seeds]
+            draws[variant, score] = np.mean([drawn for _, drawn in of_seeds], axis=0)
+            found[variant][score] = {
+                "auroc": float(np.mean(values)),
+                "of_seeds": values,
+                "spread": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+                "interval": _pair(percentile_interval(draws[variant, score])),
+            }
+    for variant, by_score in found.items():
+        for score, figures in by_score.items():
+            step = draws[variant, score] - draws[base, score]
+            figures["difference"] = figures["auroc"] - found[base][score]["auroc"]
+            figures["difference_interval"] = _pair(percentile_interval(step))
+    return found
+
+
+def _by_category(scores: Scores, values: npt.NDArray[np.float64], seed: int) -> tuple[float, npt.NDArray[np.float64]]:
+    """Mean AUROC over the categories with both labels, and its bootstrap draws."""
+    of_category, drawn = [], []
+    names = np.array(scores.categories)
+    for index, category in enumerate(dict.fromkeys(scores.categories)):
+        own = names == category
+        value = auroc(scores.labels[own], values[own])
+        draws = bootstrap_draws(scores.labels[own], values[own], "auroc", DRAWS, seed + index)
+        if value is not None and draws is not None:
+            of_category.append(value)
+            drawn.append(draws)
+    if not of_category:
+        return float("nan"), np.full(DRAWS, np.nan)
+    return float(np.mean(of_category)), np.mean(drawn, axis=0)
+
+
+def _pair(interval: Interval) -> list[float]:
+    return [interval.low, interval.high]
