@@ -239,7 +239,7 @@ def test_elpv_bad_lines_missing_files_and_repeats_are_noted(tmp_path: Path) -> N
     data = discover(_elpv(tmp_path / "elpv", text))
     assert len(data) == 1
     assert data.notes == (
-        "unreadable line of labels.csv, left out: 3 (line 3, line 4, line 5)",
+        "unreadable line of the list, left out: 3 (line 3, line 4, line 5)",
         "listed picture is missing, left out: 1 (images/none.png)",
         "leads outside the data set's folder, left out: 1 (../outside.png)",
         "listed twice: 1 (images/cell0001.png)",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomaly_ov.data.hashing import fingerprint, near_pairs, perceptual_hash, sha256_file
+from anomaly_ov.data.hashing import Fingerprint, fingerprint, near_pairs, nearest, perceptual_hash, sha256_file
 from anomaly_ov.data.leakage import LeakageWarning, check
 from anomaly_ov.data.samples import Sample
 from anomaly_ov.errors import LeakageError
@@ -121,3 +121,25 @@ def test_near_pairs_agree_with_counting_bits_one_by_one() -> None:
     assert set(near_pairs(a, b, 2, block=7)) == expected
     assert len(expected) >= 51
     assert near_pairs([], b, 2) == near_pairs(a, [], 2) == []
+
+
+@pytest.mark.parametrize("cells", [7, 2**24])
+def test_nearest_agrees_with_looking_one_by_one(cells: int) -> None:
+    rng = np.random.default_rng(1)
+    codes = [int(v) for v in rng.integers(0, 2**64, 30, dtype=np.uint64)]
+    codes += [code ^ (1 << int(bit)) for code, bit in zip(codes, rng.integers(0, 63, 30), strict=True)]
+    # Every tenth has no hash; the last two are the same file.
+    prints = [Fingerprint(Path(f"{i}"), f"{min(i, 58)}", None if i % 10 == 0 else code) for i, code in enumerate(codes)]
+    expected = {}
+    for i, a in enumerate(prints):
+        others = [
+            ((a.perceptual ^ b.perceptual).bit_count(), j)
+            for j, b in enumerate(prints)
+            if a.perceptual is not None and b.perceptual is not None and a.sha256 != b.sha256
+        ]
+        if others and min(others)[0] <= 2:
+            expected[i] = min(others)
+    found = nearest(prints, prints, 2, cells=cells)
+    assert {i: (distance, j) for i, j, distance in found} == expected
+    assert len(found) == len(expected) >= 40
+    assert nearest([], prints, 2) == nearest(prints, [], 2) == []

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,10 +72,20 @@ def fingerprint(path: Path, perceptual: bool = True) -> Fingerprint:
         return Fingerprint(path, sha256, error=" ".join(str(error).split()) or type(error).__name__)
 
 
-def fingerprints(paths: Iterable[Path], perceptual: bool = True, workers: int = 4) -> list[Fingerprint]:
-    """``fingerprint`` of every path, in order, on ``workers`` threads (hashing and decoding release the lock)."""
+def fingerprints(
+    paths: Iterable[Path], perceptual: bool = True, workers: int = 4, done: Callable[[], None] | None = None
+) -> list[Fingerprint]:
+    """``fingerprint`` of every path, in order, on ``workers`` threads (hashing and decoding release the lock).
+
+    ``done`` is called once for each.
+    """
+    found = []
     with ThreadPoolExecutor(max_workers=workers) as pool:
-        return list(pool.map(lambda path: fingerprint(path, perceptual), paths))
+        for print_ in pool.map(lambda path: fingerprint(path, perceptual), paths):
+            found.append(print_)
+            if done is not None:
+                done()
+    return found
 
 
 def near_pairs(
@@ -95,3 +106,41 @@ def near_pairs(
             (start + int(r), int(c), int(d)) for r, c, d in zip(rows, columns, distances[rows, columns], strict=True)
         )
     return found
+
+
+def nearest(
+    prints_a: Sequence[Fingerprint], prints_b: Sequence[Fingerprint], max_distance: int, cells: int = 2**24
+) -> list[tuple[int, int, int]]:
+    """(index in a, index in b, distance) of each picture of a and the one of b that looks most like it.
+
+    Only those within ``max_distance`` of 64 bits; the very same bytes do not count, so a may be b. However many
+    pictures look alike, there is one result for each of a; memory is bounded by ``cells`` comparisons at a time.
+    """
+    known_a, known_b = _known(prints_a), _known(prints_b)
+    if not known_a or not known_b:
+        return []
+    codes_a, codes_b = _codes(prints_a, known_a), _codes(prints_b, known_b)
+    same: dict[str, list[int]] = defaultdict(list)
+    for column, index in enumerate(known_b):
+        same[prints_b[index].sha256].append(column)
+    found = []
+    block = max(1, cells // len(known_b))
+    for start in range(0, len(known_a), block):
+        indices = known_a[start : start + block]
+        distances = np.bitwise_count(codes_a[start : start + block, None] ^ codes_b[None, :])
+        for row, index in enumerate(indices):
+            distances[row, same.get(prints_a[index].sha256, [])] = 255
+        best = distances.argmin(axis=1)
+        least = distances[np.arange(len(indices)), best]
+        found += [
+            (indices[row], known_b[int(best[row])], int(least[row])) for row in np.flatnonzero(least <= max_distance)
+        ]
+    return found
+
+
+def _known(prints: Sequence[Fingerprint]) -> list[int]:
+    return [index for index, print_ in enumerate(prints) if print_.perceptual is not None]
+
+
+def _codes(prints: Sequence[Fingerprint], known: Sequence[int]) -> npt.NDArray[np.uint64]:
+    return np.array([prints[index].perceptual for index in known], dtype=np.uint64)

@@ -22,6 +22,7 @@ from torch import Tensor
 from anomaly_ov.data.samples import DataSet, Sample
 from anomaly_ov.errors import UnreadableImage, WeightsError
 from anomaly_ov.evaluation.metrics import Interval, auroc, bootstrap_draws, percentile_interval
+from anomaly_ov.evaluation.selection import measured
 from anomaly_ov.files import write_atomic
 from anomaly_ov.images.maps import map_score, significance_map
 from anomaly_ov.images.read import read
@@ -48,11 +49,12 @@ class Scores:
 def score_all(
     models: Mapping[str, AnomalyModel], dataset: DataSet, out: Path, map_top: float, device: str = "cpu"
 ) -> Scores:
-    """Scores of every labelled picture of ``dataset`` by every model; kept in ``out`` and used again for equal ids.
+    """Scores of the labelled pictures of ``dataset`` (of its test split, if it has one) by every model; kept in ``out``
+    and used again for equal ids.
 
     Raises ``WeightsError`` if the models do not share their encoder.
     """
-    pictures = dataset.labelled()
+    pictures = measured(dataset).labelled()
     kept = _stored(out, list(models), [pictures.id_of(sample) for sample in pictures])
     if kept is None:
         kept = _score(models, pictures, map_top, device)

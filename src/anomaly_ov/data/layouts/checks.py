@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import fields, replace
 from pathlib import Path
 
 from PIL import Image
 
 from anomaly_ov.data.layouts.folder import Notes
+from anomaly_ov.data.layouts.kinds import MASK_BROKEN, MASK_EMPTY, MASK_SHAPE
 from anomaly_ov.data.samples import Sample, read_mask
 from anomaly_ov.errors import DataError
 
@@ -33,24 +35,34 @@ def checked_masks(samples: list[Sample], root: Path, notes: Notes) -> list[Sampl
             try:
                 mask_HW = read_mask(sample.mask)
             except DataError:
-                notes.add("mask does not decode, taken as missing", name)
+                notes.add(MASK_BROKEN, name)
                 sample = replace(sample, mask=None)
             else:
                 if not mask_HW.any():
-                    notes.add("mask is empty", name)
-                if not _same_shape(sample.image, mask_HW.shape):
-                    notes.add("mask has another shape than its picture", name)
+                    notes.add(MASK_EMPTY, name)
+                if not same_shape(sample.image, mask_HW.shape):
+                    notes.add(MASK_SHAPE, name)
         checked.append(sample)
     return checked
 
 
-def _same_shape(image: Path, mask_hw: tuple[int, ...]) -> bool:
+def same_shape(image: Path, mask_hw: tuple[int, ...]) -> bool:
     """Equal aspect within a pixel's rounding, either way up (a picture may carry an EXIF turn)."""
-    try:
-        with Image.open(image) as picture:
-            width, height = picture.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    size = size_of(image)
+    if size is None:
         return True  # the picture's own reader will say what is wrong with it
+    width, height = size
     mask_height, mask_width = mask_hw
     sizes = ((width, height), (height, width))
     return any(abs(w * mask_height - h * mask_width) <= max(w, h, mask_width, mask_height) for w, h in sizes)
+
+
+def size_of(picture: Path) -> tuple[int, int] | None:
+    """(width, height) from the file's header; None if it does not open."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(picture) as opened:
+                return opened.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None

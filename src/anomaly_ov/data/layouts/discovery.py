@@ -7,15 +7,31 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from anomaly_ov.data.layouts import elpv, good_bad, jsonl, mvtec, mvtec3d
+from anomaly_ov.data.layouts import (
+    aitex,
+    coco,
+    elpv,
+    good_bad,
+    headct,
+    jsonl,
+    kolektor,
+    meta,
+    mtd,
+    mvtec,
+    mvtec3d,
+    realiad,
+    visa,
+)
 from anomaly_ov.data.layouts.checks import checked_masks, refuse_conflicts
 from anomaly_ov.data.layouts.folder import Folder, Notes, first, holds_images, natural, plain_subfolders
+from anomaly_ov.data.layouts.kinds import UNLABELLED
 from anomaly_ov.data.samples import DataSet, Sample
 from anomaly_ov.errors import DataError
 
 _MAX_DEPTH = 3
 _KNOWN = (
-    "known layouts: MVTec or MVTec 3D-AD style, good|bad folders with optional masks, ELPV's labels.csv, a .jsonl list"
+    "known layouts: MVTec, BTAD or MVTec 3D-AD style, good|bad folders with optional masks, VisA, AITEX, ELPV, HeadCT, "
+    "Real-IAD, KolektorSDD, MTD, COCO, meta.json, a .jsonl list"
 )
 
 
@@ -27,28 +43,36 @@ class Layout:
     read: Callable[[Folder], list[Sample]]
 
 
-# The first that claims a folder reads it.
+# The first that claims a folder reads it: a set's own list before the general ones, lists before folders' names.
 LAYOUTS: dict[str, Layout] = {
+    "visa": Layout(visa.claims, visa.read),
+    "realiad": Layout(realiad.claims, realiad.read),
+    "aitex": Layout(aitex.claims, aitex.read),
+    "headct": Layout(headct.claims, headct.read),
+    "elpv": Layout(elpv.claims, elpv.read),
+    "mtd": Layout(mtd.claims, mtd.read),
+    "kolektor": Layout(kolektor.claims, kolektor.read),
+    "meta": Layout(meta.claims, meta.read),
+    "coco": Layout(coco.claims, coco.read),
     "mvtec3d": Layout(mvtec3d.claims, mvtec3d.read),
     "mvtec": Layout(mvtec.claims, mvtec.read),
-    "elpv": Layout(elpv.claims, elpv.read),
     "folders": Layout(good_bad.claims, good_bad.read),
 }
 
 
 def discover(path: str | Path, check_masks: bool = True) -> DataSet:
-    """Reads the data set at ``path``: a folder of any known layout, or a ``.jsonl`` list.
+    """Reads the data set at ``path``: a folder of any known layout, or a list (.jsonl, COCO, ``meta.json``, VisA CSV).
 
     ``check_masks`` opens every mask (about a millisecond each) to note empty ones and those of another shape than
     their picture. Raises ``DataError`` if there is nothing there, no layout fits, or several do.
     """
     root = Path(path)
     if not root.exists():
-        raise DataError(f"no data set at {root}", hint="give the data set's folder or a .jsonl list")
+        raise DataError(f"no data set at {root}", hint="give the data set's folder or its list")
     notes = Notes()
     if root.is_file():
-        name, layout, samples = root.stem, "jsonl", jsonl.read(root, notes)
-        root = root.parent
+        name = root.stem
+        layout, root, samples = _read_file(root, notes)
     else:
         name = root.resolve().name
         layout, folders = _find_categories(root, notes)
@@ -70,6 +94,29 @@ def discover_all(path: str | Path, check_masks: bool = True) -> list[DataSet]:
     return [data_set for child in children for data_set in discover_all(child, check_masks)]
 
 
+def category_folders(root: Path) -> list[Path]:
+    """The folders that ``discover`` reads of the set at ``root``, each by its layout."""
+    return [folder for _, folder in _claimed(root)]
+
+
+def _read_file(path: Path, notes: Notes) -> tuple[str, Path, list[Sample]]:
+    """(layout, root, samples) of a list given by itself."""
+    suffix = path.suffix.lower()
+    if suffix == ".csv" and visa.is_list(path):
+        root = path.parent.parent if path.parent.name == visa.SPLIT_FOLDER else path.parent
+        return "visa", root, visa.read_list(path, Folder(root, path.stem, root, notes))
+    if suffix == ".json" and meta.is_list(path):
+        return "meta", path.parent, meta.read_list(path, Folder(path.parent, path.stem, path.parent, notes))
+    if suffix == ".json" and coco.is_list(path):
+        root = coco.root_of(path)
+        return "coco", root, coco.read_lists([path], Folder(root, path.stem, root, notes))
+    if suffix in (".json", ".csv"):
+        raise DataError(
+            f"{path} is no list that we know", hint="known lists: .jsonl, COCO's .json, a meta.json, VisA's split .csv"
+        )
+    return "jsonl", path.parent, jsonl.read(path, notes)
+
+
 def _find_categories(root: Path, notes: Notes) -> tuple[str, list[Folder]]:
     claimed = list(_claimed(root))
     layouts = {layout for layout, _ in claimed}
@@ -82,7 +129,7 @@ def _find_categories(root: Path, notes: Notes) -> tuple[str, list[Folder]]:
     folders = [folder for _, folder in claimed]
     for child in plain_subfolders(root) if folders != [root] else []:
         if not any(folder.is_relative_to(child) for folder in folders) and holds_images(child):
-            notes.add("folder of pictures without labels, left out", child.name)
+            notes.add(UNLABELLED, child.name)
     return layouts.pop(), [Folder(folder, _category(folder, root), root, notes) for folder in folders]
 
 

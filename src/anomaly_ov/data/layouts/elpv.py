@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from anomaly_ov.data.layouts.folder import Folder
+from anomaly_ov.data.layouts.kinds import BAD_LINE
 from anomaly_ov.data.layouts.lists import lines, without_repeats
 from anomaly_ov.data.samples import Sample
 
@@ -36,14 +37,11 @@ def read(folder: Folder) -> list[Sample]:
     for number, line in enumerate(lines(folder.path / "labels.csv"), start=1):
         parsed = _parsed(line)
         if parsed is None:
-            folder.notes.add("unreadable line of labels.csv, left out", f"line {number}")
+            folder.notes.add(BAD_LINE, f"line {number}")
             continue
         name, probability = parsed
-        image = folder.locate(name)
+        image = folder.listed(name)
         if image is None:
-            continue
-        if not image.is_file():
-            folder.notes.add("listed picture is missing, left out", name)
             continue
         label = int(probability) if probability in (0.0, 1.0) else None
         samples.append(Sample(image=image, label=label, category=folder.category, probability=probability))

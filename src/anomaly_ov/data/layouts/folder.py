@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from anomaly_ov.data.layouts.kinds import (
+    BAD_PATH,
+    MASK_MISSING,
+    NO_MASK,
+    NOT_A_PICTURE,
+    OUTSIDE,
+    PICTURE_MISSING,
+)
+from anomaly_ov.images.messages import printable
 from anomaly_ov.images.sources import SUFFIXES, natural_key
 
 MASK_TYPES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg", ".webp")
@@ -22,7 +31,7 @@ class Notes:
 
     def add(self, kind: str, example: str) -> None:
         """One more of ``kind``, met at ``example``."""
-        self._by_kind.setdefault(kind, []).append(example)
+        self._by_kind.setdefault(kind, []).append(printable(example))
 
     def lines(self) -> tuple[str, ...]:
         """One line per kind: "<kind>: <count> (<first examples>, ...)"."""
@@ -55,13 +64,32 @@ class Folder:
         """Whether ``path``, links followed, lies in the root; if not, it is noted."""
         inside = path.resolve().is_relative_to(self.root.resolve())
         if not inside:
-            self.notes.add("leads outside the data set's folder, left out", self.name(path))
+            self.notes.add(OUTSIDE, self.name(path))
         return inside
 
     def locate(self, name: str) -> Path | None:
         """A listed name as a path below root, links and ".." resolved; None (noted) if it leads outside."""
         path = self.path / name
         return self.root / path.resolve().relative_to(self.root.resolve()) if self.inside(path) else None
+
+    def listed(self, name: str, start: Path | None = None) -> Path | None:
+        """The picture that a list calls ``name``, relative to ``start`` or the category; None (noted) if it is none."""
+        return self._listed(name, start, PICTURE_MISSING)
+
+    def listed_mask(self, name: str, start: Path | None = None) -> Path | None:
+        """The mask that a list calls ``name``; None (noted) if there is none or it leads outside."""
+        return self._listed(name, start, MASK_MISSING)
+
+    def _listed(self, name: str, start: Path | None, missing: str) -> Path | None:
+        try:
+            path = replace(self, path=start or self.path).locate(name)
+            if path is None or path.is_file():
+                return path
+        except (OSError, ValueError, RuntimeError):  # a zero byte, a name too long, links in a circle
+            self.notes.add(BAD_PATH, name[:80])
+            return None
+        self.notes.add(missing, self.name(path))
+        return None
 
     def name(self, path: Path) -> str:
         """How notes call a path: relative to root where it can be."""
@@ -70,7 +98,7 @@ class Folder:
     def _usable(self, entry: os.DirEntry[str]) -> bool:
         path = Path(entry.path)
         if path.suffix.lower() not in SUFFIXES:
-            self.notes.add("not a picture by its name, left out", self.name(path))
+            self.notes.add(NOT_A_PICTURE, self.name(path))
             return False
         return not entry.is_symlink() or self.inside(path)
 
@@ -80,7 +108,7 @@ def existing_mask(folder: Folder, image: Path, tried: list[Path]) -> Path | None
     for path in tried:
         if path.is_file():
             return path if folder.inside(path) else None
-    folder.notes.add("anomalous picture without a mask", folder.name(image))
+    folder.notes.add(NO_MASK, folder.name(image))
     return None
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from anomaly_ov.data.layouts.folder import MASK_TYPES, Folder, existing_mask, holds_images, plain_subfolders
+from anomaly_ov.data.layouts.kinds import UNLABELLED
 from anomaly_ov.data.samples import Sample
 
 NORMAL_NAMES = frozenset({"good", "ok", "normal", "no"})
 ANOMALOUS_NAMES = frozenset(
-    {"bad", "defect", "defects", "defective", "anomaly", "anomalies", "anomalous", "abnormal", "ng", "yes"}
+    {"bad", "defect", "defects", "defective", "anomaly", "anomalies", "anomalous", "abnormal", "ng", "ko", "yes"}
 )
 MASK_NAMES = frozenset({"masks", "mask", "ground_truth"})
 
@@ -29,7 +30,7 @@ def read(folder: Folder) -> list[Sample]:
         name = child.name.lower()
         if name not in NORMAL_NAMES | ANOMALOUS_NAMES:
             if child != masks and holds_images(child):
-                folder.notes.add("folder of pictures without labels, left out", folder.name(child))
+                folder.notes.add(UNLABELLED, folder.name(child))
             continue
         label = int(name in ANOMALOUS_NAMES)
         for image in folder.images(child, nested=True):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from anomaly_ov.data.layouts.folder import Folder, Notes
 from anomaly_ov.data.layouts.good_bad import ANOMALOUS_NAMES, NORMAL_NAMES
+from anomaly_ov.data.layouts.kinds import BAD_LINE
 from anomaly_ov.data.layouts.lists import lines, without_repeats
 from anomaly_ov.data.samples import Sample
 
@@ -24,22 +24,15 @@ def read(path: Path, notes: Notes) -> list[Sample]:
         try:
             sample = _sample(json.loads(line), folder)
         except (ValueError, RecursionError) as error:
-            notes.add("unreadable line of the list, left out", f"line {number}: {' '.join(str(error).split())}")
+            notes.add(BAD_LINE, f"line {number}: {' '.join(str(error).split())}")
             continue
-        if sample is None:
-            continue
-        if not sample.image.is_file():
-            notes.add("listed picture is missing, left out", folder.name(sample.image))
-            continue
-        if sample.mask is not None and not sample.mask.is_file():
-            notes.add("listed mask is missing", folder.name(sample.mask))
-            sample = replace(sample, mask=None)
-        samples.append(sample)
+        if sample is not None:
+            samples.append(sample)
     return without_repeats(samples, notes, path.parent)
 
 
 def _sample(values: Any, folder: Folder) -> Sample | None:
-    """A line's object as a sample, None if it leads outside; ``ValueError`` says what is wrong with the line."""
+    """A line's object as a sample, None if it has no such picture; ``ValueError`` says what is wrong with the line."""
     if not isinstance(values, dict) or not isinstance(values.get("image"), str) or not values["image"]:
         raise ValueError("needs an object with the text field 'image'")
     texts = {key: values.get(key) for key in ("mask", "category", "defect", "split")}
@@ -49,13 +42,13 @@ def _sample(values: Any, folder: Folder) -> Sample | None:
     if texts["split"] not in (None, "train", "test"):
         raise ValueError("'split' must be train, test or null")
     label, probability = _label(values.get("label")), _probability(values.get("probability"))
-    image = folder.locate(values["image"])
+    image = folder.listed(values["image"])
     if image is None:
         return None
     return Sample(
         image=image,
         label=label,
-        mask=folder.locate(texts["mask"]) if texts["mask"] else None,
+        mask=folder.listed_mask(texts["mask"]) if texts["mask"] else None,
         category=texts["category"] or folder.category,
         defect=texts["defect"],
         split=values.get("split"),

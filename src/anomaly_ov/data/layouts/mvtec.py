@@ -1,4 +1,7 @@
-"""MVTec style: `test/good`, `test/<defect>`, optional `ground_truth/<defect>`, `train/good`, `validation/good`."""
+"""MVTec style: `test/good`, `test/<defect>`, optional `ground_truth/<defect>`, `train/good`, `validation/good`.
+
+BTAD calls the good ones `ok` and the others `ko`.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,15 @@ from pathlib import Path
 from anomaly_ov.data.layouts.folder import MASK_TYPES, Folder, existing_mask
 from anomaly_ov.data.samples import Sample, Split
 
+NORMAL_NAMES = frozenset({"good", "ok"})
 # The validation goods are normals that a method may look at beforehand, like the training goods.
 SPLITS: tuple[tuple[str, Split], ...] = (("train", "train"), ("validation", "train"), ("test", "test"))
 
 
 def claims(folder: Path) -> bool:
-    """Whether there is ``test/`` and, in it or beside it, ``good`` or ``ground_truth``."""
+    """Whether there is ``test/`` and, in it ``good`` or ``ok``, or beside it ``ground_truth``."""
     test = folder / "test"
-    return test.is_dir() and ((folder / "ground_truth").is_dir() or any(p.name == "good" for p in test.iterdir()))
+    return test.is_dir() and ((folder / "ground_truth").is_dir() or any(p.name in NORMAL_NAMES for p in test.iterdir()))
 
 
 def read(folder: Folder) -> list[Sample]:
@@ -22,7 +26,7 @@ def read(folder: Folder) -> list[Sample]:
     samples: list[Sample] = []
     for part, split in SPLITS:
         for kind in folder.subfolders(folder.path / part):
-            normal = kind.name == "good"
+            normal = kind.name in NORMAL_NAMES
             for image in folder.images(kind):
                 samples.append(
                     Sample(
