@@ -1,7 +1,8 @@
 """Conversations about one picture, made of what is known of it: several turns, or one question on demand.
 
 Every conversation asks once whether there is an anomaly, answered by exactly "Yes." or "No.", and often a second time
-in a sentence; the other questions and their order are random. Normal pictures are asked the same questions.
+in a sentence; the other questions and their order are random. Normal pictures are asked the same questions, those that
+presuppose a defect less often: asked where it is, a model that is unsure whether there is one shall name a place.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ _WEIGHTS: dict[tuple[str, Form], float] = {
     ("surface_check", "sentence"): 0.3, ("colours", "word"): 0.4, ("colours", "sentence"): 0.4,
     ("report", "sentence"): 0.8,
 }  # fmt: skip
+_PRESUPPOSING = frozenset({"kind", "place", "size", "severity", "cause"})
+_RARELY = 0.15
+"""Weight of a presupposing question about a normal picture, relative to one about an anomalous picture."""
 _DETECT: tuple[str, Form] = ("detect", "word")
 _DESCRIBE: tuple[str, Form] = ("describe", "sentence")
 
@@ -108,7 +112,8 @@ def _plan(
     """What to ask, in order: the short detection question among others; mostly detection or description first."""
     possible = askable(seen)
     options = [option for option in _WEIGHTS if option[0] in possible and only in (None, option[1])]
-    weights = np.asarray([_WEIGHTS[option] for option in options])
+    rarely = frozenset() if seen.defects else _PRESUPPOSING
+    weights = np.asarray([_WEIGHTS[option] * (_RARELY if option[0] in rarely else 1.0) for option in options])
     count = min(turns - 1, len(options))
     chosen = rng.choice(len(options), count, replace=False, p=weights / weights.sum())
     plan = [_DETECT, *(options[int(i)] for i in chosen)]
