@@ -30,6 +30,7 @@ from anomaly_ov.models.score import ExpertAlone, expert_alone, logit
 from anomaly_ov.records import ContextInfo, Finding, MapInfo, ModelInfo, Threshold, level_of
 from anomaly_ov.streaming import Stages, cores, in_turns, overlapped
 from anomaly_ov.talk import Seen, Talk
+from anomaly_ov.thresholds import Wanted, require_context, require_model, scoring_digest, threshold_of, wanted_threshold
 
 if TYPE_CHECKING:
     from anomaly_ov.chat import Chat
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from anomaly_ov.context.context import Compared, Context
     from anomaly_ov.context.tokens import PictureTokens
     from anomaly_ov.images.geometry import Geometry
-    from anomaly_ov.models.config import CalibrationConfig, ContextConfig
     from anomaly_ov.models.encoder import Encoder
     from anomaly_ov.models.expert import Expert
     from anomaly_ov.models.model import AnomalyModel
@@ -53,12 +53,12 @@ def nobody(done: int, total: int) -> None:
     """The default ``Progress``."""
 
 
-def load(name: str = "tiny", device: str = "auto", dtype: str = "auto", threshold: float | None = None) -> Inspector:
+def load(name: str = "tiny", device: str = "auto", dtype: str = "auto", threshold: Wanted = None) -> Inspector:
     """The model ``name`` (a shipped name or a model folder) ready to inspect.
 
     ``device``: auto, cpu, cuda, cuda:N, mps. ``dtype``: auto, float32, bfloat16, float16 (the encoder's; the expert
-    always computes in float32). ``threshold``: of ``score``, 0..1; None = the one calibrated with the model.
-    Raises WeightsError, DeviceError or UsageError.
+    always computes in float32). ``threshold``: of ``score``, 0..1, or a file made by ``anomaly-ov calibrate``; None =
+    the one calibrated with the model. Raises WeightsError (a ThresholdMismatch is one), DeviceError or UsageError.
     """
     from anomaly_ov.models.hub import resolve
     from anomaly_ov.models.model import AnomalyModel
@@ -86,7 +86,7 @@ class Inspector:
         *,
         device: str = "auto",
         dtype: str = "auto",
-        threshold: float | None = None,
+        threshold: Wanted = None,
         views_per_forward: int | None = None,
         limits: Limits | None = None,
         folder: Path | None = None,
@@ -97,8 +97,8 @@ class Inspector:
         self._limits = limits or Limits()
         self._folder = folder
         self._calibration, self._context_config = model.config.calibration, model.config.context
-        self._own_threshold = threshold
-        self._threshold = _threshold(self._calibration, threshold)
+        self._wanted = wanted_threshold(threshold)
+        self._threshold = threshold_of(self._calibration, self._wanted)
         self.views_config = model.config.views
         self._info = ModelInfo(
             name=model.config.name,
@@ -106,11 +106,18 @@ class Inspector:
             device=str(self._runner.device),
             dtype=str(self._runner.dtype).removeprefix("torch."),
         )
+        require_model(self._wanted, self._info, self.scoring)
 
     @property
     def info(self) -> ModelInfo:
         """Identity of the weights that answer, with device and precision."""
         return self._info
+
+    @property
+    def scoring(self) -> str:
+        """Digest of how views and raw outputs become ``score``; with ``info.revision`` it says what a score means."""
+        ours = self._calibration
+        return scoring_digest(self.views_config, ours.head_weight, ours.map_weight, ours.bias, ours.map_top)
 
     @property
     def threshold(self) -> Threshold:
@@ -139,7 +146,7 @@ class Inspector:
 
     def threshold_with(self, context: Context | None) -> Threshold:
         """As ``threshold``, for scores that a context is part of: these have a threshold of their own."""
-        return self._threshold if context is None else _threshold(self._context_config, self._own_threshold)
+        return self._threshold if context is None else threshold_of(self._context_config, self._wanted, context)
 
     def map_threshold_with(self, context: Context | None) -> float:
         """As ``map_threshold``, for maps that a context is part of."""
@@ -378,7 +385,8 @@ class Inspector:
         return Encoded(output.tokens, float(logit(score)))
 
     def _own(self, context: Context | None) -> Context | None:
-        """The context on this device. Raises ``ContextMismatch`` for one of another model."""
+        """The context on this device. Raises ``ContextMismatch`` for one of another model, ``ThresholdMismatch``."""
+        require_context(self._wanted, context)
         if context is None:
             return None
         made, ours = (context.revision, context.config), (self._info.revision, self._context_config)
@@ -389,11 +397,3 @@ class Inspector:
                 hint="build it again with this model: anomaly-ov context build",
             )
         return context.to(self._runner.device)
-
-
-def _threshold(calibration: CalibrationConfig | ContextConfig, override: float | None) -> Threshold:
-    if override is None:
-        return Threshold(calibration.threshold, calibration.threshold_source)
-    if not 0 <= override <= 1:
-        raise UsageError(f"threshold = {override} must lie in 0..1", hint="it is compared with 'score'")
-    return Threshold(override, "set by the caller")

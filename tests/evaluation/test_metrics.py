@@ -2,16 +2,26 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from torchmetrics.functional.classification import (
+    binary_auroc,
+    binary_average_precision,
+    binary_calibration_error,
+    binary_specificity,
+)
 
 from anomaly_ov.errors import DataError
 from anomaly_ov.evaluation.metrics import (
+    METRICS,
     auroc,
     average_precision,
+    bootstrap_all,
     bootstrap_draws,
     bootstrap_interval,
+    calibration_error,
     f1_max,
     operating_point,
     paired_bootstrap,
@@ -23,14 +33,14 @@ _PAIRS = st.lists(st.tuples(st.integers(0, 1), st.integers(-3, 3)), min_size=2, 
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(_PAIRS)
 def test_auroc_ap_and_f1_agree_with_scikit_learn_under_ties(pairs: list[tuple[int, int]]) -> None:
     labels, scores = (np.array(column) for column in zip(*pairs, strict=True))
     scores = scores / 7
     assert auroc(labels, scores) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
     assert average_precision(labels, scores) == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
-    by_threshold = {t: f1_score(labels, scores >= t) for t in scores}
+    by_threshold = {t: f1_score(labels, scores >= t) for t in set(scores.tolist())}
     best = f1_max(labels, scores)
     assert best is not None
     assert best.f1 == pytest.approx(max(by_threshold.values()), abs=1e-12)
@@ -155,3 +165,64 @@ def test_blocks_do_not_change_the_draws(monkeypatch: pytest.MonkeyPatch) -> None
 def test_zero_draws_are_refused() -> None:
     with pytest.raises(ValueError, match="draws"):
         bootstrap_draws([0, 1], [0.0, 1.0], draws=0)
+
+
+_CLOSE = st.lists(
+    st.tuples(st.integers(0, 1), st.one_of(st.floats(-1e6, 1e6), st.sampled_from([0.0, 0.5, 0.5 + 1e-12]))),
+    min_size=1,
+    max_size=30,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(_CLOSE)
+def test_random_tied_constant_and_tiny_inputs_agree_with_scikit_learn(pairs: list[tuple[int, float]]) -> None:
+    labels, scores = (np.array(column) for column in zip(*pairs, strict=True))
+    if len(set(labels.tolist())) < 2:
+        assert auroc(labels, scores) is None
+        return
+    assert auroc(labels, scores) == pytest.approx(roc_auc_score(labels, scores), abs=1e-6)
+    assert average_precision(labels, scores) == pytest.approx(average_precision_score(labels, scores), abs=1e-6)
+    best = f1_max(labels, scores)
+    assert best is not None
+    assert best.f1 == pytest.approx(f1_score(labels, scores >= best.threshold), abs=1e-6)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000), st.integers(1, 60), st.sampled_from([1, 5, 15]))
+def test_metrics_agree_with_torchmetrics(seed: int, n: int, bins: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = np.append(rng.integers(0, 2, n), [0, 1])
+    # Float32 values off the edges of bins, so that both put every score into the same bin.
+    scores = ((rng.integers(0, 240, n + 2) + 0.5) / 240).astype(np.float32)
+    y, s = torch.from_numpy(labels), torch.from_numpy(scores)
+    assert auroc(labels, scores) == pytest.approx(float(binary_auroc(s, y)), abs=1e-6)
+    assert average_precision(labels, scores) == pytest.approx(float(binary_average_precision(s, y)), abs=1e-6)
+    expected = float(binary_calibration_error(s, y, n_bins=bins, norm="l1"))
+    assert calibration_error(labels, scores, bins) == pytest.approx(expected, abs=1e-6)
+    point = operating_point(labels, scores, 0.5)
+    assert point.specificity == pytest.approx(float(binary_specificity(s, y)), abs=1e-6)
+
+
+def test_calibration_error_by_hand() -> None:
+    # [0, 0.5): mean 0.2, none anomalous; [0.5, 1]: mean 0.8, half anomalous.
+    assert calibration_error([0, 0, 0, 1], [0.1, 0.3, 0.6, 1.0], bins=2) == pytest.approx(0.5 * 0.2 + 0.5 * 0.3)
+    assert calibration_error([0, 1], [0.0, 1.0]) == 0
+    assert calibration_error([1, 1], [0.0, 0.0]) == 1  # one label only is no obstacle
+    assert calibration_error([0, 1], [0.5, 0.5], bins=2) == 0  # an edge belongs to the bin above it
+    assert calibration_error([], []) is None
+
+
+def test_scores_that_are_no_probabilities_have_no_calibration_error() -> None:
+    with pytest.raises(DataError, match=r"from -0\.5 to 0\.2 are no probabilities"):
+        calibration_error([0, 1], [-0.5, 0.2])
+    with pytest.raises(ValueError, match="bins"):
+        calibration_error([0, 1], [0.1, 0.2], bins=0)
+
+
+def test_several_metrics_share_their_resamples() -> None:
+    labels, scores = _scores(20, 1.0)
+    together = bootstrap_all(labels, scores, draws=30, seed=4)
+    assert together is not None
+    for metric in METRICS:
+        np.testing.assert_array_equal(together[metric], bootstrap_draws(labels, scores, metric, draws=30, seed=4))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anomaly_ov.cli.console import note, stdout_console
+from anomaly_ov.cli import ablation, eval_reason
+from anomaly_ov.cli.console import note, print_error, stdout_console
 from anomaly_ov.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,9 +29,15 @@ def evaluate() -> None:
 @app.command()
 def detect(
     data: Annotated[list[Path], typer.Option("--data", help="Folder of a labelled set, or a .jsonl list; repeatable.")],
-    model: Annotated[str, typer.Option("--model", help="Name or folder of a model.")] = "tiny",
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", help="Name or folder of a model, or a baseline: 'anomaly-ov baselines list' names them."
+        ),
+    ] = "tiny",
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for rows, maps and metrics; the same call goes on from it.")
+        Path | None,
+        typer.Option("--out", help="Folder for rows, maps, metrics and a report; the same call goes on from it."),
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Most pictures per forward pass.")] = 8,
     include_train: Annotated[
@@ -54,11 +61,13 @@ def detect(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
 ) -> None:
     """Image and pixel figures of a detector, with 95 % bootstrap intervals, per category, as their mean and pooled."""
+    from anomaly_ov.baselines.load import is_baseline, load_baseline, told
     from anomaly_ov.data.layouts import discover
     from anomaly_ov.evaluation import report
     from anomaly_ov.evaluation.detect import evaluate_detection
+    from anomaly_ov.evaluation.page import page
     from anomaly_ov.files import write_atomic
-    from anomaly_ov.inspector import load
+    from anomaly_ov.inspector import Inspector, load
 
     wanted = _context(context)
     if summary is not None and not summary.parent.is_dir():  # said now rather than when all is measured
@@ -68,17 +77,28 @@ def detect(
         raise UsageError(
             f"two sets of one name: {', '.join(one.name for one in sets)}", hint="measure them in separate calls"
         )
-    inspector = load(model, device, dtype)
+    baseline = is_baseline(model)
+    if baseline and context != "none":
+        raise UsageError(f"--context {context} is for our own models", hint="leave it out with a baseline")
+    inspector = load_baseline(model, device, dtype) if baseline else load(model, device, dtype)
     results = []
     for one in sets:
         folder = None if out is None else out / one.name
-        detector, tested = _with_context(wanted, inspector, one, draw, batch_size, include_train)
-        result = evaluate_detection(
-            detector, tested, folder, batch_size, progress=True, include_train=include_train, seed=seed
-        )
+        try:
+            if isinstance(inspector, Inspector):
+                detector, tested = _with_context(wanted, inspector, one, draw, batch_size, include_train)
+            else:
+                detector, tested = told(inspector, {str(one.id_of(s)): s.category for s in one}), one
+            result = evaluate_detection(
+                detector, tested, folder, batch_size, progress=True, include_train=include_train, seed=seed
+            )
+        except KeyboardInterrupt:
+            _say_interrupted(one, folder)
+            raise typer.Exit(130) from None
         results.append(result)
         if folder is not None:
-            note(f"rows, maps and metrics in {folder}")
+            _, written = page.write_report(folder, result)
+            note(f"rows, maps and metrics in {folder}; look at {written}")
     if summary is not None:
         write_atomic(summary, (json.dumps([result.to_json() for result in results], indent=1) + "\n").encode())
         note(f"figures of {len(results)} sets in {summary}")
@@ -86,6 +106,20 @@ def detect(
         print(report.markdown(results))
     else:
         report.print_report(results, stdout_console())
+
+
+def _say_interrupted(dataset: DataSet, folder: Path | None) -> None:
+    from anomaly_ov.evaluation.run_folder import ROWS_NAME
+
+    if folder is None:
+        print_error(f"interrupted while measuring {dataset.name}", "with --out DIR a run can be continued")
+        return
+    rows = folder / ROWS_NAME
+    done = rows.read_bytes().count(b"\n") if rows.is_file() else 0
+    print_error(
+        f"interrupted while measuring {dataset.name}: {done} pictures scored, kept in {rows}",
+        "the same command goes on from there",
+    )
 
 
 @dataclass(frozen=True)
@@ -118,3 +152,7 @@ def _with_context(
     if wanted.folder:
         return with_folder_context(inspector, dataset, batch_size, include_train), dataset
     return with_references(inspector, dataset, wanted.references, draw, batch_size, include_train)
+
+
+app.command()(eval_reason.reason)
+app.command()(ablation.ablation)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from anomaly_ov.images.sources import Source
     from anomaly_ov.inspector import Inspector
     from anomaly_ov.records import Finding, ModelInfo, Threshold
+    from anomaly_ov.thresholds import StoredThreshold
 
 app = typer.Typer(add_completion=False)
 BAR_CELLS = 12
@@ -75,7 +76,12 @@ def inspect(
         ),
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Score from which a picture counts as anomalous.")
+        str | None,
+        typer.Option(
+            metavar="0..1|FILE.json",
+            help="Score from which a picture counts as anomalous, or a file made by 'calibrate' (which says with which "
+            "context; without one --context is none unless given).",
+        ),
     ] = None,
     fail_on_anomaly: Annotated[bool, typer.Option("--fail-on-anomaly", help="Exit 1 if any is anomalous.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pictures.")] = None,
@@ -94,7 +100,8 @@ def inspect(
     from anomaly_ov.images.sources import expand
     from anomaly_ov.inspector import load
 
-    wanted = contexts.wanted(context or [contexts.DEFAULT_CONTEXT])
+    limit_of_score = _threshold(threshold)
+    wanted = _wanted_context(context, limit_of_score)
     given = expand(paths)
     sources = given[:limit]
     if not sources:
@@ -107,7 +114,7 @@ def inspect(
         note(f"all {len(sources)} pictures are already in {out}")
         return
     contexts.require_enough(wanted, given)
-    inspector = load(model, device=device, dtype=dtype, threshold=threshold)
+    inspector = load(model, device=device, dtype=dtype, threshold=limit_of_score)
     if explain:
         brain.require_speaking(inspector)
     chosen = contexts.of_run(inspector, wanted, given, batch_size, out, done, quiet=as_json)
@@ -145,6 +152,35 @@ def inspect(
     _say_done(tally, inspector.info, inspector.threshold_with(chosen.context), out)
     watch.say()
     raise typer.Exit(tally.exit_code(fail_on_anomaly))
+
+
+def _threshold(text: str | None) -> float | StoredThreshold | None:
+    """What --threshold says; what is wrong with it is said as of any other option."""
+    from anomaly_ov.thresholds import wanted_threshold
+
+    try:
+        return wanted_threshold(text)
+    except UsageError as error:
+        raise typer.BadParameter(error.message, param_hint="--threshold") from None
+
+
+def _wanted_context(values: list[str] | None, threshold: float | StoredThreshold | None) -> contexts.Wanted:
+    """What --context says; if nothing, then none beside a stored threshold, whose scores were made without one.
+
+    Raises ``ThresholdMismatch`` where the two do not go together, before a context is made.
+    """
+    from anomaly_ov.thresholds import StoredThreshold, ThresholdMismatch
+
+    if not isinstance(threshold, StoredThreshold):
+        return contexts.wanted(values or [contexts.DEFAULT_CONTEXT])
+    wanted = contexts.wanted(values or ["none"])
+    if (threshold.context is None) == (wanted.mode == "none"):
+        return wanted
+    made = "no context" if threshold.context is None else f"the context of {threshold.context.source}"
+    raise ThresholdMismatch(
+        f"the threshold in {threshold.path} was calibrated with {made}, --context here is {wanted.mode}",
+        hint="leave out --context" if threshold.context is None else "give the same --context as when calibrating",
+    )
 
 
 def _finished(out: Path | None) -> list[Finished]:

@@ -1,7 +1,8 @@
 """``anomaly-ov``: finds the verb's file, runs it, and turns every outcome into one line and an exit code.
 
-0 done, 1 anomaly found (only with --fail-on-anomaly; 3 comes before 1), 2 usage, 3 some inputs unreadable,
-4 weights or extra missing, 5 device or memory, 6 no answer from an endpoint, 70 internal, 130 interrupted.
+0 done, 1 anomaly found (only with --fail-on-anomaly; 3 comes before 1) or 'data check' found problems, 2 usage,
+3 some inputs unreadable, 4 weights or extra missing, 5 device or memory, 6 no answer from an endpoint, 70 internal,
+130 interrupted.
 
 A verb's file is imported only when its verb is used (or listed by ``--help``), and none imports torch at its top.
 """
@@ -32,6 +33,10 @@ VERBS = {
     "synthesise": "anomaly_ov.cli.synthesise",
     "train": "anomaly_ov.cli.train",
     "eval": "anomaly_ov.cli.eval",
+    "compare": "anomaly_ov.cli.compare",
+    "calibrate": "anomaly_ov.cli.calibrate",
+    "data": "anomaly_ov.cli.data",
+    "baselines": "anomaly_ov.cli.baselines",
     "schema": "anomaly_ov.cli.schema",
 }
 INTERNAL, INTERRUPTED = 70, 130

@@ -8,6 +8,7 @@
 * Pixel metrics take a category's normal pictures (nothing to find) and its anomalous ones that have a mask, each at its
   mask's own resolution; a category without any defect pixel has none.
 * ``distinct`` counts files with the same bytes once; where copies bear both labels, none of them counts.
+* Also kept are the maps of the pictures that look worst as they come (``worst``), for the page of the run.
 
 What is scored is kept in the run's folder as it comes; the same call goes on where the last one ended.
 """
@@ -37,6 +38,7 @@ from anomaly_ov.evaluation.pixel_metrics import MAX_EXACT, ExactPixels, Histogra
 from anomaly_ov.evaluation.run_folder import ContextUsed, MapFile, Row, RunFolder
 from anomaly_ov.evaluation.selection import measured
 from anomaly_ov.evaluation.with_context import ContextDetector
+from anomaly_ov.evaluation.worst import WorstSoFar
 from anomaly_ov.files import write_atomic
 from anomaly_ov.images.sources import Source
 from anomaly_ov.provenance import provenance
@@ -48,6 +50,14 @@ _SHOWN = 3
 
 
 @dataclass(frozen=True)
+class Scored:
+    """A picture and its row."""
+
+    sample: Sample
+    row: Row
+
+
+@dataclass(frozen=True)
 class DetectionResult:
     """Everything measured on one set.
 
@@ -55,6 +65,7 @@ class DetectionResult:
     ``counts``: pictures measured (n, normal, anomalous), unreadable, uncertain, and distinct files.
     ``speed``: pictures scored in this call, seconds, pictures per second (None if all rows were there already).
     ``contexts``: by category, what else said what is normal; empty where each picture stood for itself.
+    ``scored``: every picture with its row, in the set's order, unreadable and uncertain ones too; not in ``to_json``.
     """
 
     dataset: str
@@ -71,6 +82,7 @@ class DetectionResult:
     notes: tuple[str, ...]
     provenance: dict[str, Any]
     contexts: Mapping[str, ContextUsed] = field(default_factory=dict)
+    scored: tuple[Scored, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def context_label(self) -> str | None:
@@ -169,11 +181,15 @@ def _score(
     rows = run.resume(still_holds)
     pending = {id_: sample for id_, sample in samples.items() if id_ not in rows}
     sources = [Source(str(sample.image), id_) for id_, sample in pending.items()]
+    worst = WorstSoFar()
+    for row in rows.values():
+        worst.add(samples[row.id].label, row.score)
     started = time.perf_counter()
     with _bar(progress, dataset.name, len(samples), len(rows)) as bar:
         findings = detector.stream(sources, batch_size) if sources else iter(())
         for (id_, sample), finding in _paired(pending, findings):
-            map_file = _map_file(id_, finding, run) if _needs_map(sample, masked) else None
+            wanted = worst.add(sample.label, finding.score) or _needs_map(sample, masked)
+            map_file = _map_file(id_, finding, run) if wanted else None
             sha256 = finding.image.sha256 or (sha256_file(sample.image) if sample.image.is_file() else None)
             rows[id_] = Row.of(id_, finding, sha256, map_file, used.get(sample.category))
             run.append(rows[id_])
@@ -231,14 +247,6 @@ def _needs_map(sample: Sample, masked: set[str]) -> bool:
 # --- measuring ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Scored:
-    """A readable picture: its sample and its row."""
-
-    sample: Sample
-    row: Row
-
-
 def _measure(
     dataset: DataSet,
     rows: dict[str, Row],
@@ -248,20 +256,21 @@ def _measure(
     settings: _Settings,
     used: Mapping[str, ContextUsed],
 ) -> DetectionResult:
-    scored = [_Scored(sample, rows[dataset.id_of(sample)]) for sample in dataset]
+    scored = [Scored(sample, rows[dataset.id_of(sample)]) for sample in dataset]
     readable = [item for item in scored if item.row.error is None]
     labelled = [item for item in readable if item.sample.label is not None]
     if not labelled:
         raise DataError(f"none of the {len(scored)} pictures could be read: {scored[0].row.error}", hint="see the rows")
-    by_category: dict[str, list[_Scored]] = defaultdict(list)
+    masked = _masked_categories(dataset)
+    by_category: dict[str, list[Scored]] = defaultdict(list)
     for item in labelled:
         by_category[item.sample.category].append(item)
     categories = tuple(
-        _figures(name, items, settings, index, _pixels(items, run, settings.max_fpr))
+        _figures(name, items, settings, index, _pixels(items, masked, run, settings.max_fpr))
         for index, (name, items) in enumerate(by_category.items())
     )
     single = len(categories) == 1
-    pooled_pixels = categories[0].pixels if single else _pixels(labelled, run, settings.max_fpr)
+    pooled_pixels = categories[0].pixels if single else _pixels(labelled, masked, run, settings.max_fpr)
     pooled = _figures("pooled", labelled, settings, 0, pooled_pixels)
     distinct, conflicting = _distinct(labelled)
     return DetectionResult(
@@ -286,11 +295,12 @@ def _measure(
         notes=(*dataset.notes, *_notes(scored, categories, conflicting, dataset)),
         provenance=provenance(settings.seed),
         contexts=used,
+        scored=tuple(scored),
     )
 
 
 def _figures(
-    name: str, items: Sequence[_Scored], settings: _Settings, index: int, pixels: PixelMetrics | None = None
+    name: str, items: Sequence[Scored], settings: _Settings, index: int, pixels: PixelMetrics | None = None
 ) -> Figures:
     labels = [item.sample.label for item in items if item.sample.label is not None]
     # Another seed per category: their draws are averaged as if independent.
@@ -298,9 +308,9 @@ def _figures(
     return figures_of(name, [item.row for item in items], labels, draws=settings.draws, seed=seed, pixels=pixels)
 
 
-def _pixels(items: Sequence[_Scored], run: RunFolder, max_fpr: float) -> PixelMetrics | None:
-    """Pixel metrics of the pictures that have a stored map; None if none of them has a mask."""
-    usable = [item for item in items if item.row.map is not None]
+def _pixels(items: Sequence[Scored], masked: set[str], run: RunFolder, max_fpr: float) -> PixelMetrics | None:
+    """Pixel metrics of the pictures that need a map and have one stored; None if none of them has a mask."""
+    usable = [item for item in items if item.row.map is not None and _needs_map(item.sample, masked)]
     if not any(item.sample.mask for item in usable):
         return None
     maps = [item.row.map for item in usable if item.row.map is not None]
@@ -323,9 +333,9 @@ def _pixels(items: Sequence[_Scored], run: RunFolder, max_fpr: float) -> PixelMe
     return counter.result()
 
 
-def _distinct(items: Sequence[_Scored]) -> tuple[list[_Scored], list[_Scored]]:
+def _distinct(items: Sequence[Scored]) -> tuple[list[Scored], list[Scored]]:
     """(the first of each set of identical files, all copies that bear both labels)."""
-    copies: dict[str, list[_Scored]] = defaultdict(list)
+    copies: dict[str, list[Scored]] = defaultdict(list)
     for item in items:
         copies[item.row.sha256 or item.row.id].append(item)
     conflicting = [group for group in copies.values() if len({item.sample.label for item in group}) > 1]
@@ -333,17 +343,17 @@ def _distinct(items: Sequence[_Scored]) -> tuple[list[_Scored], list[_Scored]]:
     return agreeing, [item for group in conflicting for item in group]
 
 
-def _uncertain(dataset: DataSet, readable: Sequence[_Scored], settings: _Settings) -> Figures | None:
+def _uncertain(dataset: DataSet, readable: Sequence[Scored], settings: _Settings) -> Figures | None:
     """Pooled figures with every probability above 0 as anomalous; None if no label is uncertain."""
     if all(item.sample.label is not None for item in readable):
         return None
     relabelled = {sample.image: sample for sample in dataset.uncertain_as_anomalous()}
-    items = [_Scored(relabelled[item.sample.image], item.row) for item in readable]
+    items = [Scored(relabelled[item.sample.image], item.row) for item in readable]
     return _figures("probability > 0 as anomalous", items, settings, 0)
 
 
 def _notes(
-    scored: Sequence[_Scored], categories: Sequence[Figures], conflicting: Sequence[_Scored], dataset: DataSet
+    scored: Sequence[Scored], categories: Sequence[Figures], conflicting: Sequence[Scored], dataset: DataSet
 ) -> Iterator[str]:
     unreadable = [f"{item.row.id} ({item.row.error})" for item in scored if item.row.error is not None]
     if unreadable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
@@ -9,12 +10,16 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from anomaly_ov.errors import DataError
 from anomaly_ov.evaluation.metrics import (
+    CALIBRATION_BINS,
     Interval,
+    Metric,
     OperatingPoint,
     auroc,
     average_precision,
-    bootstrap_draws,
+    bootstrap_all,
+    calibration_error,
     f1_max,
     operating_point,
     percentile_interval,
@@ -24,13 +29,20 @@ from anomaly_ov.evaluation.run_folder import Row
 
 ScoreName = Literal["score", "score_raw", "score_map", "score_expert", "score_context"]
 SCORE_NAMES: tuple[ScoreName, ...] = get_args(ScoreName)
+RATES = ("precision", "recall", "specificity", "balanced_accuracy", "f1")
+_INTERVALS: dict[Metric, str] = {
+    "auroc": "interval",
+    "average_precision": "average_precision_interval",
+    "f1_max": "f1_interval",
+}
 
 
 @dataclass(frozen=True)
 class ScoreFigures:
     """Metrics of one of the scores, 0..1; None = undefined (one label only, or the detector gives no such score).
 
-    ``interval``: 95 % bootstrap interval of ``auroc``. ``f1_threshold``: where ``f1_max`` is reached.
+    ``interval``: 95 % bootstrap interval of ``auroc``; the two others name their metric. ``f1_threshold``: where
+    ``f1_max`` is reached. ``calibration_error``: with the score taken for P(anomalous); None if any is outside 0..1.
     """
 
     auroc: float | None = None
@@ -38,7 +50,10 @@ class ScoreFigures:
     average_precision: float | None = None
     f1_max: float | None = None
     f1_threshold: float | None = None
-    draws: npt.NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
+    average_precision_interval: Interval | None = None
+    f1_interval: Interval | None = None
+    calibration_error: float | None = None
+    draws: dict[Metric, npt.NDArray[np.float64]] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -46,6 +61,8 @@ class Figures:
     """All metrics of a group: its counts, each score's, those at the detector's own threshold, and the pixels'.
 
     ``categories``: over how many categories with both labels a mean was taken; 0 if this is no mean.
+    ``rates_at_threshold``: precision, recall, specificity, balanced accuracy and F1 there, or their means, each over
+    the categories where it is defined; counts are never averaged, so a mean has no ``at_threshold``.
     """
 
     name: str
@@ -55,6 +72,7 @@ class Figures:
     at_threshold: OperatingPoint | None = None
     pixels: PixelMetrics | None = None
     categories: int = 0
+    rates_at_threshold: dict[str, float | None] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values, without the bootstrap draws."""
@@ -63,14 +81,16 @@ class Figures:
             for name, figures in self.scores.items()
         }
         for values in scores.values():
-            values["interval"] = list(values["interval"]) if values["interval"] else None
+            values |= {name: list(values[name]) if values[name] else None for name in _INTERVALS.values()}
         return {
             "name": self.name,
             "normal": self.normal,
             "anomalous": self.anomalous,
             "categories": self.categories,
             "scores": scores,
+            "calibration_binning": f"{CALIBRATION_BINS} equal bins of [0, 1]",
             "at_threshold": _point_json(self.at_threshold),
+            "rates_at_threshold": self.rates_at_threshold,
             "pixels": asdict(self.pixels) if self.pixels else None,
         }
 
@@ -84,7 +104,11 @@ def figures_of(
     seed: int = 0,
     pixels: PixelMetrics | None = None,
 ) -> Figures:
-    """Figures of readable ``rows`` with their ``labels`` (0 or 1). ``seed`` is of the bootstrap."""
+    """Figures of readable ``rows`` with their ``labels`` (0 or 1). ``seed`` is of the bootstrap.
+
+    Raises ``DataError`` that names the picture where a score is NaN or infinite.
+    """
+    _check_finite(rows)
     threshold = next((row.threshold for row in rows if row.threshold is not None), None)
     scores = [row.score for row in rows]
     known = [score for score in scores if score is not None]
@@ -99,11 +123,12 @@ def figures_of(
         scores={kind: distinct[scored] for kind, scored in values.items()},
         at_threshold=point,
         pixels=pixels,
+        rates_at_threshold=_rates(point),
     )
 
 
 def mean_of(groups: Sequence[Figures]) -> Figures:
-    """The mean over categories of every figure that is defined there; operating points are not averaged.
+    """The mean over categories of every figure that is defined there; of operating points only the rates.
 
     The interval comes from the categories' own draws, averaged draw by draw, as they are independent.
     """
@@ -114,6 +139,7 @@ def mean_of(groups: Sequence[Figures]) -> Figures:
         scores={kind: _mean_scores([group.scores[kind] for group in groups]) for kind in SCORE_NAMES},
         pixels=_mean_pixels([group.pixels for group in groups if group.pixels is not None]),
         categories=sum(bool(group.normal and group.anomalous) for group in groups),
+        rates_at_threshold=_mean_rates([group.rates_at_threshold for group in groups if group.rates_at_threshold]),
     )
 
 
@@ -121,28 +147,34 @@ def _score_figures(scores: Sequence[float | None], labels: Sequence[int], draws:
     known = [score for score in scores if score is not None]
     if len(known) < len(scores):
         return ScoreFigures()
-    drawn = bootstrap_draws(labels, known, "auroc", draws, seed)
+    drawn = bootstrap_all(labels, known, draws, seed)
     best = f1_max(labels, known)
     return ScoreFigures(
         auroc=auroc(labels, known),
-        interval=None if drawn is None else percentile_interval(drawn),
         average_precision=average_precision(labels, known),
         f1_max=best.f1 if best else None,
         f1_threshold=best.threshold if best else None,
+        calibration_error=calibration_error(labels, known) if all(0 <= score <= 1 for score in known) else None,
         draws=drawn,
+        **_intervals(drawn),
     )
 
 
 def _mean_scores(parts: Sequence[ScoreFigures]) -> ScoreFigures:
     draws = [part.draws for part in parts if part.draws is not None]
-    mean_draws = np.mean(draws, axis=0) if draws else None
+    mean_draws = {metric: np.mean([one[metric] for one in draws], axis=0) for metric in _INTERVALS} if draws else None
     return ScoreFigures(
         auroc=_mean([part.auroc for part in parts]),
-        interval=None if mean_draws is None else percentile_interval(mean_draws),
         average_precision=_mean([part.average_precision for part in parts]),
         f1_max=_mean([part.f1_max for part in parts]),
+        calibration_error=_mean([part.calibration_error for part in parts]),
         draws=mean_draws,
+        **_intervals(mean_draws),
     )
+
+
+def _intervals(draws: dict[Metric, npt.NDArray[np.float64]] | None) -> dict[str, Any]:
+    return {name: percentile_interval(draws[metric]) for metric, name in _INTERVALS.items()} if draws else {}
 
 
 def _mean_pixels(parts: Sequence[PixelMetrics]) -> PixelMetrics | None:
@@ -158,6 +190,7 @@ def _mean_pixels(parts: Sequence[PixelMetrics]) -> PixelMetrics | None:
         pixels=sum(part.pixels for part in parts),
         defect_pixels=sum(part.defect_pixels for part in parts),
         error=max(part.error for part in parts),
+        f1_max=_mean([part.f1_max for part in parts]),
     )
 
 
@@ -166,8 +199,21 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
+def _mean_rates(parts: Sequence[dict[str, float | None]]) -> dict[str, float | None] | None:
+    return {name: _mean([part[name] for part in parts]) for name in RATES} if parts else None
+
+
+def _rates(point: OperatingPoint | None) -> dict[str, float | None] | None:
+    return None if point is None else {name: getattr(point, name) for name in RATES}
+
+
 def _point_json(point: OperatingPoint | None) -> dict[str, Any] | None:
-    if point is None:
-        return None
-    rates = ("precision", "recall", "specificity", "balanced_accuracy", "f1")
-    return asdict(point) | {name: getattr(point, name) for name in rates}
+    return None if point is None else asdict(point) | (_rates(point) or {})
+
+
+def _check_finite(rows: Sequence[Row]) -> None:
+    for row in rows:
+        for kind in SCORE_NAMES:
+            value = getattr(row, kind)
+            if value is not None and not math.isfinite(value):
+                raise DataError(f"{row.id}: {kind} is not finite ({value})", hint="the detector's output is broken")

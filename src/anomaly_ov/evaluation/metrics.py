@@ -1,15 +1,16 @@
 """Metrics of image scores against labels (0 normal, 1 anomalous), with bootstrap intervals.
 
-All are exact and handle ties; ``score >= threshold`` means anomalous. With only one kind of label a metric is undefined
+All are exact and handle ties; ``score >= threshold`` means anomalous. Only ``calibration_error`` takes scores for
+probabilities, the others for an order. With only one kind of label a metric is undefined
 and the answer is None, never an error; a score that is not finite is a ``DataError``. The pixel metrics are offered
 here too, from ``pixel_metrics``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,8 @@ from anomaly_ov.errors import DataError
 from anomaly_ov.evaluation.pixel_metrics import PixelMetrics, pixel_auroc, pixel_average_precision, pixel_metrics, pro
 
 __all__ = [
+    "CALIBRATION_BINS",
+    "METRICS",
     "F1Max",
     "Interval",
     "Metric",
@@ -26,11 +29,16 @@ __all__ = [
     "PixelMetrics",
     "auroc",
     "average_precision",
+    "bootstrap_all",
     "bootstrap_draws",
     "bootstrap_interval",
+    "calibration_error",
     "f1_max",
+    "measure",
     "operating_point",
     "paired_bootstrap",
+    "paired_difference",
+    "percentile_interval",
     "pixel_auroc",
     "pixel_average_precision",
     "pixel_metrics",
@@ -38,6 +46,8 @@ __all__ = [
 ]
 
 Metric = Literal["auroc", "average_precision", "f1_max"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+CALIBRATION_BINS = 15
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 _BLOCK_ELEMENTS = 2**17  # a block's arrays stay in the processor's cache: 4 times faster than 2**22
@@ -138,6 +148,31 @@ def operating_point(labels: npt.ArrayLike, scores: npt.ArrayLike, threshold: flo
     )
 
 
+def calibration_error(
+    labels: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = CALIBRATION_BINS
+) -> float | None:
+    """Expected calibration error of P(anomalous), 0..1: in each of ``bins`` equal bins of [0, 1] (the upper end of a
+    bin belongs to the next, 1 to the last) how far the mean probability is from the share that is anomalous, weighted
+    by how many pictures the bin holds (Guo et al., "On Calibration of Modern Neural Networks", 2017, for the positive
+    class). It is biased upwards where bins hold few pictures. None without any picture.
+
+    Raises ``DataError`` on probabilities outside 0..1.
+    """
+    y, p = _checked(labels, probabilities)
+    if bins < 1:
+        raise ValueError("bins must be at least 1")
+    if not p.size:
+        return None
+    if p.min() < 0 or p.max() > 1:
+        raise DataError(
+            f"scores from {p.min():g} to {p.max():g} are no probabilities", hint="the detector's scores are not 0..1"
+        )
+    edges = np.linspace(0, 1, bins + 1)
+    bin_of = np.minimum(np.searchsorted(edges, p, side="right") - 1, bins - 1)
+    gaps = np.bincount(bin_of, weights=p - y, minlength=bins)
+    return float(np.abs(gaps).sum() / p.size)
+
+
 def bootstrap_draws(
     labels: npt.ArrayLike, scores: npt.ArrayLike, metric: Metric = "auroc", draws: int = 2000, seed: int = 0
 ) -> Float64 | None:
@@ -145,12 +180,28 @@ def bootstrap_draws(
 
     Pictures count as independent: where a set shows one part many times, the truth is wider than these draws.
     """
+    drawn = bootstrap_all(labels, scores, draws, seed, metrics=(metric,))
+    return None if drawn is None else drawn[metric]
+
+
+def bootstrap_all(
+    labels: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    draws: int = 2000,
+    seed: int = 0,
+    metrics: Sequence[Metric] = METRICS,
+) -> dict[Metric, Float64] | None:
+    """``bootstrap_draws`` of several metrics on the same resamples, for little more than one of them costs."""
     y, s = _checked(labels, scores)
     groups = _Groups.of(y, s)
     if not groups.both_kinds:
         return None
-    measure = _MEASURES[metric]
-    return np.concatenate([measure(*groups.hits(chosen)) for chosen in _resamples(y, draws, seed)])
+    found: dict[Metric, list[Float64]] = {metric: [] for metric in metrics}
+    for chosen in _resamples(y, draws, seed):
+        hits = groups.hits(chosen)
+        for metric in metrics:
+            found[metric].append(_MEASURES[metric](*hits))
+    return {metric: np.concatenate(parts) for metric, parts in found.items()}
 
 
 def bootstrap_interval(
@@ -182,15 +233,24 @@ def paired_bootstrap(
     level: float = 0.95,
 ) -> PairedDifference | None:
     """Is A better than B on these pictures? Both are measured on the same resamples."""
-    full = _METRICS[metric](labels, scores_a), _METRICS[metric](labels, scores_b)
+    full = measure(metric, labels, scores_a), measure(metric, labels, scores_b)
     a = bootstrap_draws(labels, scores_a, metric, draws, seed)
     b = bootstrap_draws(labels, scores_b, metric, draws, seed)
     if a is None or b is None or full[0] is None or full[1] is None:
         return None
-    delta = a - b
-    tail = min(int((delta <= 0).sum()), int((delta >= 0).sum()))
-    p_value = min(1.0, 2 * (tail + 1) / (draws + 1))
-    return PairedDifference(full[0] - full[1], percentile_interval(delta, level), p_value)
+    return paired_difference(full[0] - full[1], a - b, level)
+
+
+def paired_difference(difference: float, draws: Float64, level: float = 0.95) -> PairedDifference:
+    """What draws of a difference say: its interval, and twice the share of draws on the far side of 0 as p-value."""
+    tail = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
+    p_value = min(1.0, 2 * (tail + 1) / (len(draws) + 1))
+    return PairedDifference(difference, percentile_interval(draws, level), p_value)
+
+
+def measure(metric: Metric, labels: npt.ArrayLike, scores: npt.ArrayLike) -> float | None:
+    """One of the metrics by its name; None where it is undefined."""
+    return _METRICS[metric](labels, scores)
 
 
 # --- inside ---------------------------------------------------------------------------------------------------------

@@ -23,8 +23,10 @@ COLUMNS = (
     "F1-max",
     "bal. acc.",
     "spec.",
+    "ECE",
     "pixel AUROC",
     "pixel AP",
+    "pixel F1-max",
     "PRO",
     "images/s",
 )
@@ -40,7 +42,8 @@ def columns(results: Sequence[DetectionResult]) -> tuple[str, ...]:
 def rows(results: Sequence[DetectionResult], per_category: bool = False) -> list[tuple[str, ...]]:
     """The cells below ``columns``: per set its main figure, then what differs from it, then (if asked) its categories.
 
-    Balanced accuracy and specificity are at the detector's own threshold, all pictures pooled.
+    Balanced accuracy and specificity are at the detector's own threshold, all pictures pooled; ECE, the expected
+    calibration error, takes the score for a probability.
     """
     parts = _with_parts(results)
     return [cells for result in results for cells in _of_result(result, per_category, parts)]
@@ -113,8 +116,10 @@ def _cells(
         _percent(scores["score"].f1_max),
         _percent(point.balanced_accuracy if point else None),
         _percent(point.specificity if point else None),
+        _percent(scores["score"].calibration_error),
         _percent(pixels.auroc if pixels else None),
         _percent(pixels.average_precision if pixels else None),
+        _percent(pixels.f1_max if pixels else None),
         _percent(pixels.pro if pixels else None),
         speed,
     )

@@ -55,7 +55,7 @@ def overlay(
     _check(pixels_HW3, map_HW)
     look = _Look.of(pixels_HW3.shape[1], pixels_HW3.shape[0])
     picture = Image.fromarray(pixels_HW3).resize(look.panel_wh, Image.Resampling.BICUBIC, reducing_gap=2.0)
-    seen = _outlined(_coloured(picture, map_HW), regions, pixels_HW3.shape[:2], look)
+    seen = _outlined(coloured(picture, map_HW), regions, pixels_HW3.shape[:2], look)
 
     width = max(look.panels_wh[0] + 2 * look.margin, MIN_WIDTH)
     lines = [caption] if isinstance(caption, str) else list(caption)
@@ -131,8 +131,8 @@ def _check(pixels_HW3: Pixels, map_HW: npt.NDArray[np.float32]) -> None:
         raise UsageError(f"an overlay needs a map of shape (H, W), got {map_HW.shape}", hint="give a finding's map")
 
 
-def _coloured(picture: Image.Image, map_HW: npt.NDArray[np.float32]) -> Image.Image:
-    """The picture in grey under the map's colours."""
+def coloured(picture: Image.Image, map_HW: npt.NDArray[np.float32]) -> Image.Image:
+    """The picture in grey under the map's colours, at its own size. ``map_HW``: values 0..1, at any resolution."""
     values = Image.fromarray(np.ascontiguousarray(map_HW, np.float32)).resize(picture.size, Image.Resampling.BILINEAR)
     value_HW = np.nan_to_num(np.clip(np.asarray(values), 0, 1))
     # Neither white nor black, so that lightness is left to the map.

@@ -11,6 +11,8 @@ Legend: S tokens, D width of the features, H hidden, E width of the language mod
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -57,7 +59,7 @@ def _centre(layer: nn.Linear, hidden_SH: Tensor, rms: float, random: torch.Gener
 
 def _random(layer: nn.Linear, random: torch.Generator) -> Tensor:
     """Weights under which inputs of deviation 1 give outputs of deviation 1."""
-    return torch.randn(layer.weight.shape, generator=random) / layer.in_features**0.5
+    return torch.randn(layer.weight.shape, generator=random) / math.sqrt(layer.in_features)
 
 
 def _measured(model: AnomalyOV) -> tuple[Tensor, Tensor]:
