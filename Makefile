@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SHELL := /bin/bash
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint results clean
 .DEFAULT_GOAL := demo
 
 # The constraints pin torch itself, so pip never picks another build of it on the way.
@@ -33,6 +33,23 @@ lint: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+# Every figure of the README. DATA holds train/ and eval/ with the sets that the README names; single lines run alone.
+DATA ?= data
+OUT ?= runs/results
+EVAL := $(DATA)/eval/elpv $(DATA)/eval/brainmri $(DATA)/eval/mtd $(DATA)/eval/mvtec3d_rgb/tire
+RUN_PYTHON := $(BIN)/python
+
+results: $(STAMP)
+	@test -d $(DATA)/eval || { echo "error: no folder $(DATA)/eval" >&2; echo "hint: make results DATA=FOLDER" >&2; exit 2; }
+	$(BIN)/anomaly-ov eval detect $(EVAL:%=--data %) --out $(OUT)/detect --summary results/detect-tiny.json
+	$(RUN_PYTHON) benchmarks/context.py $(EVAL) --contaminate elpv --normals 40 --measured 400
+	$(RUN_PYTHON) benchmarks/reasoning.py $(DATA)/eval/elpv $(DATA)/eval/brainmri $(DATA)/eval/mtd $(DATA)/eval/mvtec3d_rgb
+	$(RUN_PYTHON) benchmarks/calibration.py --data $(DATA)/eval/elpv --data $(DATA)/eval/mtd/magnetic_tile --rows $(OUT)/calibration
+	$(BIN)/anomaly-ov eval ablation --recipe recipes/ablation-tiny.yaml --data $(DATA) $(EVAL:%=--test %) --out $(OUT)/ablation --summary results/ablation-tiny.json
+	$(RUN_PYTHON) benchmarks/eval_overhead.py $(DATA)/eval/elpv
+	for script in pixel_metrics expert inspect_speed cold_start cache memory context_speed; do $(RUN_PYTHON) benchmarks/$$script.py || exit; done
+	$(RUN_PYTHON) benchmarks/readme_tables.py
 
 clean:
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -18,6 +18,7 @@ BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 REASONING_BEGIN, REASONING_END = "<!-- reasoning:begin -->", "<!-- reasoning:end -->"
 CONTEXT_BEGIN, CONTEXT_END = "<!-- context:begin -->", "<!-- context:end -->"
 ABLATION_BEGIN, ABLATION_END = "<!-- ablation:begin -->", "<!-- ablation:end -->"
+MEASURING_BEGIN, MEASURING_END = "<!-- measuring:begin -->", "<!-- measuring:end -->"
 SCORES = {"score": "score (fused)", "score_raw": "head", "score_map": "map"}
 
 
@@ -176,7 +177,19 @@ def benchmarks() -> list[str]:
             f"| expert forward, {expert['views']} views, 1 thread | {expert['ratio']:.2f} x faster than a plain "
             f"arrangement | {ours:.0f} % of its time in matrix products (plain: {plain:.0f} %) |"
         )
-    for name in ("inspect-speed", "cold-start", "cache", "memory", "context_speed"):
+    return [*lines, *measured("inspect-speed", "cold-start", "cache", "memory", "context_speed")]
+
+
+def measuring() -> list[str]:
+    """What measuring itself costs, and whether a calibrated threshold keeps its promise."""
+    lines = measured("pixel-metrics", "eval-overhead", "calibration")
+    return ["| what | measured | remark |", "|-|-|-|", *lines] if lines else []
+
+
+def measured(*names: str) -> list[str]:
+    """The rows of these benchmarks, where they have been run."""
+    lines = []
+    for name in names:
         found = read(name)
         for what, entry in (found["measured"] if found else {}).items():
             value = entry["value"]
@@ -207,6 +220,7 @@ def filled(readme: str) -> str:
     """``readme`` with the present tables between its markers; nothing between them where nothing was measured."""
     readme = _between(readme, BEGIN, END, tables())
     readme = _between(readme, CONTEXT_BEGIN, CONTEXT_END, "\n".join(context(read("context"))))
+    readme = _between(readme, MEASURING_BEGIN, MEASURING_END, "\n".join(measuring()))
     readme = _between(readme, ABLATION_BEGIN, ABLATION_END, "\n".join(ablation(read("ablation-tiny"))))
     return _between(readme, REASONING_BEGIN, REASONING_END, "\n".join(reasoning(read("reasoning-tiny"))))
 
