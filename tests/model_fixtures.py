@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
-from anomaly_ov.images.views import ViewsConfig
+from anomaly_ov.images.views import ViewsConfig, anyres, multi_image
 from anomaly_ov.models.config import CalibrationConfig, EncoderConfig, ExpertConfig, ModelConfig
 from anomaly_ov.models.model import AnomalyModel
 
 if TYPE_CHECKING:
     from anomaly_ov.models.reasoning.folder import Reasoner
+    from anomaly_ov.models.reasoning.processor import Encoded
 
 SIDE, CELLS = 32, 4
 
@@ -98,3 +101,26 @@ def small_reasoner(seed: int = 0, **config: Any) -> Reasoner:
         for parameter in model.parameters():  # large enough that every input token moves the logits
             parameter.normal_(1 if parameter.ndim == 1 else 0, 0.2)
     return Reasoner(model.eval(), Processor(tokenizer, model.config, detector.encoder.grid_hw))
+
+
+def _picture(width: int, height: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def said(
+    reasoner: Reasoner,
+    sizes: Sequence[tuple[int, int]] = (),
+    answer: str | None = "Yes, a scratch.",
+    question: str = "Is there a defect?",
+    seed: int = 0,
+    **options: Any,
+) -> Encoded:
+    """One question about pictures of these (width, height), with crops if there is one; open without an answer."""
+    assert reasoner.model.model.detector is not None
+    config = reasoner.model.model.detector.config.views
+    pixels = [_picture(*size, seed + index) for index, size in enumerate(sizes)]
+    views = [anyres(pixels[0], config)] if len(pixels) == 1 else multi_image(pixels, config)
+    messages = [("user", "<image>\n" * len(sizes) + question)]
+    if answer is not None:
+        messages.append(("assistant", answer))
+    return reasoner.processor.encode(messages, views, open_answer=answer is None, **options)

@@ -235,6 +235,11 @@ class TestUse:
             with pytest.raises(ThresholdMismatch, match=r"no context|the context of good/"):
                 require_context(one, context)
 
+    def test_digests_of_contexts_stay_those_of_earlier_files(self) -> None:
+        found = scored_with(Context(Bank(("y", "x")), config="weights 1"))
+        assert found is not None
+        assert (found.digest, found.references) == ("a891f80b6c9d6689", 2)
+
     def test_where_it_does_not_hold_the_model_s_own_does(self) -> None:
         context = Context(Bank(("1",)))
         own = Threshold(0.5, "the model's")

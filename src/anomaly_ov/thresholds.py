@@ -58,21 +58,16 @@ class _Calibration(Protocol):
 class _Bank(Protocol):
     @property
     def digests(self) -> tuple[str, ...]:
-        """Of each reference's bytes."""
+        """Of each reference's bytes, in the context's own order."""
         ...
 
 
-class UsedContext(Protocol):
-    """What is asked of a context here; see ``anomaly_ov.context``."""
+class MadeContext(Protocol):
+    """What makes two contexts score alike; see ``anomaly_ov.context``."""
 
     @property
     def kind(self) -> ContextKind:
         """How it came about."""
-        ...
-
-    @property
-    def source(self) -> str:
-        """Where its pictures came from."""
         ...
 
     @property
@@ -83,6 +78,15 @@ class UsedContext(Protocol):
     @property
     def config(self) -> Any:
         """How its distances become scores; its ``repr`` tells settings apart."""
+        ...
+
+
+class UsedContext(MadeContext, Protocol):
+    """A context that knows where its pictures came from."""
+
+    @property
+    def source(self) -> str:
+        """A path, or a few words."""
         ...
 
 
@@ -283,10 +287,18 @@ def scored_with(context: UsedContext | None) -> ScoredWith | None:
     """What to remember of a context; None of none."""
     if context is None:
         return None
-    digests = sorted(context.bank.digests)
-    text = "\n".join([context.kind, repr(context.config), *digests])
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return ScoredWith(context.kind, context.source, len(digests), digest)
+    digest = context_digest(context, sorted(context.bank.digests))
+    return ScoredWith(context.kind, context.source, len(context.bank.digests), digest)
+
+
+def context_digest(context: MadeContext, references: Sequence[str]) -> str:
+    """16 hex digits, equal only for contexts that score alike.
+
+    ``references``: the digests of its bank, in the order that the caller always uses. Stored thresholds go by sorted
+    ones, rows of runs by the bank's own order; a change of either would make those on disk useless.
+    """
+    text = "\n".join([context.kind, repr(context.config), *references])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def scoring_digest(*parts: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import threading
@@ -96,15 +97,15 @@ def test_a_refusal_ends_the_run(connect: Connect, pictures: Path) -> None:
 def test_several_under_way_keep_the_order(pictures: Path, connect: Connect) -> None:
     """The first request is answered only once the third has come."""
     detector, _ = connect(*[ok("Yes")] * 6)
-    third, plain = threading.Event(), detector._endpoint.ask
+    third, plain, calls = threading.Event(), detector._endpoint.say, itertools.count(1)
 
-    def ask(finding: Any, picture: Any, question: str) -> Answer:
-        if finding.id.endswith("p2.png"):
+    def say(question: str, image: Any) -> Answer:
+        if next(calls) == 3:
             third.set()
         assert third.wait(10)
-        return plain(finding, picture, question)
+        return plain(question, image)
 
-    detector._endpoint.ask = ask  # type: ignore[method-assign]
+    detector._endpoint.say = say  # type: ignore[method-assign,assignment]
     found = list(detector.stream(expand([pictures]), batch_size=3))
     assert [Path(one.id).name for one in found] == [f"p{index}.png" for index in range(6)]
 

@@ -184,7 +184,7 @@ def test_a_row_keeps_its_context(tmp_path: Path) -> None:
     assert (row.score_expert, row.score_context) == (0.3, 0.1)
     assert (used.label, used.references, used.transductive) == ("2 references, draw 4", 2, False)
     other = ContextUsed.of(Context("references", Bank(("y", "x")), 0.5), "2 normal pictures of a", 4)
-    assert other.digest != used.digest
+    assert (used.digest, other.digest) == ("a891f80b6c9d6689", "2d711023d399c279")  # as rows of earlier runs have them
     assert replace(used, references=1, draw=None).label == "1 reference"
 
 

@@ -110,6 +110,37 @@ def test_broken_characters_are_replaced(connect: Connect) -> None:
     assert server.bodies[0]["messages"][-1]["content"] == "Is ? it?"
 
 
+def test_a_question_by_itself(connect: Connect) -> None:
+    endpoint, server, _ = connect(ok("Score: 7"))
+    answer = endpoint.say(" Which \ud800 grade?\n", system="You grade answers.")
+    assert answer.text == "Score: 7"
+    assert server.bodies[0]["messages"] == [
+        {"role": "system", "content": "You grade answers."},
+        {"role": "user", "content": " Which ? grade?\n"},
+    ]
+
+
+def test_a_conversation_about_a_picture_and_no_finding(connect: Connect) -> None:
+    endpoint, server, _ = connect(ok())
+    endpoint.say("And now?", Image.fromarray(PIXELS_HW3), [("First?", "One."), ("Second?", "")])
+    first, *rest = server.bodies[0]["messages"]
+    shown, question = first["content"]
+    data = shown["image_url"]["url"].removeprefix("data:image/png;base64,")
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))), PIXELS_HW3)
+    assert (first["role"], question) == ("user", {"type": "text", "text": "First?"})
+    assert [(one["role"], one["content"]) for one in rest] == [
+        *(("assistant", "One."), ("user", "Second?"), ("assistant", ""), ("user", "And now?"))
+    ]
+
+
+def test_pictures_of_plain_questions_count_towards_the_spend_cap(connect: Connect) -> None:
+    endpoint, server, _ = connect(ok(usage=None), max_tokens=1, spend_cap=0.01, price_in=1000.0, price_out=0.0)
+    with pytest.raises(SpendCapReached):
+        endpoint.say("Is it broken?", Image.fromarray(PIXELS_HW3))
+    assert server.bodies == []
+    assert endpoint.say("Is it?").text == "Yes, a scratch."
+
+
 def test_an_unreadable_picture_sends_nothing(connect: Connect) -> None:
     endpoint, server, _ = connect(ok())
     with pytest.raises(UnreadableImage):

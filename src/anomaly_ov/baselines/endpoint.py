@@ -1,6 +1,6 @@
 """Any model behind an OpenAI-compatible endpoint, asked yes or no about each picture, as a ``records.Detector``.
 
-It sees the picture and the question alone: nothing of what our detector found, unlike ``remote.Endpoint`` by itself.
+It sees the picture and the question alone, nothing of what our detector found.
 Score: P(yes) / (P(yes) + P(no)) of the first answer token where the endpoint gives probabilities; else 1 or 0 by the
 answer's first word, whole. An answer that is neither becomes an error of that picture and enters no figure.
 """
@@ -9,11 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,21 +17,20 @@ from urllib.parse import urlsplit
 from anomaly_ov.configuration import parse, read_yaml, to_mapping
 from anomaly_ov.errors import AnomalyOVError, EndpointError, EndpointRefused, ImageError, UsageError
 from anomaly_ov.images.messages import printable
-from anomaly_ov.images.read import Limits, Picture
+from anomaly_ov.images.read import Limits
 from anomaly_ov.images.sources import Source, sources_of
 from anomaly_ov.instruct.reading import yes_no
 from anomaly_ov.records import Answer, ErrorInfo, Finding, ImageInfo, ModelInfo, Threshold
 from anomaly_ov.remote.config import EndpointConfig
 from anomaly_ov.remote.endpoint import REAL_CLOCK, Endpoint
 from anomaly_ov.remote.limits import Clock
-from anomaly_ov.remote.pictures import data_url, shrunk
-from anomaly_ov.remote.prompt import CHARACTERS_PER_TOKEN, Prompt
+from anomaly_ov.remote.parallel import in_order
+from anomaly_ov.remote.pictures import shrunk
 
 QUESTION = "Are there any defects for the object in the image? Please reply with 'Yes' or 'No'."
 """The detection question of VisA-D&R (reference, section 3)."""
 THRESHOLD = Threshold(0.5, "yes is likelier than no")
 MAX_TOKENS = 32
-_PIXELS_PER_TOKEN, _TOKENS_PER_PICTURE = 28 * 28, 100
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 _SHOWN = 60
 
@@ -53,7 +48,8 @@ class EndpointDetector:
     ) -> None:
         if not question.strip():
             raise UsageError("the question is empty", hint="ask something that takes yes or no")
-        self._endpoint, self._question, self._limits = _Bare(config, clock=clock), question.strip(), limits or Limits()
+        self._endpoint = Endpoint(config, clock=clock)
+        self._question, self._limits = question.strip(), limits or Limits()
         self._info = ModelInfo(
             name=f"{config.model} at {urlsplit(config.base_url).netloc}",
             revision=_revision(config, self._question),
@@ -79,16 +75,7 @@ class EndpointDetector:
         """
         if batch_size < 1:
             raise UsageError(f"batch_size = {batch_size} must be >= 1", hint="8 is a good start")
-        upcoming, under_way = sources_of(sources), deque[Future[Finding]]()
-        pool = ThreadPoolExecutor(batch_size, thread_name_prefix="anomaly-ov")
-        try:
-            while True:
-                under_way.extend(pool.submit(self._judge, one) for one in islice(upcoming, batch_size - len(under_way)))
-                if not under_way:
-                    return
-                yield under_way.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        yield from in_order(self._judge, sources_of(sources), batch_size)
 
     def _judge(self, source: Source) -> Finding:
         try:
@@ -98,7 +85,8 @@ class EndpointDetector:
             return self._failed(source, ImageInfo(named), error)
         image = ImageInfo(picture.path, picture.width, picture.height, picture.sha256)
         try:
-            answer = self._endpoint.ask(_unseen(source, image, self._info), picture, self._question)
+            shown = shrunk(picture.pixels_HW3, self._endpoint.config.image_side)
+            answer = self._endpoint.say(self._question, shown)
             score = score_of(answer)
         except EndpointRefused:
             raise
@@ -154,25 +142,6 @@ def endpoint_config(text: str) -> EndpointConfig:
 
 
 _EXAMPLE = "for example endpoint:llava:7b@http://localhost:11434/v1, or endpoint:settings.yaml"
-
-
-class _Bare(Endpoint):
-    """Puts the question and the picture, and nothing else."""
-
-    def _compose(self, finding: Finding, picture: Any, question: str, history: Sequence[tuple[str, str]]) -> Prompt:
-        shown: Picture = picture
-        image = shrunk(shown.pixels_HW3, self.config.image_side)
-        parts = [
-            {"type": "image_url", "image_url": {"url": data_url(image)}},
-            {"type": "text", "text": question},
-        ]
-        words = math.ceil(len(question.encode()) / CHARACTERS_PER_TOKEN)
-        tokens = words + _TOKENS_PER_PICTURE + image.width * image.height // _PIXELS_PER_TOKEN
-        return Prompt([{"role": "user", "content": parts}], tokens)
-
-
-def _unseen(source: Source, image: ImageInfo, model: ModelInfo) -> Finding:
-    return Finding(source.id, image, model)
 
 
 def _revision(config: EndpointConfig, question: str) -> str:

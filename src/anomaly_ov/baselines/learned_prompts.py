@@ -22,12 +22,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from anomaly_ov.baselines.checkpoints import read_tensors, require_numbers, sha256_of
 from anomaly_ov.baselines.clip_towers import ClipTowers, load_towers
 from anomaly_ov.configuration import parse, to_mapping
 from anomaly_ov.errors import CheckpointMismatch, ConfigError, UsageError, WeightsError
 from anomaly_ov.files import write_atomic
 from anomaly_ov.models import weights
+from anomaly_ov.models.pickled import read_tensors, require_numbers, sha256_of
 
 MAX_PROMPT_BYTES = 256 * 2**20
 """The released files hold 6.3 million numbers, 25 MB."""

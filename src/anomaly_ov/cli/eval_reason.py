@@ -172,12 +172,12 @@ def _judge(
     if model is None:
         raise UsageError("--judge needs --judge-model", hint="give the judge's name as the endpoint knows it")
     from anomaly_ov.evaluation.text.judge import Judge
-    from anomaly_ov.evaluation.text.plain_endpoint import PlainEndpoint
+    from anomaly_ov.remote.endpoint import Endpoint
 
     with brain.in_options():
         # logprobs=True is the option --no-logprobs: a grade is read from its text.
         config = brain.endpoint_config(url, None, model=model, api_key_env=key_env, timeout_s=timeout, logprobs=True)
-        return None if config is None else Judge(PlainEndpoint(config), parallel=parallel)
+        return None if config is None else Judge(Endpoint(config), parallel=parallel)
 
 
 def _similarity(folder: Path | None, unwanted: bool) -> Similarity | None:
@@ -197,10 +197,10 @@ def _answerer(
     from anomaly_ov.evaluation.text.answerers import EndpointAnswerer, InspectorAnswerer
 
     if remote is not None:
-        from anomaly_ov.evaluation.text.plain_endpoint import PlainEndpoint
+        from anomaly_ov.remote.endpoint import Endpoint
 
         with brain.in_options():
-            return EndpointAnswerer(PlainEndpoint(remote), parallel=parallel)
+            return EndpointAnswerer(Endpoint(remote), parallel=parallel)
     from anomaly_ov.inspector import load
 
     given: dict[str, Any] = {} if max_tokens is None else {"max_tokens": max_tokens}

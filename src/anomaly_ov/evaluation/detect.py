@@ -34,6 +34,7 @@ from anomaly_ov.data.hashing import sha256_file
 from anomaly_ov.data.samples import DataSet, Sample, read_mask
 from anomaly_ov.errors import DataError
 from anomaly_ov.evaluation.figures import Figures, figures_of, mean_of
+from anomaly_ov.evaluation.picture_labels import write_labels
 from anomaly_ov.evaluation.pixel_metrics import MAX_EXACT, ExactPixels, HistogramPixels, PixelMetrics
 from anomaly_ov.evaluation.run_folder import ContextUsed, MapFile, Row, RunFolder
 from anomaly_ov.evaluation.selection import measured
@@ -134,6 +135,7 @@ def evaluate_detection(
         rows, speed = _score(detector, chosen, run, batch_size, progress, used)
         result = _measure(chosen, rows, run, detector.info, speed, _Settings(draws, seed, max_fpr), used)
         if out is not None:
+            write_labels(out, chosen)
             text = json.dumps(result.to_json(), indent=1, allow_nan=False)
             write_atomic(out / METRICS_NAME, (text + "\n").encode())
     return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -115,7 +116,7 @@ def figures_of(
     point = operating_point(labels, known, threshold) if threshold is not None and len(known) == len(rows) else None
     values = {kind: tuple(getattr(row, kind) for row in rows) for kind in SCORE_NAMES}
     # Without a context the expert's score is the score itself: measured once.
-    distinct = {scored: _score_figures(scored, labels, draws, seed) for scored in set(values.values())}
+    distinct = {scored: _score_figures(scored, tuple(labels), draws, seed) for scored in set(values.values())}
     return Figures(
         name=name,
         normal=sum(label == 0 for label in labels),
@@ -143,7 +144,8 @@ def mean_of(groups: Sequence[Figures]) -> Figures:
     )
 
 
-def _score_figures(scores: Sequence[float | None], labels: Sequence[int], draws: int, seed: int) -> ScoreFigures:
+@lru_cache(maxsize=8)  # a set of one category is measured as that category and again as a whole
+def _score_figures(scores: tuple[float | None, ...], labels: tuple[int, ...], draws: int, seed: int) -> ScoreFigures:
     known = [score for score in scores if score is not None]
     if len(known) < len(scores):
         return ScoreFigures()

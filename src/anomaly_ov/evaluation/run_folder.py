@@ -11,13 +11,12 @@ could have other weights under the same name, so nothing of it is used again.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +26,7 @@ from anomaly_ov.errors import DataError
 from anomaly_ov.files import write_atomic
 from anomaly_ov.images.maps import to_image_pixels
 from anomaly_ov.records import ContextKind, Finding, ModelInfo
+from anomaly_ov.thresholds import MadeContext, context_digest
 
 ROW_SCHEMA = "anomaly-ov.evaluation-row/1"
 ROWS_NAME = "per_image.jsonl"
@@ -40,32 +40,6 @@ class MapFile:
     path: str
     low: float
     high: float
-
-
-class _Bank(Protocol):
-    @property
-    def digests(self) -> tuple[str, ...]:
-        """Of each reference's bytes, in the context's own order."""
-        ...
-
-
-class MadeContext(Protocol):
-    """What is asked of a context here; see ``anomaly_ov.context``."""
-
-    @property
-    def kind(self) -> ContextKind:
-        """How it came about."""
-        ...
-
-    @property
-    def bank(self) -> _Bank:
-        """Its references."""
-        ...
-
-    @property
-    def config(self) -> Any:
-        """How its distances become scores; its ``repr`` tells settings apart."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -85,8 +59,7 @@ class ContextUsed:
     def of(cls, context: MadeContext, source: str, draw: int | None) -> ContextUsed:
         """What to remember of ``context``. ``source``: where its pictures came from, in words."""
         digests = context.bank.digests
-        text = "\n".join([context.kind, repr(context.config), *digests])
-        return cls(context.kind, source, len(digests), draw, hashlib.sha256(text.encode()).hexdigest()[:16])
+        return cls(context.kind, source, len(digests), draw, context_digest(context, digests))
 
     @property
     def transductive(self) -> bool:

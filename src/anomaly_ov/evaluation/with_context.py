@@ -18,10 +18,11 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from anomaly_ov.data.samples import DataSet, Sample
 from anomaly_ov.errors import DataError
-from anomaly_ov.evaluation.run_folder import ContextUsed, MadeContext
+from anomaly_ov.evaluation.run_folder import ContextUsed
 from anomaly_ov.evaluation.selection import draw_references, measured, without
 from anomaly_ov.images.sources import Source, sources_of
 from anomaly_ov.records import Finding, ModelInfo
+from anomaly_ov.thresholds import MadeContext
 
 Made = TypeVar("Made", bound=MadeContext)
 

@@ -1,5 +1,7 @@
 """``Endpoint(config).ask(finding, picture, question)``: a remote model's answer about a picture that was inspected.
 
+``say(question)`` puts a question by itself, for a model that is measured or that judges.
+
 Any server that speaks the OpenAI chat-completions format will do. The key comes from the environment and goes nowhere
 but into the request's header. An ``Endpoint`` may be shared between threads, which then share its limits and its cap.
 """
@@ -18,12 +20,13 @@ from anomaly_ov.remote.config import EndpointConfig
 from anomaly_ov.remote.dialect import Dialect
 from anomaly_ov.remote.failures import Failure, failure_of
 from anomaly_ov.remote.limits import Budget, Charge, Clock, RateLimit, retry_delay
-from anomaly_ov.remote.prompt import CHARACTERS_PER_TOKEN, Prompt, Turns, compose
+from anomaly_ov.remote.prompt import CHARACTERS_PER_TOKEN, Prompt, Turns, compose, plain
 from anomaly_ov.remote.reply import Reply
 from anomaly_ov.remote.wire import pieces
 
 if TYPE_CHECKING:
     from openai import OpenAI
+    from PIL import Image
 
 __all__ = ["AnswerStream", "Endpoint", "EndpointConfig"]
 
@@ -69,13 +72,7 @@ class Endpoint:
         ``picture``: anything that ``images.read`` takes, or what it gave (for a page of a TIFF). ``history``: earlier
         (question, answer) turns, oldest first. Raises ImageError, UsageError, EndpointError.
         """
-        run = self._run(self._compose(finding, picture, question, history), stream=False)
-        while True:
-            try:
-                next(run)
-            except StopIteration as end:
-                answer: Answer = end.value
-                return answer
+        return self._whole(self._compose(finding, picture, question, history))
 
     def ask_stream(
         self, finding: Finding, picture: Readable | Picture, question: str, history: Sequence[tuple[str, str]] = ()
@@ -83,9 +80,32 @@ class Endpoint:
         """As ``ask``, piece by piece. The request is sent when the first piece is asked for."""
         return AnswerStream(self._run(self._compose(finding, picture, question, history), stream=True))
 
+    def say(
+        self,
+        question: str,
+        image: Image.Image | None = None,
+        history: Sequence[tuple[str, str]] = (),
+        system: str | None = None,
+    ) -> Answer:
+        """The answer to ``question`` by itself: the model hears nothing of a detector.
+
+        ``image``: sent in its own size (see ``remote.pictures.shrunk``), before the first question. ``history``: as in
+        ``ask``. ``system``: the system message, None = no such message. Raises EndpointError.
+        """
+        return self._whole(plain(question, image, history, system))
+
     def _compose(self, finding: Finding, picture: Readable | Picture, question: str, history: Turns) -> Prompt:
         shown = picture if isinstance(picture, Picture) else read(picture)
         return compose(finding, shown, question, history, self.config)
+
+    def _whole(self, prompt: Prompt) -> Answer:
+        run = self._run(prompt, stream=False)
+        while True:
+            try:
+                next(run)
+            except StopIteration as end:
+                answer: Answer = end.value
+                return answer
 
     def _run(self, prompt: Prompt, stream: bool) -> Generator[str, None, Answer]:
         """The answer's pieces; tries again while none was given out."""

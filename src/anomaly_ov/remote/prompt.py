@@ -1,5 +1,7 @@
 """What a remote model is told and shown: a finding in words, the picture, the conversation so far, the question.
 
+``compose`` is for a picture that was inspected. ``plain`` puts a question by itself, with a picture or without.
+
 The picture and the findings stand in the first user message and never change during a conversation, so that an
 endpoint that keeps prefixes reads them once. Boxes are given in percent of width and height, which holds whatever
 size the endpoint scales the picture to. No path or file name is sent.
@@ -55,20 +57,52 @@ def compose(finding: Finding, picture: Picture, question: str, history: Turns, c
     images = _images(finding, picture, config)
     questions = [_clean(asked) for asked in (*(asked for asked, _ in history), question)]
     shows_crop = len(images) > 1
-    parts = [
-        {"type": "text", "text": describe(finding, (picture.width, picture.height), shows_crop, config.draw_overlay)},
-        *({"type": "image_url", "image_url": {"url": data_url(image)}} for image in images),
-        {"type": "text", "text": questions[0]},
-    ]
-    messages: list[dict[str, Any]] = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": parts}]
-    for (_, answer), asked in zip(history, questions[1:], strict=True):
-        messages += [{"role": "assistant", "content": _clean(answer)}, {"role": "user", "content": asked}]
+    told = describe(finding, (picture.width, picture.height), shows_crop, config.draw_overlay)
+    first = [_text(told), *map(_shown, images), _text(questions[0])]
+    messages = _conversation(SYSTEM, first, questions, [_clean(answer) for _, answer in history])
     return Prompt(messages, _tokens(messages, images))
 
 
+def plain(question: str, image: Image.Image | None, history: Turns, system: str | None) -> Prompt:
+    """The messages that put ``question`` and nothing of a detector, after the (question, answer) turns of ``history``.
+
+    Texts are kept as they are, and ``image``, which stands first, in its own size.
+    """
+    questions = [_sendable(asked) for asked in (*(asked for asked, _ in history), question)]
+    images = [] if image is None else [image]
+    first = [*map(_shown, images), _text(questions[0])] if images else questions[0]
+    told = None if system is None else _sendable(system)
+    messages = _conversation(told, first, questions, [_sendable(answer) for _, answer in history])
+    return Prompt(messages, _tokens(messages, images))
+
+
+def _conversation(
+    system: str | None, first: str | list[dict[str, Any]], questions: Sequence[str], answers: Sequence[str]
+) -> list[dict[str, Any]]:
+    """``first``: the content of the first user message, which holds the first question."""
+    messages: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
+    messages.append({"role": "user", "content": first})
+    for answer, asked in zip(answers, questions[1:], strict=True):
+        messages += [{"role": "assistant", "content": answer}, {"role": "user", "content": asked}]
+    return messages
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+def _shown(image: Image.Image) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": data_url(image)}}
+
+
 def _clean(text: str) -> str:
-    """Without blanks around it, and without what cannot be sent: arguments of a command may hold broken characters."""
-    return text.strip().encode("utf-8", "replace").decode("utf-8")
+    """Without blanks around it, and without what cannot be sent."""
+    return _sendable(text.strip())
+
+
+def _sendable(text: str) -> str:
+    """Arguments of a command, and JSON, may hold broken characters."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def describe(finding: Finding, image_wh: tuple[int, int], shows_crop: bool = False, marked: bool = False) -> str:

@@ -9,9 +9,9 @@ import pytest
 from anomaly_ov import load
 from anomaly_ov.errors import EndpointRefused, WeightsError
 from anomaly_ov.evaluation.text.answerers import Answerer, Asked, EndpointAnswerer, InspectorAnswerer
-from anomaly_ov.evaluation.text.plain_endpoint import PlainEndpoint, in_order
 from anomaly_ov.records import Answer, ErrorInfo
 from anomaly_ov.remote.config import EndpointConfig
+from anomaly_ov.remote.endpoint import Endpoint
 from question_fixtures import picture
 from remote_fixtures import FakeTime, Server, failing, ok, serving, token
 from talk_fixtures import small_talker
@@ -30,7 +30,7 @@ def image(tmp_path: Path) -> Path:
 
 def remote(server: Server, parallel: int = 1) -> EndpointAnswerer:
     config = EndpointConfig(server.url, "seer", api_key_env="", retries=0)
-    return EndpointAnswerer(PlainEndpoint(config, clock=FakeTime().clock), parallel=parallel)
+    return EndpointAnswerer(Endpoint(config, clock=FakeTime().clock), parallel=parallel)
 
 
 def test_our_model_answers_as_its_chat_does(talker: Path, image: Path, tmp_path: Path) -> None:
@@ -109,20 +109,3 @@ def test_failures_of_an_endpoint_end_up_beside_the_question(image: Path, tmp_pat
 def test_an_endpoint_that_refuses_ends_the_run(image: Path) -> None:
     with serving(failing(401)) as server, pytest.raises(EndpointRefused):
         list(remote(server, parallel=2).stream([Asked(image, ("What?",))] * 5))
-
-
-def test_work_is_done_in_order_and_not_beyond_a_failure() -> None:
-    done: list[int] = []
-
-    def work(item: int) -> int:
-        if item == 3:
-            raise ValueError("three")
-        done.append(item)
-        return item
-
-    assert list(in_order(lambda item: -item, range(5), 3)) == [0, -1, -2, -3, -4]
-    found = in_order(work, range(100), 1)
-    assert [next(found) for _ in range(3)] == [0, 1, 2]
-    with pytest.raises(ValueError, match="three"):
-        next(found)
-    assert done == [0, 1, 2]

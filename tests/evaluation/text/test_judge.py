@@ -18,8 +18,8 @@ from anomaly_ov.evaluation.text.judge import (
     score_of,
     transcript_line,
 )
-from anomaly_ov.evaluation.text.plain_endpoint import PlainEndpoint
 from anomaly_ov.remote.config import EndpointConfig
+from anomaly_ov.remote.endpoint import Endpoint
 from remote_fixtures import FakeTime, Scripted, Server, failing, ok, serving
 
 ITEMS = [ToGrade(str(k), "What is it?", "A scratch.", f"answer {k}") for k in range(4)]
@@ -27,7 +27,7 @@ ITEMS = [ToGrade(str(k), "What is it?", "A scratch.", f"answer {k}") for k in ra
 
 def judge_at(server: Server, **changes: object) -> Judge:
     config = EndpointConfig(server.url, "grader", api_key_env="", logprobs=False, **changes)  # type: ignore[arg-type]
-    return Judge(PlainEndpoint(config, clock=FakeTime().clock))
+    return Judge(Endpoint(config, clock=FakeTime().clock))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_graded_once_is_not_paid_twice(tmp_path: Path) -> None:
         assert len(server.bodies) == 3
         assert again[0] == first[0]
     with serving(ok("Score: 8")) as other:
-        renamed = Judge(PlainEndpoint(EndpointConfig(other.url, "another", api_key_env="")))
+        renamed = Judge(Endpoint(EndpointConfig(other.url, "another", api_key_env="")))
         assert [one.score for one in renamed.grade(ITEMS[:1], known, lambda graded: None)] == [8], "another judge"
 
 

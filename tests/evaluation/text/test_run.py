@@ -12,12 +12,12 @@ import pytest
 from anomaly_ov.errors import DataError, UsageError
 from anomaly_ov.evaluation.text.judge import Judge
 from anomaly_ov.evaluation.text.layouts import load_questions
-from anomaly_ov.evaluation.text.plain_endpoint import PlainEndpoint
 from anomaly_ov.evaluation.text.questions import DETECT, phrasings
 from anomaly_ov.evaluation.text.run import evaluate_reasoning
 from anomaly_ov.evaluation.text.table import markdown
 from anomaly_ov.records import ErrorInfo
 from anomaly_ov.remote.config import EndpointConfig
+from anomaly_ov.remote.endpoint import Endpoint
 from question_fixtures import MODEL, Told, own_list, picture, released_detection
 from remote_fixtures import ok, serving
 
@@ -230,7 +230,7 @@ def test_a_class_with_one_label_is_undefined_and_said(tmp_path: Path) -> None:
 def test_the_judge_grades_and_its_nonsense_is_left_out(tmp_path: Path) -> None:
     questions, run = load_questions(own_list(tmp_path)), tmp_path / "run"
     with serving(ok("Score: 8"), ok("no idea"), ok("Score: 4"), ok("Score: 6"), ok("Score: 2")) as server:
-        judge = Judge(PlainEndpoint(EndpointConfig(server.url, "grader", api_key_env="")))
+        judge = Judge(Endpoint(EndpointConfig(server.url, "grader", api_key_env="")))
         result = evaluate_reasoning(Told(truthful), questions, run, judge=judge, draws=50)
         assert result.free_text["low"]["judge"]["mean"] == 6.0  # lid 8, cap 4
         assert result.free_text["complex"]["judge"]["mean"] == 6.0  # lid nonsense, cap 6

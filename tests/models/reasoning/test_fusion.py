@@ -38,13 +38,7 @@ HALF = ["square_384", "multi_view_4"]
 UNCAPPED = ViewsConfig(cap=None)
 GRID = (SIDE, SIDE)
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def geometries_of(case: dict[str, Any]) -> list[Geometry]:

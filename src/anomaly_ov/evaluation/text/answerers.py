@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from anomaly_ov.errors import AnomalyOVError, DeviceError, EndpointError, EndpointRefused, ImageError, WeightsError
-from anomaly_ov.evaluation.text.plain_endpoint import PlainEndpoint, in_order
 from anomaly_ov.images.read import read
 from anomaly_ov.images.sources import Source
 from anomaly_ov.records import Answer, ErrorInfo, Finding, ModelInfo
+from anomaly_ov.remote.endpoint import Endpoint
+from anomaly_ov.remote.parallel import in_order
 from anomaly_ov.remote.pictures import shrunk
 
 Reply = Answer | ErrorInfo
@@ -137,7 +138,7 @@ def _of_memory(error: Exception, device: str) -> Exception:
 class EndpointAnswerer:
     """A model behind an endpoint, shown the picture and asked the question, nothing else. ``parallel``: at once."""
 
-    def __init__(self, endpoint: PlainEndpoint, *, parallel: int = 1) -> None:
+    def __init__(self, endpoint: Endpoint, *, parallel: int = 1) -> None:
         self._endpoint, self._parallel = endpoint, parallel
 
     @property

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from anomaly_ov.errors import EndpointError, EndpointRefused
-from anomaly_ov.evaluation.text.plain_endpoint import PlainEndpoint, in_order
+from anomaly_ov.remote.endpoint import Endpoint
+from anomaly_ov.remote.parallel import in_order
 
 PROMPT_FILE = Path(__file__).with_name("judge_prompt.md")
 VERSION = "anomaly-ov.judge/1"
@@ -54,7 +55,7 @@ class Graded:
 class Judge:
     """A judge. ``parallel``: questions asked at once."""
 
-    def __init__(self, endpoint: PlainEndpoint, *, parallel: int = 1) -> None:
+    def __init__(self, endpoint: Endpoint, *, parallel: int = 1) -> None:
         self._endpoint, self._parallel = endpoint, parallel
         self._system = PROMPT_FILE.read_text(encoding="utf-8")
 

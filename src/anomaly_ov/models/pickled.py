@@ -1,7 +1,7 @@
-"""Other people's weights as plain tensors, read without running anything in them.
+"""Other people's checkpoints as plain tensors, read without running anything in them.
 
-safetensors, or a pickle opened with ``weights_only=True`` after its size is known. What names and shapes they must
-have, the callers say (``models.weights.require_same``).
+A pickle, opened with ``weights_only=True`` after its size is known, or safetensors. What names and shapes they must
+have, the callers say.
 """
 
 from __future__ import annotations
@@ -19,24 +19,26 @@ from anomaly_ov.errors import CheckpointMismatch, UnsafeCheckpoint, WeightsError
 from anomaly_ov.models import weights
 
 HINT = "download the file again from its authors' page; a file from elsewhere should not be trusted"
+WHICH = "is it the right file?"
 
 
-def read_tensors(path: Path, max_bytes: int, entry: str | None = None) -> dict[str, Tensor]:
+def read_tensors(path: Path, max_bytes: int, entry: str | None = None, hint: str = WHICH) -> dict[str, Tensor]:
     """The tensors in ``path`` by name, on the CPU; those below ``entry`` of a pickle's mapping, if given.
 
-    A ``state_dict`` entry and a ``module.`` prefix of all names are taken off. Raises ``WeightsError`` (no such file,
-    too large), ``UnsafeCheckpoint`` (truncated, or holds more than tensors), ``CheckpointMismatch`` (no tensors).
+    A ``state_dict`` entry and a ``module.`` prefix of all names are taken off. ``hint``: for a file that is another
+    than was expected. Raises ``WeightsError`` (no such file, too large), ``UnsafeCheckpoint`` (truncated, or holds more
+    than tensors), ``CheckpointMismatch`` (holds something else).
     """
     if not path.is_file():
         raise WeightsError(f"no checkpoint file at {path}", hint="give the path of the downloaded file")
-    _require_size(path, path.stat().st_size, max_bytes)
+    _require_size(path, path.stat().st_size, max_bytes, hint)
     if path.suffix == ".safetensors":
         return weights.read(path, max_bytes=max_bytes)
-    content = _read_pickle(path, max_bytes)
+    content = _read_pickle(path, max_bytes, hint)
     for name in ("state_dict", entry):
         if isinstance(content, Mapping) and name in content and isinstance(content[name], Mapping):
             content = content[name]
-    return _plain(path, content)
+    return _plain(path, content, hint)
 
 
 def require_numbers(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -52,13 +54,13 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_pickle(path: Path, max_bytes: int) -> Any:
+def _read_pickle(path: Path, max_bytes: int, hint: str) -> Any:
     with path.open("rb") as file:
         zipped = file.read(4) == b"PK\x03\x04"
     try:
         if zipped:
             with zipfile.ZipFile(path) as archive:
-                _require_size(path, sum(part.file_size for part in archive.infolist()), max_bytes)
+                _require_size(path, sum(part.file_size for part in archive.infolist()), max_bytes, hint)
         # mmap reads only what is copied later; the format before torch 1.6 is no zip file and cannot be mapped.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except WeightsError:
@@ -69,19 +71,18 @@ def _read_pickle(path: Path, max_bytes: int) -> Any:
         raise UnsafeCheckpoint(what, hint=HINT) from None
 
 
-def _require_size(path: Path, size: int, max_bytes: int) -> None:
+def _require_size(path: Path, size: int, max_bytes: int, hint: str) -> None:
     if size > max_bytes:
-        raise WeightsError(f"{path} holds {size} bytes, more than the {max_bytes} it may", hint="is it the right file?")
+        raise WeightsError(f"{path} holds {size} bytes, more than the {max_bytes} it may", hint=hint)
 
 
-def _plain(path: Path, content: Any) -> dict[str, Tensor]:
-    if not isinstance(content, Mapping) or not content:
+def _plain(path: Path, content: Any, hint: str) -> dict[str, Tensor]:
+    if not isinstance(content, Mapping):
         found = type(content).__name__
-        raise CheckpointMismatch(f"{path} holds a {found}, not a mapping of names to tensors", hint=HINT)
+        raise CheckpointMismatch(f"{path} holds a {found}, not a mapping of names to tensors", hint=hint)
     for key, value in content.items():
         plain = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
         if not isinstance(key, str) or not plain or value.is_quantized:
-            raise CheckpointMismatch(f"{path}: entry {key!r:.80} is not a plain tensor", hint=HINT)
-    if all(key.startswith("module.") for key in content):
-        return {key.removeprefix("module."): value for key, value in content.items()}
-    return dict(content)
+            raise CheckpointMismatch(f"{path}: entry {key!r:.80} is not a plain tensor", hint=hint)
+    shared = "module." if all(key.startswith("module.") for key in content) else ""
+    return {key.removeprefix(shared): value for key, value in content.items()}
