@@ -104,6 +104,10 @@ def test_weights_must_be_all_there(clip_folder: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_no_clip(clip_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours/config.json").write_text('{"name": "tiny"}')
+    with pytest.raises(WeightsError, match=r"its config\.json names no model_type"):
+        load_towers(tmp_path / "ours")
     with pytest.raises(WeightsError, match=r"has no config\.json"):
         load_towers(tmp_path, "cpu")
     folder = shutil.copytree(clip_folder, tmp_path / "clip")

@@ -63,3 +63,10 @@ def test_mistakes_are_one_line(tmp_path: Path, runs: list[str], capsys: pytest.C
     assert "different data sets" in capsys.readouterr().err
     assert run(["compare", runs[1], str(tmp_path / "nowhere")]) == 2
     assert "no folder" in capsys.readouterr().err
+
+
+def test_classes_of_one_label_are_not_counted_into_the_mean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures = _pictures(0.2) | {"z/0.png": ("z", 0, 0.1)}
+    runs = [str(write_run(tmp_path / name, pictures, name)) for name in ("a", "b")]
+    assert run(["compare", *runs, "--draws", "100"]) == 0
+    assert "mean of 2 classes" in " ".join(capsys.readouterr().out.split())

@@ -34,3 +34,16 @@ def test_bar_learns_its_total_under_way(
 def test_warning_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     console.warn("two\nlines")
     assert capsys.readouterr() == ("", "warning: two lines\n")
+
+
+def test_a_name_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    console.note("one\x1b[31m\ntwo é")
+    console.print_error("no \x1b]0;title\x07", "look \x9b1m")
+    console.warn("odd \u202e name \udcff")
+    assert capsys.readouterr().err.splitlines() == [
+        "one\\x1b[31m",
+        "two é",
+        "error: no \\x1b]0;title\\x07",
+        "hint: look \\x9b1m",
+        "warning: odd \\u202e name \\udcff",
+    ]

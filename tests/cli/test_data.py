@@ -30,7 +30,7 @@ def test_problems_are_listed_and_give_1(tmp_path: Path, capsys: pytest.CaptureFi
     out = capsys.readouterr().out
     assert "set[red]" in out  # a name is no markup
     assert "problem anomalous picture without a mask: 1 (bottle/test/broken/000.png)" in out
-    assert out.splitlines()[-1].strip() == "1 kinds of problems"
+    assert out.splitlines()[-1].strip() == "1 kind of problems"
 
 
 def test_json_names_what_sets_share(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,3 +90,9 @@ def test_an_endpoint_that_refuses_the_key(tmp_path: Path, capsys: pytest.Capture
         command = ["eval", "reason", "--data", str(released_detection(tmp_path)), "--endpoint", server.url]
         assert run([*command, "--endpoint-model", "seer", "--parallel", "1"]) == 6
     assert "does not accept" in capsys.readouterr().err
+
+
+def test_a_question_in_brackets_is_no_markup(talker: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["eval", "reason", "--data", str(own_list(tmp_path)), "--model", str(talker), "--no-sbert"]
+    assert run([*command, "--limit", "1", "--max-tokens", "2", "--question", "Is [/b] [red]it[/red] bad?"]) == 0
+    assert "[red]it[/red]" in " ".join(capsys.readouterr().out.split())

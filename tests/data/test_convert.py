@@ -180,3 +180,20 @@ def test_nothing_is_overwritten_and_no_tile_is_tiny(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no data set"):
         convert(root, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_set_is_never_written_into_itself(tmp_path: Path) -> None:
+    root = FAKES["mvtec"].write(tmp_path / "mvtec")
+    before = len(discover(root))
+    with pytest.raises(UsageError, match="lies inside"):
+        convert(root, root / "converted")
+    assert len(discover(root)) == before
+    assert not (root / "converted").exists()
+
+
+def test_a_set_without_labels_leaves_nothing_behind(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / "list.jsonl").write_text('{"image": "a.png"}\n')
+    with pytest.raises(DataError, match=r"none of the 1 pictures .* has a label"):
+        convert(tmp_path / "list.jsonl", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

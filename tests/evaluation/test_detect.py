@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from anomaly_ov.data.layouts import discover
-from anomaly_ov.errors import DataError
+from anomaly_ov.errors import DataError, EndpointError, UsageError
+from anomaly_ov.evaluation.compare import compare_runs
 from anomaly_ov.evaluation.detect import DetectionResult, evaluate_detection
 from anomaly_ov.evaluation.metrics import auroc, average_precision
 from anomaly_ov.evaluation.pixel_metrics import pixel_metrics
@@ -194,6 +195,60 @@ def test_rows_of_other_bytes_or_weights_or_without_their_map_are_made_anew(tmp_p
     _run(root, out, twice)
     assert len(twice.asked) == 25
     assert len((out / "per_image.jsonl").read_text().splitlines()) == 25
+
+
+def test_rows_of_other_settings_are_made_anew(tmp_path: Path) -> None:
+    """The same weights fused otherwise, or compared with another threshold, give other figures."""
+
+    class Told(Brightest):
+        scoring, threshold = "mean of the map", Threshold(0.6, "by hand")
+
+    root, out = _two_categories(tmp_path / "set"), tmp_path / "out"
+    _run(root, out)
+    first, again, fused, moved = Told(), Told(), Told(), Told()
+    fused.scoring, moved.threshold = "top of the map", Threshold(0.7, "by hand")
+    for detector in (first, again, fused, moved):
+        _run(root, out, detector)
+    assert [len(detector.asked) for detector in (first, again, fused, moved)] == [25, 0, 25, 25]
+
+
+def test_a_folder_of_another_model_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    root, out = _two_categories(tmp_path / "set"), tmp_path / "out"
+    _run(root, out)
+    before = (out / "per_image.jsonl").read_bytes()
+    with pytest.raises(UsageError, match="holds scores of fake, this is other") as raised:
+        _run(root, out, Brightest(replace(INFO, name="other")))
+    assert "another --out" in raised.value.hint
+    assert (out / "per_image.jsonl").read_bytes() == before
+
+
+def test_a_run_can_be_compared_with_another(tmp_path: Path) -> None:
+    root = _two_categories(tmp_path / "set")
+    result = _run(root, tmp_path / "a")
+    _run(root, tmp_path / "b", Brightest(replace(INFO, name="other")))
+    (found,) = compare_runs(tmp_path / "a", tmp_path / "b", draws=100)
+    assert found.pictures == 25
+    assert found.left_out.same_pictures
+    assert found.pooled.metrics["auroc"].a == result.pooled.scores["score"].auroc
+
+
+def test_a_server_that_answers_nothing_is_no_unreadable_picture(tmp_path: Path) -> None:
+    class Down(Brightest):
+        silent_on = ".png"
+
+        def _look(self, path: str) -> Finding:
+            error = ErrorInfo("EndpointError", "cannot reach it") if path.endswith(self.silent_on) else None
+            return replace(super()._look(path), error=error)
+
+    half = Down()
+    half.silent_on = "3.png"
+    root = _two_categories(tmp_path / "set")
+    with pytest.raises(EndpointError, match="none of the 25 pictures was answered: EndpointError: cannot reach it"):
+        _run(root, detector=Down())
+    result = _run(root, tmp_path / "out", half)
+    assert any(note.startswith("not answered, left out: 4 (a/abnormal/3.png (EndpointError") for note in result.notes)
+    assert result.speed["scored"] == 21
+    assert _run(root, tmp_path / "out", half).speed["images_per_second"] is None
 
 
 def test_metrics_file_is_plain_json_with_its_provenance(tmp_path: Path) -> None:

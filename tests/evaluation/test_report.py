@@ -96,3 +96,9 @@ def test_mean_of_categories_without_any_defined_figure() -> None:
     assert mean.scores["score"].auroc is None
     assert mean.scores["score"].interval is None
     assert mean.pixels is None
+
+
+def test_names_are_no_markup() -> None:
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    print_report([_result([_figures("a", [0, 1])], dataset="[/b] [red]set")], console)
+    assert "[/b] [red]set" in console.export_text()

@@ -127,3 +127,12 @@ def test_a_set_under_test_never_trains(place: Path, tmp_path: Path) -> None:
 def test_full_is_always_among_the_variants() -> None:
     assert AblationRecipe("x", BASE, {}).names == ("full",)
     assert AblationRecipe("x", BASE, {"b": {}, "full": {}}).names == ("full", "b")
+
+
+def test_the_committed_recipe_changes_one_thing_a_variant() -> None:
+    recipe = read_ablation_recipe(Path(__file__).parents[2] / "recipes" / "ablation-tiny.yaml")
+    assert len(recipe.seeds) == 3
+    full, *others = [to_mapping(run.recipe) for run in planned(recipe, ["any"]) if run.seed == recipe.seeds[0]]
+    for other in others:
+        changed = {key for key in full if full[key] != other[key]} - {"name"}
+        assert changed in ({"expert"}, {"photos", "sets"}), other["name"]

@@ -118,11 +118,11 @@ def load_towers(folder: str | Path, device: str = "auto", dtype: str = "auto") -
 
     Raises ``WeightsError`` (no such CLIP), ``CheckpointMismatch`` (weights missing or left over), DeviceError.
     """
+    where, on = Path(folder).expanduser(), resolve_device(device)
+    _require_clip(where)  # before the imports, which take seconds
     from huggingface_hub.errors import StrictDataclassError
     from transformers import CLIPModel, CLIPTokenizer
 
-    where, on = Path(folder).expanduser(), resolve_device(device)
-    _require_clip(where)
     try:
         model, report = CLIPModel.from_pretrained(
             where, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
@@ -161,10 +161,12 @@ def _positions(weight_TD: Tensor, grid_hw: tuple[int, int] | torch.Size) -> Tens
 
 
 def _require_clip(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise WeightsError(f"{folder} is no CLIP folder: it has no config.json", hint=HINT)
     kind = _json(folder / "config.json").get("model_type")
     if kind != "clip":
-        what = f"holds a '{kind}'" if kind else "has no config.json"
-        raise WeightsError(f"{folder} is no CLIP folder: it {what}", hint=HINT)
+        what = f"it holds a '{kind}'" if kind else "its config.json names no model_type"
+        raise WeightsError(f"{folder} is no CLIP folder: {what}", hint=HINT)
 
 
 def _require_whole(folder: Path, report: dict[str, Any]) -> None:

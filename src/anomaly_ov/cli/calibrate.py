@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,6 +78,7 @@ def calibrate(
     fewest(max_false_alarms)  # says now what is wrong with it
     wanted = _wanted_context(context or ["none"])
     target = _target(out, model)
+    _require_there([*good, *(bad or [])])
     goods = _distinct(expand(good))
     bads = _distinct(expand(bad)) if bad else None
     _require_apart(goods, bads)
@@ -90,7 +94,8 @@ def calibrate(
     stored = _stored(inspector, goods, bads, max_false_alarms, used)
     save_threshold(target, stored)
     _print_table(load_threshold(target), unreadable)
-    note(f"use it: anomaly-ov inspect PICTURES --model {model} --threshold {target}{_context_words(context)}")
+    used_as = {"--model": [model], "--dtype": [dtype], "--threshold": [str(target)], "--context": context or []}
+    note(f"use it: anomaly-ov inspect PICTURES{_options(used_as)}")
     raise typer.Exit(3 if unreadable else 0)
 
 
@@ -122,6 +127,13 @@ def _target(out: Path | None, model: str) -> Path:
         what = "is a folder" if out.is_dir() else "lies in no folder that is there"
         raise UsageError(f"--out {printable(str(out))} {what}", hint=f"name a file, such as {DEFAULT_NAME}")
     return out
+
+
+def _require_there(inputs: Sequence[str]) -> None:
+    """A name that is mistyped is no picture that cannot be read."""
+    for name in inputs:
+        if name != "-" and not has_magic(name) and not os.path.lexists(name):
+            raise UsageError(f"there is no {printable(name)}", hint="check the spelling and the folder you are in")
 
 
 def _distinct(sources: Sequence[Source]) -> Scored:
@@ -242,5 +254,7 @@ def _percent(rate: float) -> str:
     return f"{100 * rate:.3g} %"
 
 
-def _context_words(values: list[str] | None) -> str:
-    return "".join(f" --context {value}" for value in values or [])
+def _options(values: dict[str, list[str]]) -> str:
+    """As they are typed in a shell, without those that are the default."""
+    given = ((name, value) for name, of in values.items() for value in of if (name, value) != ("--dtype", "auto"))
+    return "".join(f" {name} {shlex.quote(value)}" for name, value in given)

@@ -73,7 +73,8 @@ def _table(found: Comparison) -> Table:
     for index, column in enumerate(("", "metric", "A", "B", "A - B [95 %]", "p")):
         table.add_column(column, justify="left" if index < 2 else "right", no_wrap=index != 0)
     main = found.main
-    name = f"mean of {len(found.categories)} classes" if found.mean else "all"
+    both = sum(bool(group.normal and group.anomalous) for group in found.categories)
+    name = f"mean of {both} classes" if found.mean else "all"
     for metric, value in main.metrics.items():
         _add(table, name, _NAMES[metric], value)
         name = ""

@@ -18,19 +18,24 @@ PIPE_WIDTH = 160
 
 def print_error(message: str, hint: str) -> None:
     """``error: ...`` and, when there is a next step, ``hint: ...``, each on one line of stderr."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {_plain(' '.join(message.split()))}", file=sys.stderr)
     if hint:
-        print(f"hint: {' '.join(hint.split())}", file=sys.stderr)
+        print(f"hint: {_plain(' '.join(hint.split()))}", file=sys.stderr)
 
 
 def warn(message: str) -> None:
     """``warning: ...`` on stderr: the run is done, but its result may not be what was meant."""
-    print(f"warning: {' '.join(message.split())}", file=sys.stderr)
+    print(f"warning: {_plain(' '.join(message.split()))}", file=sys.stderr)
 
 
 def note(message: str) -> None:
     """A line for the person watching, on stderr."""
-    print(message, file=sys.stderr)
+    print("\n".join(map(_plain, message.split("\n"))), file=sys.stderr)
+
+
+def _plain(line: str) -> str:
+    """What cannot be printed, escaped: names come from files, and must not steer the terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
 def print_json_line(values: dict[str, Any]) -> None:

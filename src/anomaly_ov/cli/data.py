@@ -83,7 +83,8 @@ def _print(report: Report, console: Console) -> None:
         _print_title(f"{overlap.first} and {overlap.second}", console)
         _print_remarks(overlap.remarks, console)
         console.print()
-    verdict = f"{report.problems} kinds of problems" if report.problems else "no problems"
+    kinds = f"{report.problems} kind{'s' * (report.problems != 1)} of problems"
+    verdict = kinds if report.problems else "no problems"
     console.print(verdict, style="red" if report.problems else "green", highlight=False)
 
 

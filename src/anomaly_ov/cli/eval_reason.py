@@ -55,7 +55,9 @@ def reason(
     classes: Annotated[
         str | None, typer.Option("--classes", metavar="A,B", help="Only these classes, by name, with commas between.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pictures of every class.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only N pictures of every class, of both labels in turn.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Most pictures that are answered at once.")] = 8,
     reading: brain.Reading = None,
     max_tokens: brain.MaxTokens = None,
@@ -102,7 +104,7 @@ def reason(
 
     An endpoint or a judge is sent the question (and an endpoint the picture), nothing that a detector found. Exit
     codes: 0 done (what was left without an answer is named), 2 usage, 4 a model that does not speak or a missing
-    package, 5 device, 6 an endpoint that refuses, 130 interrupted.
+    package, 5 device, 6 an endpoint that refuses or answers nothing, 130 interrupted.
     """
     from anomaly_ov.evaluation.text.table import markdown as as_markdown
     from anomaly_ov.files import write_atomic
@@ -234,6 +236,7 @@ def _run(
 
 def _print(results: list[ReasoningResult]) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     from anomaly_ov.evaluation.text.table import remarks, tables
 
@@ -243,7 +246,7 @@ def _print(results: list[ReasoningResult]) -> None:
         for index, column in enumerate(columns):
             shown.add_column(column, justify="left" if index < 2 else "right")
         for row in rows:
-            shown.add_row(*row)
+            shown.add_row(*map(Text, row))  # questions and names are never read as rich's markup
         console.print(shown)
     for result in results:
         for line in remarks(result):

@@ -161,7 +161,7 @@ def _threshold(text: str | None) -> float | StoredThreshold | None:
     try:
         return wanted_threshold(text)
     except UsageError as error:
-        raise typer.BadParameter(error.message, param_hint="--threshold") from None
+        raise UsageError(f"Invalid value for --threshold: {error.message}", hint=error.hint) from None
 
 
 def _wanted_context(values: list[str] | None, threshold: float | StoredThreshold | None) -> contexts.Wanted:

@@ -48,15 +48,19 @@ def convert(
 ) -> Converted:
     """Writes the set at ``source`` to the new folder ``out``; ``tile``: the side of the tiles in pixels.
 
-    ``progress`` is told (done, of how many) pictures. Raises ``DataError`` for what is no data set, ``UsageError``
-    where ``out`` is not empty.
+    ``progress`` is told (done, of how many) pictures. Raises ``DataError`` for what is no data set or has no label,
+    ``UsageError`` where ``out`` is not empty or lies inside ``source``.
     """
     if tile is not None and tile < MIN_TILE:
         raise UsageError(f"tiles of {tile} pixels", hint=f"give a side of {MIN_TILE} or more")
     target = Path(out)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target} is there already", hint="name a new or an empty folder")
+    if Path(source).is_dir() and target.resolve().is_relative_to(Path(source).resolve()):
+        raise UsageError(f"{target} lies inside {source}", hint="name a folder outside of what is converted")
     data = discover(source)
+    if not any(sample.label is not None for sample in data):
+        raise DataError(f"none of the {len(data)} pictures of {source} has a label", hint="give a set with labels")
     mask_of = _masks(Path(source), data)
     notes, pictures, masks = Notes(), 0, 0
     for category in data.categories:  # by this folder, empty or not, a category is known

@@ -37,6 +37,7 @@ from anomaly_ov.evaluation.figures import Figures, figures_of, mean_of
 from anomaly_ov.evaluation.picture_labels import write_labels
 from anomaly_ov.evaluation.pixel_metrics import MAX_EXACT, ExactPixels, HistogramPixels, PixelMetrics
 from anomaly_ov.evaluation.run_folder import ContextUsed, MapFile, Row, RunFolder
+from anomaly_ov.evaluation.run_notes import notes_of, nothing_scored
 from anomaly_ov.evaluation.selection import measured
 from anomaly_ov.evaluation.with_context import ContextDetector
 from anomaly_ov.evaluation.worst import WorstSoFar
@@ -44,10 +45,10 @@ from anomaly_ov.files import write_atomic
 from anomaly_ov.images.sources import Source
 from anomaly_ov.provenance import provenance
 from anomaly_ov.records import Detector, Finding, ModelInfo
+from anomaly_ov.thresholds import scoring_digest
 
 METRICS_SCHEMA = "anomaly-ov.detection/1"
 METRICS_NAME = "metrics.json"
-_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -170,13 +171,13 @@ def _score(
 ) -> tuple[dict[str, Row], dict[str, float | int | None]]:
     """A row per picture, by id, and how fast the missing ones were made."""
     samples = {dataset.id_of(sample): sample for sample in dataset}
-    masked = _masked_categories(dataset)
+    masked, settings = _masked_categories(dataset), _settings_of(detector)
 
     def still_holds(row: Row) -> bool:
         sample = samples.get(row.id)
         if sample is None or (row.map is None and _needs_map(sample, masked)):
             return False
-        if _digest(row.context) != _digest(used.get(sample.category)):
+        if row.settings != settings or _digest(row.context) != _digest(used.get(sample.category)):
             return False
         return sample.image.is_file() and row.sha256 == sha256_file(sample.image)
 
@@ -193,12 +194,23 @@ def _score(
             wanted = worst.add(sample.label, finding.score) or _needs_map(sample, masked)
             map_file = _map_file(id_, finding, run) if wanted else None
             sha256 = finding.image.sha256 or (sha256_file(sample.image) if sample.image.is_file() else None)
-            rows[id_] = Row.of(id_, finding, sha256, map_file, used.get(sample.category))
+            rows[id_] = Row.of(id_, finding, sha256, map_file, used.get(sample.category), settings)
             run.append(rows[id_])
             bar.advance(bar.task_ids[0])
     seconds = time.perf_counter() - started
-    rate = len(pending) / seconds if pending else None
-    return rows, {"scored": len(pending), "seconds": round(seconds, 3), "images_per_second": rate}
+    scored = sum(rows[id_].error is None for id_ in pending)
+    return rows, {
+        "scored": scored,
+        "seconds": round(seconds, 3),
+        "images_per_second": scored / seconds if scored else None,
+    }
+
+
+def _settings_of(detector: Detector) -> str | None:
+    """Digest of what a detector says of how its outputs become scores and what these are compared with, if it does."""
+    own = detector.inspector if isinstance(detector, ContextDetector) else detector
+    scoring, threshold = getattr(own, "scoring", None), getattr(own, "threshold", None)
+    return None if scoring is None else scoring_digest(scoring, threshold)
 
 
 def _paired(pending: dict[str, Sample], findings: Iterator[Finding]) -> Iterator[tuple[tuple[str, Sample], Finding]]:
@@ -262,7 +274,7 @@ def _measure(
     readable = [item for item in scored if item.row.error is None]
     labelled = [item for item in readable if item.sample.label is not None]
     if not labelled:
-        raise DataError(f"none of the {len(scored)} pictures could be read: {scored[0].row.error}", hint="see the rows")
+        raise nothing_scored([item.row for item in scored])
     masked = _masked_categories(dataset)
     by_category: dict[str, list[Scored]] = defaultdict(list)
     for item in labelled:
@@ -275,6 +287,7 @@ def _measure(
     pooled_pixels = categories[0].pixels if single else _pixels(labelled, masked, run, settings.max_fpr)
     pooled = _figures("pooled", labelled, settings, 0, pooled_pixels)
     distinct, conflicting = _distinct(labelled)
+    lacking = [item for item in readable if item.row.map is None and _needs_map(item.sample, masked)]
     return DetectionResult(
         dataset=dataset.name,
         layout=dataset.layout,
@@ -294,7 +307,7 @@ def _measure(
         distinct=_figures("distinct files", distinct, settings, 0) if len(distinct) < len(labelled) else None,
         uncertain=_uncertain(dataset, readable, settings),
         speed=speed,
-        notes=(*dataset.notes, *_notes(scored, categories, conflicting, dataset)),
+        notes=(*dataset.notes, *notes_of([item.row for item in scored], categories, conflicting, len(lacking))),
         provenance=provenance(settings.seed),
         contexts=used,
         scored=tuple(scored),
@@ -335,14 +348,14 @@ def _pixels(items: Sequence[Scored], masked: set[str], run: RunFolder, max_fpr: 
     return counter.result()
 
 
-def _distinct(items: Sequence[Scored]) -> tuple[list[Scored], list[Scored]]:
-    """(the first of each set of identical files, all copies that bear both labels)."""
+def _distinct(items: Sequence[Scored]) -> tuple[list[Scored], list[str]]:
+    """(the first of each set of identical files, the ids of all copies that bear both labels)."""
     copies: dict[str, list[Scored]] = defaultdict(list)
     for item in items:
         copies[item.row.sha256 or item.row.id].append(item)
     conflicting = [group for group in copies.values() if len({item.sample.label for item in group}) > 1]
     agreeing = [group[0] for group in copies.values() if len({item.sample.label for item in group}) == 1]
-    return agreeing, [item for group in conflicting for item in group]
+    return agreeing, [item.row.id for group in conflicting for item in group]
 
 
 def _uncertain(dataset: DataSet, readable: Sequence[Scored], settings: _Settings) -> Figures | None:
@@ -352,24 +365,6 @@ def _uncertain(dataset: DataSet, readable: Sequence[Scored], settings: _Settings
     relabelled = {sample.image: sample for sample in dataset.uncertain_as_anomalous()}
     items = [Scored(relabelled[item.sample.image], item.row) for item in readable]
     return _figures("probability > 0 as anomalous", items, settings, 0)
-
-
-def _notes(
-    scored: Sequence[Scored], categories: Sequence[Figures], conflicting: Sequence[Scored], dataset: DataSet
-) -> Iterator[str]:
-    unreadable = [f"{item.row.id} ({item.row.error})" for item in scored if item.row.error is not None]
-    if unreadable:
-        yield f"could not be read, left out: {len(unreadable)} ({', '.join(unreadable[:_SHOWN])})"
-    undefined = [figures.name for figures in categories if not (figures.normal and figures.anomalous)]
-    if undefined:
-        yield f"one label only, undefined: {len(undefined)} ({', '.join(undefined[:_SHOWN])})"
-    if conflicting:
-        names = ", ".join(item.row.id for item in conflicting[:_SHOWN])
-        yield f"identical files with both labels, left out of the distinct ones: {len(conflicting)} ({names})"
-    masked = _masked_categories(dataset)
-    lacking = [i for i in scored if i.row.error is None and i.row.map is None and _needs_map(i.sample, masked)]
-    if lacking:
-        yield f"the detector gave no map, left out of pixel metrics: {len(lacking)}"
 
 
 # --- progress -------------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ class PictureLabel:
 def write_labels(folder: Path, dataset: DataSet) -> None:
     """Writes the labels of all pictures of ``dataset`` into ``folder``."""
     labels = (PictureLabel(dataset.id_of(sample), sample.label, sample.category) for sample in dataset)
-    lines = (json.dumps(asdict(label), ensure_ascii=False) + "\n" for label in labels)
+    lines = (json.dumps(asdict(label)) + "\n" for label in labels)
     write_atomic(folder / LABELS_NAME, "".join(lines).encode())
 
 

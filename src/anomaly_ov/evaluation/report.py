@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from anomaly_ov.evaluation.detect import DetectionResult
 from anomaly_ov.evaluation.figures import Figures
@@ -64,7 +65,7 @@ def table(results: Sequence[DetectionResult], per_category: bool = False) -> Tab
     for index, column in enumerate(columns(results)):
         shown.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
     for cells in rows(results, per_category):
-        shown.add_row(*cells)
+        shown.add_row(*map(Text, cells))  # names come from folders: never read as rich's markup
     return shown
 
 

@@ -5,8 +5,9 @@
                       ``high``, so no value is off by more than (high - low) / 131070. Written before its row.
 ``metrics.json``      the figures (see ``detect``).
 
-A row is used again only for the same bytes, model name, revision, precision and context; a model without a revision
-could have other weights under the same name, so nothing of it is used again.
+A row is used again only for the same bytes, model name, revision, precision, settings and context; a model without a
+revision could have other weights under the same name, so nothing of it is used again. A folder that holds rows of a
+model of another name is refused: it is more likely mistaken than meant to be written over.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from anomaly_ov.errors import DataError
+from anomaly_ov.errors import DataError, UsageError
 from anomaly_ov.files import write_atomic
 from anomaly_ov.images.maps import to_image_pixels
 from anomaly_ov.records import ContextKind, Finding, ModelInfo
@@ -79,7 +80,8 @@ class ContextUsed:
 class Row:
     """What one picture scored. ``error`` is set, and the scores are None, if it could not be read.
 
-    ``context``: None where the picture stood for itself.
+    ``context``: None where the picture stood for itself. ``settings``: digest of what else decides scores, beside the
+    weights; None of a detector that says nothing of it.
     """
 
     id: str
@@ -97,6 +99,7 @@ class Row:
     score_expert: float | None = None
     score_context: float | None = None
     context: ContextUsed | None = None
+    settings: str | None = None
 
     @classmethod
     def of(
@@ -106,6 +109,7 @@ class Row:
         sha256: str | None,
         map_file: MapFile | None,
         context: ContextUsed | None = None,
+        settings: str | None = None,
     ) -> Row:
         """The row of a finding; ``sha256`` stands in where the finding itself has none."""
         return cls(
@@ -124,6 +128,7 @@ class Row:
             score_expert=finding.score_expert,
             score_context=finding.score_context,
             context=context,
+            settings=settings,
         )
 
 
@@ -144,8 +149,18 @@ class RunFolder:
             self._file.close()
 
     def resume(self, still_holds: Callable[[Row], bool]) -> dict[str, Row]:
-        """Rows of an earlier run that may be used again, by id; all others are removed from the file."""
-        rows = {row.id: row for row in self._read() if self._usable(row) and still_holds(row)}
+        """Rows of an earlier run that may be used again, by id; all others are removed from the file.
+
+        Raises ``UsageError``, before anything is removed, if they are of a model of another name.
+        """
+        found = self._read()
+        others = sorted({row.model.name for row in found} - {self._model.name})
+        if others:
+            raise UsageError(
+                f"{self.folder} holds scores of {', '.join(others)}, this is {self._model.name}",
+                hint="give another --out, or remove the folder",
+            )
+        rows = {row.id: row for row in found if self._usable(row) and still_holds(row)}
         write_atomic(self.folder / ROWS_NAME, "".join(map(_line, rows.values())).encode())
         return rows
 

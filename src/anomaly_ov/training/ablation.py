@@ -2,7 +2,8 @@
 
 A variant is what it changes in the base recipe and nothing else, so a table of them reads as the recipe file does. A
 set under test never trains: with ``swap`` other sets take the place of the base's for it (the paper tests on MVTec AD
-after training on VisA), and a test picture among the training pictures is a ``LeakageError`` before anything starts.
+after training on VisA), and a test picture among the training pictures of any variant is a ``LeakageError``, before
+anything is trained and also where everything was trained by an earlier call.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from rich.console import Console
 from anomaly_ov.configuration import parse, read_yaml, to_mapping
 from anomaly_ov.errors import ConfigError
 from anomaly_ov.models.hub import WEIGHTS_FILE
+from anomaly_ov.models.model import AnomalyModel
 from anomaly_ov.training.checkpoint import RUN
+from anomaly_ov.training.feature_cache import model_key
 from anomaly_ov.training.recipe import ExpertRecipe
-from anomaly_ov.training.runs import train_expert
+from anomaly_ov.training.runs import labelled_sets, pictures_in, refuse_leakage, train_expert
 
 BASE = "full"
 """The variant that changes nothing, which the others are compared with."""
@@ -45,6 +48,9 @@ class AblationRecipe:
         bad = [name for name in self.variants if not name.replace("-", "").isalnum()]
         if bad:
             raise ValueError(f"variants must be called by letters, digits and hyphens, not {bad[0]!r}")
+        own_sets = [name for name, changes in self.variants.items() if "sets" in changes]
+        if self.swap and own_sets:
+            raise ValueError(f"swap would undo what the variant {own_sets[0]!r} says of sets: give it a recipe of its own")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -109,27 +115,39 @@ def train(
     test: Mapping[str, Sequence[Path]],
     device: str = "cpu",
 ) -> dict[Run, Path]:
-    """The model folder of every run. What the same recipe has trained there already is not trained again.
+    """The model folder of every run. What the same recipe and start have trained there already is not trained again.
 
-    ``test``: protocol -> folders that its experts will be tested on. Raises ``LeakageError`` if they overlap.
+    ``test``: protocol -> folders and lists that its experts will be tested on. Raises ``LeakageError`` if they overlap,
+    whoever trained them.
     """
+    for protocol, sets in test.items():
+        refuse_leakage(_training_pictures([run for run in runs if run.protocol == protocol], data), sets)
+    base = AnomalyModel.from_pretrained(start)
     for index, run in enumerate(runs):
-        if _is_done(run, out):
+        if _is_done(run, out, base):
             continue
         _say(f"run {index + 1} of {len(runs)}: {run.folder}")
-        # Variants use the base's pictures or fewer: once per protocol is enough.
-        checked = test[run.protocol] if (run.seed, run.variant) == (runs[0].seed, BASE) else ()
-        train_expert(run.recipe, data, start, out / run.folder, test=checked, cache=cache, device=device)
+        train_expert(run.recipe, data, start, out / run.folder, cache=cache, device=device)
     return {run: out / run.folder / "model" for run in runs}
 
 
-def _is_done(run: Run, out: Path) -> bool:
-    """Whether the run's model was written by this very recipe; another one's is an error of ``train_expert``."""
+def _training_pictures(runs: Sequence[Run], data: Path) -> list[Path]:
+    """Every picture that any of the runs trains on, once."""
+    sets = dict.fromkeys(folder for run in runs for folder in run.recipe.sets)
+    photos = dict.fromkeys(folder for run in runs for folder in run.recipe.photos)
+    labelled = [sample.image for one in labelled_sets([data / folder for folder in sets]) for sample in one]
+    return list(dict.fromkeys([*labelled, *pictures_in(data / folder for folder in photos)]))
+
+
+def _is_done(run: Run, out: Path, start: AnomalyModel) -> bool:
+    """Whether the run's model was written by this very recipe from this start; else ``train_expert`` says what differs.
+    """
     record = out / run.folder / RUN
     if not (out / run.folder / "model" / WEIGHTS_FILE).is_file() or not record.is_file():
         return False
-    trained: Any = json.loads(record.read_text(encoding="utf-8")).get("recipe")
-    return bool(trained == json.loads(json.dumps(to_mapping(run.recipe))))
+    trained: Any = json.loads(record.read_text(encoding="utf-8"))
+    same_start = (trained.get("data") or {}).get("start") == model_key(start, run.recipe.views)
+    return bool(same_start and trained.get("recipe") == json.loads(json.dumps(to_mapping(run.recipe))))
 
 
 def _say(line: str) -> None:

@@ -192,10 +192,14 @@ def pictures_in(folders: Iterable[Path]) -> list[Path]:
 
 
 def refuse_leakage(train: Sequence[Path], test: Sequence[Path]) -> LeakageReport | None:
-    """Raises ``LeakageError`` if a test picture is among the training pictures, byte for byte; warns if by sight."""
+    """Raises ``LeakageError`` if a test picture is among the training pictures, byte for byte; warns if by sight.
+
+    ``test``: folders, of which every picture counts, or lists of pictures.
+    """
     if not test:
         return None
-    report = check(train, pictures_in(test))
+    listed = [sample.image for path in test if path.is_file() for one in discover_all(path) for sample in one]
+    report = check(train, [*pictures_in(path for path in test if not path.is_file()), *listed])
     report.raise_if_any()
     return report
 

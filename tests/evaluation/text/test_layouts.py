@@ -77,7 +77,8 @@ def test_own_list(tmp_path: Path) -> None:
     assert len({q.id for one in found.conversations for q in one.questions}) == 16
     assert [one.remember for one in found.conversations] == [False, False, True] * 2
     assert found.of_categories(["cap"]).counts["conversations"] == 3
-    assert found.first(1).counts["conversations"] == 2
+    assert [one.id for one in found.first(1).conversations] == ["pictures/lid0.png", "pictures/cap0.png"]
+    assert found.first(2) == found
     with pytest.raises(UsageError, match="no class nut") as raised:
         found.of_categories(["cap", "nut"])
     assert raised.value.hint == "it has: lid, cap"
@@ -88,6 +89,16 @@ def test_any_labelled_folder_is_asked_about(tmp_path: Path) -> None:
     found = load_questions(tmp_path / "parts")
     assert found.counts == {"conversations": 12, "detect": 12}
     assert sum(one.questions[0].reference == "yes" for one in found.conversations) == 6
+
+
+def test_few_pictures_are_of_both_labels_with_all_that_is_asked_about_them(tmp_path: Path) -> None:
+    labelled_folder(tmp_path / "parts", seed=0)  # natural order puts every picture of one label first
+    few = load_questions(tmp_path / "parts").first(2)
+    assert {one.questions[0].reference for one in few.conversations} == {"no", "yes"}
+    lines = [{"image": "a.png", "label": 1, "questions": [{"question": "What?", "answer": "This."}]}]
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, [*lines, {"image": "b.png", "label": 1}])))
+    (detected, open_) = load_questions(tmp_path / "list.jsonl").first(1).conversations
+    assert [detected.questions[0].kind, open_.questions[0].kind] == ["detect", "low"]
 
 
 def test_wordings_begin_with_the_released_one() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from anomaly_ov.errors import DataError, UsageError
+from anomaly_ov.errors import DataError, EndpointError, UsageError
 from anomaly_ov.evaluation.text.judge import Judge
 from anomaly_ov.evaluation.text.layouts import load_questions
 from anomaly_ov.evaluation.text.questions import DETECT, phrasings
@@ -196,8 +196,11 @@ def test_missing_pictures_are_named_and_left_out(tmp_path: Path) -> None:
 
 def test_nothing_answered_is_an_error(tmp_path: Path) -> None:
     questions = load_questions(released_detection(tmp_path))
-    with pytest.raises(DataError, match="none of the 8 questions was answered: EndpointError: no"):
+    with pytest.raises(EndpointError, match="none of the 8 questions was answered: EndpointError: no"):
         evaluate_reasoning(Told(lambda *_: ErrorInfo("EndpointError", "no")), questions, draws=0)
+    with pytest.raises(DataError, match="UnreadableImage: no") as raised:
+        evaluate_reasoning(Told(lambda *_: ErrorInfo("UnreadableImage", "no")), questions, draws=0)
+    assert "--images" in raised.value.hint
 
 
 def test_an_answerer_that_loses_count_is_at_fault(tmp_path: Path) -> None:

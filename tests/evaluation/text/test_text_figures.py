@@ -145,3 +145,9 @@ def test_choices_by_type() -> None:
     assert found["unread"] == 1
     low, high = found["types"]["Defect Analysis"]["interval"]
     assert 0 < low < 0.5 < high < 1
+
+
+def test_balanced_accuracy_needs_both_truths() -> None:
+    found = choice_figures([Choice("Anomaly Detection", "Yes", 2, True, False)] * 3)
+    assert found["types"]["Anomaly Detection"]["balanced_accuracy"] is None
+    assert (found["mean"], found["mean_balanced"]) == (1, None)

@@ -231,19 +231,19 @@ class Choice:
 def choice_figures(choices: Sequence[Choice]) -> dict[str, Any]:
     """Accuracy per question type with its Wilson interval, their mean, and what guessing would get; JSON-ready.
 
-    ``balanced_accuracy`` of "Anomaly Detection" is the mean over its right answers (yes, no); ``mean_balanced`` takes
-    it instead of that type's accuracy. An answer without a letter is wrong.
+    ``balanced_accuracy`` of "Anomaly Detection" is the mean over its right answers (yes, no), None where all have the
+    same; ``mean_balanced`` takes it instead of that type's accuracy. An answer without a letter is wrong.
     """
     by: dict[str, list[Choice]] = defaultdict(list)
     for one in choices:
         by[one.topic or "choice"].append(one)
     types = {topic: _of_topic(topic, of) for topic, of in by.items()}
-    balanced = [of.get("balanced_accuracy", of["accuracy"]) for of in types.values()]
+    balanced = [value for of in types.values() if (value := of.get("balanced_accuracy", of["accuracy"])) is not None]
     return {
         "n": len(choices),
         "unread": sum(one.unread for one in choices),
         "mean": float(np.mean([of["accuracy"] for of in types.values()])) if types else None,
-        "mean_balanced": float(np.mean(balanced)) if types else None,
+        "mean_balanced": float(np.mean(balanced)) if balanced else None,
         "chance": float(np.mean([of["chance"] for of in types.values()])) if types else None,
         "types": types,
     }
@@ -262,5 +262,5 @@ def _of_topic(topic: str, choices: Sequence[Choice]) -> dict[str, Any]:
         by: dict[str, list[bool]] = defaultdict(list)
         for one in choices:
             by[one.truth.strip(". ").lower()].append(one.right)
-        found["balanced_accuracy"] = float(np.mean([np.mean(of) for of in by.values()]))
+        found["balanced_accuracy"] = float(np.mean([np.mean(of) for of in by.values()])) if len(by) > 1 else None
     return found

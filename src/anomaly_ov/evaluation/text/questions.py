@@ -11,8 +11,8 @@ each stand alone. Four kinds of question:
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -100,14 +100,31 @@ class QuestionSet:
         return replace(self, conversations=tuple(one for one in self.conversations if one.category in wanted))
 
     def first(self, limit: int) -> QuestionSet:
-        """The first ``limit`` conversations of every category, so that each stays represented."""
-        seen: Counter[str] = Counter()
-        kept = []
+        """``limit`` pictures of every category with all that is asked about them, normal and anomalous ones in turn.
+
+        So each category stays represented, and both labels, where the detection question is asked.
+        """
+        labels: dict[str, dict[Path, str]] = defaultdict(dict)
         for one in self.conversations:
-            seen[one.category] += 1
-            if seen[one.category] <= limit:
-                kept.append(one)
-        return replace(self, conversations=tuple(kept))
+            own = labels[one.category]
+            own[one.image] = _label(one) or own.get(one.image, "")
+        kept = {category: set(_in_turn(own)[:limit]) for category, own in labels.items()}
+        return replace(self, conversations=tuple(one for one in self.conversations if one.image in kept[one.category]))
+
+
+def _label(one: Conversation) -> str:
+    """The right answer to the detection question, empty where it is not asked."""
+    return next((question.reference for question in one.questions if question.kind == "detect"), "")
+
+
+def _in_turn(labels: Mapping[Path, str]) -> list[Path]:
+    """The first picture of each label, then the second of each, and so on; in their order otherwise."""
+    seen: Counter[str] = Counter()
+    rank = {}
+    for image, label in labels.items():
+        rank[image] = seen[label]
+        seen[label] += 1
+    return sorted(rank, key=rank.__getitem__)
 
 
 def phrasings(count: int) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from anomaly_ov.errors import DataError
+from anomaly_ov.errors import AnomalyOVError, DataError, EndpointError
+from anomaly_ov.evaluation.run_notes import FEW, named
 from anomaly_ov.evaluation.text.answer_folder import AnswerRow
 from anomaly_ov.evaluation.text.answerers import Answerer
 from anomaly_ov.evaluation.text.figures import (
@@ -24,11 +25,11 @@ from anomaly_ov.evaluation.text.judge import Graded, Judge, failures
 from anomaly_ov.evaluation.text.parsing import Parser
 from anomaly_ov.evaluation.text.questions import OPEN, Conversation, Question, QuestionSet
 from anomaly_ov.evaluation.text.similarity import Similarity
+from anomaly_ov.images.messages import printable
 from anomaly_ov.provenance import provenance
 from anomaly_ov.records import ModelInfo
 
 METRICS_SCHEMA = "anomaly-ov.reasoning/1"
-_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -125,10 +126,10 @@ def measure(
     draws: int,
     seed: int,
 ) -> ReasoningResult:
-    """All figures of ``scored``, the answered among ``rows``. Raises ``DataError`` if there are none."""
+    """All figures of ``scored``, the answered among ``rows``; without any ``DataError``, or ``EndpointError``."""
     lost = [row for row in rows.values() if row.text is None]
     if not scored:
-        raise DataError(f"none of the {len(rows)} questions was answered: {lost[0].error}", hint="see the rows")
+        raise _nothing_answered(lost)
     by_phrasing = [_verdicts(scored, k) for k in range(len(questions.phrasings))]
     detection = tuple(detection_figures(verdicts, draws, seed) for verdicts in by_phrasing)
     levels = {str(kind): [s for s in scored if s.question.kind == kind] for kind in OPEN}
@@ -159,6 +160,13 @@ def measure(
     )
 
 
+def _nothing_answered(lost: Sequence[AnswerRow]) -> AnomalyOVError:
+    what = f"none of the {len(lost)} questions was answered: {printable(lost[0].error or 'no error')}"
+    if all((row.error or "").startswith(EndpointError.__name__) for row in lost):
+        return EndpointError(what, hint="is the server running?")
+    return DataError(what, hint="--images says where the paths of a list start, if not at the list's own folder")
+
+
 def _verdicts(scored: Sequence[Scored], phrasing: int) -> list[Verdict]:
     return [
         Verdict(s.one.category, int(s.question.reference == "yes"), s.yes, s.row.p_yes)
@@ -184,20 +192,20 @@ def _notes(
     lost: Sequence[AnswerRow], scored: Sequence[Scored], detection: Sequence[Detection], judged: Sequence[Graded]
 ) -> Iterator[str]:
     if lost:
-        named = ", ".join(f"{row.id} ({row.error})" for row in lost[:_SHOWN])
-        yield f"not answered, left out: {len(lost)} ({named})"
-    unread = [s for s in scored if s.unread]
+        yield named("not answered, left out", [f"{row.id} ({row.error})" for row in lost])
+    unread = [f"{s.question.id} {(s.row.text or '')[:40]!r}" for s in scored if s.unread]
     if unread:
-        named = ", ".join(f"{s.question.id} {(s.row.text or '')[:40]!r}" for s in unread[:_SHOWN])
-        yield f"answers that cannot be read, counted as wrong: {len(unread)} ({named})"
-    empty = [s for s in scored if s.question.kind in OPEN and not (s.row.text or "").strip()]
+        yield named("answers that cannot be read, counted as wrong", unread)
+    empty = [s.question.id for s in scored if s.question.kind in OPEN and not (s.row.text or "").strip()]
     if empty:
-        yield f"empty answers to free-text questions: {len(empty)} ({', '.join(s.question.id for s in empty[:_SHOWN])})"
+        yield named("empty answers to free-text questions", empty)
     groups = detection[0].categories if detection else ()
     single = [one.name for one in groups if not (one.counts["normal"] and one.counts["anomalous"])]
     if single:
-        yield f"one label only, some rates undefined: {len(single)} ({', '.join(single[:_SHOWN])})"
+        yield named("one label only, some rates undefined", single)
+    few = [one.name for one in groups if 0 < min(one.counts["normal"], one.counts["anomalous"]) < FEW]
+    if few:
+        yield named(f"fewer than {FEW} pictures of a label, intervals too narrow", few)
     failed = failures(judged)
     if failed:
-        named = ", ".join(f"{one.id} ({one.error})" for one in failed[:_SHOWN])
-        yield f"not graded by the judge, left out of its mean: {len(failed)} ({named})"
+        yield named("not graded by the judge, left out of its mean", [f"{one.id} ({one.error})" for one in failed])

@@ -56,8 +56,8 @@ def evaluate_reasoning(
 
     ``out``: the run's folder, kept and gone on with; None keeps nothing. ``similarity``, ``judge``: for free text, None
     = without. ``progress``: called with what is done and (done, total). ``draws``, ``seed``: of the intervals.
-    Raises ``DataError`` if no picture could be read or no question was answered, ``UsageError`` for a folder of another
-    model, ``MissingExtra``, ``EndpointRefused``; what was answered until then is kept.
+    Raises ``DataError`` if no picture could be read, ``EndpointError`` if an endpoint answered nothing, ``UsageError``
+    for a folder of another model, ``MissingExtra``, ``EndpointRefused``; what was answered until then is kept.
     """
     if questions.has(*OPEN):
         overlap.require()
