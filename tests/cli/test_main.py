@@ -38,6 +38,9 @@ def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
         assert f" {verb} " in out
 
 
+SEE = "see 'anomaly-ov"
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([verb, "--help"]) == 0
@@ -50,24 +53,26 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "part"),
+    ("args", "part", "next_step"),
     [
-        (["inspct"], "Did you mean 'inspect'?"),
-        (["inspect"], "PATH"),
-        (["inspect", "x.png", "--no-such-option"], "--no-such-option"),
-        (["inspect", "x.png", "--batch-size", "0"], "--batch-size"),
-        (["inspect", "x.png", "--threshold", "2"], "--threshold"),
-        (["inspect", "x.png", "--map", "gif"], "--map"),
+        (["inspct"], "Did you mean 'inspect'?", SEE),
+        (["inspect"], "PATH", SEE),
+        (["inspect", "x.png", "--no-such-option"], "--no-such-option", SEE),
+        (["inspect", "x.png", "--batch-size", "0"], "--batch-size", SEE),
+        (["inspect", "x.png", "--threshold", "2"], "--threshold", "it is compared with 'score'"),
+        (["inspect", "x.png", "--map", "gif"], "--map", SEE),
     ],
 )
-def test_usage_errors_are_one_line_and_a_hint(args: list[str], part: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_usage_errors_are_one_line_and_a_hint(
+    args: list[str], part: str, next_step: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(args) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     error, hint = captured.err.splitlines()
     assert error.startswith("error: ")
     assert part in error
-    assert hint.startswith("hint: see 'anomaly-ov")
+    assert hint.startswith(f"hint: {next_step}")
 
 
 @pytest.mark.parametrize(
