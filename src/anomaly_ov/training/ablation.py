@@ -50,7 +50,7 @@ class AblationRecipe:
             raise ValueError(f"variants must be called by letters, digits and hyphens, not {bad[0]!r}")
         own_sets = [name for name, changes in self.variants.items() if "sets" in changes]
         if self.swap and own_sets:
-            raise ValueError(f"swap would undo what the variant {own_sets[0]!r} says of sets: give it a recipe of its own")
+            raise ValueError(f"swap would undo the sets of variant {own_sets[0]!r}: give it a recipe of its own")
 
     @property
     def names(self) -> tuple[str, ...]:
