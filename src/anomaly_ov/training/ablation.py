@@ -140,7 +140,7 @@ def _training_pictures(runs: Sequence[Run], data: Path) -> list[Path]:
 
 
 def _is_done(run: Run, out: Path, start: AnomalyModel) -> bool:
-    """Whether the run's model was written by this very recipe from this start; else ``train_expert`` says what differs."""
+    """Whether the run's model was written by this recipe from this start; else ``train_expert`` says what differs."""
     record = out / run.folder / RUN
     if not (out / run.folder / "model" / WEIGHTS_FILE).is_file() or not record.is_file():
         return False
