@@ -28,7 +28,9 @@ def parse(cls: type[T], values: Mapping[str, Any], where: str = "configuration")
         return TypeAdapter(cls).validate_python(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "(top level)"
+        field = ".".join(str(part) for part in first["loc"])
+        if not field:  # a rule over several fields; the whole configuration would not fit into one line
+            raise ConfigError(f"{where}: {first['msg']}", hint="correct the file") from None
         allowed = ", ".join(sorted(f.name for f in dataclasses.fields(cls)))  # type: ignore[arg-type]
         hint = f"fields here: {allowed}" if first["type"] == "unexpected_keyword_argument" else "correct that field"
         raise ConfigError(f"{where}: field '{field}' = {first['input']!r}: {first['msg']}", hint=hint) from None

@@ -32,6 +32,17 @@ def test_pictures_masks_and_facts_belong_together(tmp_path: Path) -> None:
         assert bool(mask.any()) == bool(fact["defects"])
 
 
+def test_facts_are_a_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert synthesise(tmp_path, "--count", 4, "--normal", 0.5) == 0
+    assert run(["data", "check", str(tmp_path / "facts.jsonl"), "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["sets"]
+    assert found["counts"] == [
+        {"category": "facts", "split": None, "normal": 2, "anomalous": 2, "unknown": 0, "masks": 4}
+    ]
+    assert run(["data", "check", str(tmp_path)]) == 2
+    assert f"hint: give the list itself: {tmp_path / 'facts.jsonl'}" in capsys.readouterr().err
+
+
 def test_same_seed_same_files(tmp_path: Path) -> None:
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
         assert synthesise(tmp_path / name, "--count", 2, "--seed", seed) == 0

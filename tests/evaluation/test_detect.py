@@ -197,6 +197,18 @@ def test_rows_of_other_bytes_or_weights_or_without_their_map_are_made_anew(tmp_p
     assert len((out / "per_image.jsonl").read_text().splitlines()) == 25
 
 
+def test_a_map_that_was_cut_short_says_how_to_go_on(tmp_path: Path) -> None:
+    root, out = _two_categories(tmp_path / "set"), tmp_path / "out"
+    whole = _run(root, out)
+    cut = out / "maps/b/abnormal/2.png.png"
+    cut.write_bytes(cut.read_bytes()[:60])
+    with pytest.raises(DataError, match=r"2\.png\.png does not decode") as raised:
+        _run(root, out)
+    assert "remove that file" in raised.value.hint
+    cut.unlink()
+    assert _figures_only(_run(root, out)) == _figures_only(whole)
+
+
 def test_rows_of_other_settings_are_made_anew(tmp_path: Path) -> None:
     """The same weights fused otherwise, or compared with another threshold, give other figures."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 import torch
 
 from anomaly_ov.data.layouts import discover
-from anomaly_ov.errors import WeightsError
+from anomaly_ov.errors import DataError, WeightsError
 from anomaly_ov.evaluation import many_experts
 from anomaly_ov.evaluation.many_experts import Scores, measure, score_all
 from anomaly_ov.evaluation.metrics import auroc
@@ -52,8 +54,36 @@ def test_what_was_scored_is_used_again_for_the_same_experts_only(
     monkeypatch.setattr(many_experts, "_score", lambda *_: pytest.fail("scored again"))
     after = score_all(models, dataset, tmp_path / "scores.json", map_top=1.0)
     np.testing.assert_array_equal(before.values["e1"], after.values["e1"])
+    relabelled = dataset.keep(replace(sample, label=1) if k == 0 else sample for k, sample in enumerate(dataset))
+    retrained = models | {"e1": models["e0"]}
+    other_options = {name: copy.deepcopy(model) for name, model in models.items()}
+    changed = other_options["e1"].config
+    other_options["e1"].config = replace(changed, expert=replace(changed.expert, look_back=False))
+    for others, pictures, top in (
+        ({"other": models["e0"]}, dataset, 1.0),
+        (retrained, dataset, 1.0),
+        (other_options, dataset, 1.0),
+        (models, relabelled, 1.0),
+        (models, dataset, 0.5),
+    ):
+        with pytest.raises(pytest.fail.Exception):
+            score_all(others, pictures, tmp_path / "scores.json", map_top=top)
+    next(iter(dataset)).image.write_bytes(b"changed")
     with pytest.raises(pytest.fail.Exception):
-        score_all({"other": models["e0"]}, dataset, tmp_path / "scores.json", map_top=1.0)
+        score_all(models, dataset, tmp_path / "scores.json", map_top=1.0)
+
+
+def test_one_label_is_an_error_before_and_after_reading(tmp_path: Path) -> None:
+    dataset = discover(labelled_folder(tmp_path / "set", 2))
+    goods = dataset.keep(sample for sample in dataset if sample.label == 0)
+    with pytest.raises(DataError, match="no category of set has normal and anomalous pictures"):
+        score_all(experts(), goods, tmp_path / "scores.json", map_top=1.0)
+    scores = random_scores()
+    normal = scores.labels == 0
+    names = tuple(np.array(scores.categories)[normal])
+    left = Scores(scores.labels[normal], names, {"good/0": scores.values["good/0"][normal]}, 60)
+    with pytest.raises(DataError, match="one label only"):
+        measure(left, {"good": ["good/0"]}, "good")
 
 
 def test_an_unreadable_picture_is_counted_and_left_out(tmp_path: Path) -> None:

@@ -102,3 +102,11 @@ def test_names_are_no_markup() -> None:
     console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     print_report([_result([_figures("a", [0, 1])], dataset="[/b] [red]set")], console)
     assert "[/b] [red]set" in console.export_text()
+
+
+def test_names_that_cannot_be_printed_are_escaped() -> None:
+    result = _result([_figures("a\x1b[31m", [0, 1]), _figures("b", [0, 1])], dataset="set\udcff", notes=("x\ny",))
+    text = markdown([result], per_category=True)
+    assert text.encode()
+    assert "\x1b" not in text
+    assert text.rstrip().splitlines()[-1] == r"- 'set\udcff: x\ny'"

@@ -24,6 +24,14 @@ def test_maps_keep_sixteen_bits_of_their_own_range(tmp_path: Path, low: float, h
     assert run.read_map(stored, (26, 18)).max() <= np.float32(stored.high)
 
 
+def test_a_name_that_is_just_not_too_long_has_a_map(tmp_path: Path) -> None:
+    run, map_HW = RunFolder(tmp_path, INFO), np.ones((2, 3), dtype=np.float32)
+    for id_ in (f"a/{'x' * 251}.png", f"b/{'x' * 251}.png"):
+        stored = run.write_map(id_, map_HW)
+        np.testing.assert_array_equal(run.read_map(stored), map_HW)
+    assert len(list((tmp_path / "maps").rglob("*.png"))) == 2
+
+
 def test_maps_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"map of x\.png is not finite"):
         RunFolder(tmp_path, INFO).write_map("x.png", np.array([[0.0, np.nan]], dtype=np.float32))

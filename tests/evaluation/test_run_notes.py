@@ -26,6 +26,13 @@ def test_names_stay_on_their_line() -> None:
     assert "left out of pixel metrics: 2" in notes[-3]
 
 
+def test_nothing_scored_is_laid_at_the_right_door() -> None:
+    broken, silent = failed("a.png"), failed("b.png", "EndpointError: cannot reach it")
+    assert nothing_scored([broken, broken]).exit_code == 2
+    assert nothing_scored([broken, silent]).exit_code == 6
+    assert nothing_scored([broken, silent]).message.endswith("EndpointError: cannot reach it")
+
+
 @pytest.mark.parametrize(("normal", "anomalous", "said"), [(FEW - 1, 50, True), (FEW, 50, False), (0, 50, False)])
 def test_few_pictures_of_a_label_are_told(normal: int, anomalous: int, said: bool) -> None:
     notes = list(notes_of([], [Figures("nut", normal, anomalous, {})], [], 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 import yaml
 
 from anomaly_ov.configuration import to_mapping
-from anomaly_ov.errors import ConfigError, LeakageError
+from anomaly_ov.errors import CheckpointMismatch, ConfigError, LeakageError
 from anomaly_ov.images.views import ViewsConfig
 from anomaly_ov.models.config import ExpertConfig, ModelConfig
 from anomaly_ov.models.create import expert_for
@@ -87,13 +88,15 @@ def test_merging_reaches_into_mappings_and_replaces_the_rest() -> None:
     [
         ({"variants": {"typo": {"expert": {"look_bak": False}}}}, "look_bak"),
         ({"variants": {"a/b": {}}}, "a/b"),
-        ({"seeds": [1, 1]}, "each once"),
+        ({"seeds": [1, 1]}, r"ablation\.yaml: Value error, seeds must name at least one, each once$"),
+        ({"variants": {"fewer": {"sets": ["two"]}}}, "swap would undo the sets of variant 'fewer'"),
         ({"variants": {"live": {"cached": False, "stage1": {"train_encoder": "full"}}}}, "shares? its features"),
     ],
 )
 def test_a_wrong_recipe_is_named_before_anything_is_trained(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError) as raised:
         read_ablation_recipe(written(tmp_path, **changes))
+    assert re.search(said, raised.value.message)
 
 
 def test_training_goes_on_where_it_ended_and_a_changed_recipe_is_refused(
@@ -122,6 +125,41 @@ def test_a_set_under_test_never_trains(place: Path, tmp_path: Path) -> None:
     runs = list(planned(recipe, ["one"]))
     with pytest.raises(LeakageError):
         train(runs, place / "data", place / "start", tmp_path / "out", tmp_path / "c", {"base": [place / "data/one"]})
+
+
+def test_a_set_that_only_a_variant_trains_on_is_no_test_set(place: Path, tmp_path: Path) -> None:
+    variants = {"more": {"sets": ["one", "two"]}}
+    runs = list(planned(read_ablation_recipe(written(tmp_path, variants=variants, swap={})), ["two"]))
+    with pytest.raises(LeakageError):
+        train(runs, place / "data", place / "start", tmp_path / "out", tmp_path / "c", {"base": [place / "data/two"]})
+
+
+def test_what_was_trained_before_is_no_licence_to_test_on_it(place: Path, tmp_path: Path) -> None:
+    runs = list(planned(read_ablation_recipe(written(tmp_path, seeds=[0], variants={})), ["four"]))
+    listed = place / "data/one/list.jsonl"
+    listed.write_text('{"image": "test/good/0.png", "label": 0}\n')
+
+    def again(test: Path) -> None:
+        train(runs, place / "data", place / "start", tmp_path / "out", tmp_path / "cache", {"base": [test]})
+
+    try:
+        again(place / "data/four")
+        for test in (place / "data/one", listed):
+            with pytest.raises(LeakageError):
+                again(test)
+    finally:
+        listed.unlink()
+
+
+def test_another_start_is_not_taken_for_the_same_run(place: Path, tmp_path: Path) -> None:
+    runs = list(planned(read_ablation_recipe(written(tmp_path, seeds=[0], variants={})), ["four"]))
+    model = AnomalyModel.from_pretrained(place / "start")
+    torch.nn.init.normal_(next(model.encoder.parameters()))
+    model.save_pretrained(tmp_path / "other")
+    where = (tmp_path / "out", tmp_path / "cache", {"base": [place / "data/four"]})
+    train(runs, place / "data", place / "start", *where)
+    with pytest.raises(CheckpointMismatch, match=r"data\.start differ"):
+        train(runs, place / "data", tmp_path / "other", *where)
 
 
 def test_full_is_always_among_the_variants() -> None:

@@ -27,7 +27,7 @@ def ablation(
 ) -> None:
     """Train every variant with every seed on one frozen encoder and measure them on sets they never saw."""
     from anomaly_ov.data.layouts import discover
-    from anomaly_ov.evaluation.many_experts import measure, score_all
+    from anomaly_ov.evaluation.many_experts import measure, require_both_labels, score_all
     from anomaly_ov.files import write_atomic
     from anomaly_ov.models.device import resolve_device
     from anomaly_ov.models.hub import resolve
@@ -39,6 +39,11 @@ def ablation(
         raise UsageError(f"no folder {summary.parent} for --summary", hint="make it first")
     plan, where = read_ablation_recipe(recipe, steps), str(resolve_device(device))
     sets = [discover(path) for path in test]
+    if len({one.name for one in sets}) < len(sets):
+        names = ", ".join(one.name for one in sets)
+        raise UsageError(f"two sets of one name: {names}", hint="rename one of the folders")
+    for one in sets:  # said now rather than when all is trained
+        require_both_labels(one)
     folder = resolve(start)
     map_top = AnomalyModel.from_pretrained(folder).config.calibration.map_top
     protocols = {name: protocol_of(plan, name) for name in (one.name for one in sets)}
@@ -72,7 +77,7 @@ def ablation(
             "sets": measured,
             "provenance": provenance(plan.seeds[0]),
         }
-        write_atomic(summary, (json.dumps(record, indent=1) + "\n").encode())
+        write_atomic(summary, (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
         note(f"figures of {len(sets)} sets in {summary}")
 
 

@@ -46,7 +46,8 @@ def synthesise(
             if masks:
                 write_atomic(out / "masks" / name, _png(sample.mask_HW.astype("uint8") * 255))
             mask = f"masks/{name}" if masks else None
-            lines.append(json.dumps({"image": name, "mask": mask, **sample.facts.to_json()}))
+            label = int(bool(sample.facts.defects))  # so that the file is also a list for 'eval'
+            lines.append(json.dumps({"image": name, "mask": mask, "label": label, **sample.facts.to_json()}))
             bar.advance()
     write_atomic(out / FACTS, ("\n".join(lines) + "\n").encode())
     note(f"{count} pictures written to {out}; facts in {out / FACTS}")

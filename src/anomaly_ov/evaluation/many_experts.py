@@ -6,6 +6,7 @@ The encoder is nearly all of the work and the same for all, so each picture pass
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from anomaly_ov.data.hashing import sha256_file
 from anomaly_ov.data.samples import DataSet, Sample
-from anomaly_ov.errors import UnreadableImage, WeightsError
+from anomaly_ov.errors import DataError, ImageError, WeightsError
 from anomaly_ov.evaluation.metrics import Interval, auroc, bootstrap_draws, percentile_interval
 from anomaly_ov.evaluation.selection import measured
 from anomaly_ov.files import write_atomic
@@ -50,14 +52,16 @@ def score_all(
     models: Mapping[str, AnomalyModel], dataset: DataSet, out: Path, map_top: float, device: str = "cpu"
 ) -> Scores:
     """Scores of the labelled pictures of ``dataset`` (of its test split, if it has one) by every model; kept in ``out``
-    and used again for equal ids.
+    and used again for the same weights, pictures, labels and ``map_top``.
 
     Raises ``WeightsError`` if the models do not share their encoder.
     """
-    pictures = measured(dataset).labelled()
-    kept = _stored(out, list(models), [pictures.id_of(sample) for sample in pictures])
+    pictures = require_both_labels(dataset)
+    _require_one_encoder(models)
+    key = _key(models, pictures, map_top)
+    kept = _stored(out, key)
     if kept is None:
-        kept = _score(models, pictures, map_top, device)
+        kept = {"key": key} | _score(models, pictures, map_top, device)
         write_atomic(out, json.dumps(kept).encode())
     good = [row for row in kept["rows"] if row["scores"] is not None]
     values = np.array([row["scores"] for row in good], dtype=np.float64)
@@ -69,13 +73,45 @@ def score_all(
     )
 
 
-def _score(models: Mapping[str, AnomalyModel], pictures: DataSet, map_top: float, device: str) -> dict[str, Any]:
-    first = next(iter(models.values()))
-    own = first.encoder.state_dict()
+def require_both_labels(dataset: DataSet) -> DataSet:
+    """The labelled pictures to measure. Raises ``DataError`` if no category has both labels: nothing is to be had."""
+    pictures = measured(dataset).labelled()
+    labels = {category: {s.label for s in pictures if s.category == category} for category in pictures.categories}
+    if not any(found == {0, 1} for found in labels.values()):
+        raise DataError(
+            f"no category of {dataset.name} has normal and anomalous pictures: AUROC is undefined",
+            hint="test on another set; 'anomaly-ov data check' shows what is in one",
+        )
+    return pictures
+
+
+def _require_one_encoder(models: Mapping[str, AnomalyModel]) -> None:
+    own = next(iter(models.values())).encoder.state_dict()
     for name, model in models.items():
         other: dict[str, Tensor] = model.encoder.state_dict()
         if own.keys() != other.keys() or any(not torch.equal(own[key], other[key]) for key in own):
             raise WeightsError(f"the encoder of {name} is not that of the others", hint="measure it on its own")
+
+
+def _key(models: Mapping[str, AnomalyModel], pictures: DataSet, map_top: float) -> str:
+    """Digest of all that the scores depend on, and of the labels that are kept with them."""
+    first = next(iter(models.values()))
+    modules = {"encoder": first.encoder, **{f"expert {name}": model.expert for name, model in models.items()}}
+    configs = [first.config.views, first.config.encoder, *(model.config.expert for model in models.values())]
+    digest = hashlib.sha256(repr((SCORES, map_top, configs)).encode())
+    for name, module in modules.items():
+        digest.update(name.encode())
+        for part, value in sorted(module.state_dict().items()):
+            digest.update(part.encode())
+            digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+    for sample in pictures:
+        sha256 = sha256_file(sample.image) if sample.image.is_file() else None
+        digest.update(repr((pictures.id_of(sample), sample.label, sample.category, sha256)).encode())
+    return digest.hexdigest()
+
+
+def _score(models: Mapping[str, AnomalyModel], pictures: DataSet, map_top: float, device: str) -> dict[str, Any]:
+    first = next(iter(models.values()))
     runner = Runner(first, device, "float32", None)
     experts = [model.expert.eval().to(runner.device, torch.float32) for model in models.values()]
     console = Console(stderr=True)
@@ -91,7 +127,7 @@ def _of_picture(
 ) -> list[list[float]] | None:
     try:
         views = anyres(read(sample.image).pixels_HW3, model.config.views)
-    except UnreadableImage:
+    except ImageError:
         return None
     features = runner.features(views.pixels_NHW3)
     found = []
@@ -103,13 +139,13 @@ def _of_picture(
     return found
 
 
-def _stored(path: Path, experts: list[str], ids: list[str]) -> dict[str, Any] | None:
-    """What an earlier call wrote, if it is whole and about the same experts and pictures."""
+def _stored(path: Path, key: str) -> dict[str, Any] | None:
+    """What an earlier call wrote, if it is whole and has this key."""
     if not path.is_file():
         return None
     try:
         kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        same = kept["experts"] == experts and [row["id"] for row in kept["rows"]] == ids
+        same = kept["key"] == key
     except (ValueError, KeyError, TypeError):
         return None
     return kept if same else None
@@ -120,7 +156,7 @@ def measure(scores: Scores, variants: Mapping[str, Sequence[str]], base: str, se
 
     ``variants``: name -> its experts' names, one per seed. ``interval``: 95 % over pictures (the same resamples for
     all), of the mean over seeds; ``difference``: from ``base``, paired, with its own interval; ``spread``: standard
-    deviation over seeds.
+    deviation over seeds. Raises ``DataError`` if what could be read has one label only in every category.
     """
     found: dict[str, Any] = {}
     draws: dict[tuple[str, str], npt.NDArray[np.float64]] = {}
@@ -156,7 +192,10 @@ def _by_category(scores: Scores, values: npt.NDArray[np.float64], seed: int) -> 
             of_category.append(value)
             drawn.append(draws)
     if not of_category:
-        return float("nan"), np.full(DRAWS, np.nan)
+        raise DataError(
+            "the pictures that could be read have one label only in every category: AUROC is undefined",
+            hint="'anomaly-ov data check' names those that cannot",
+        )
     return float(np.mean(of_category)), np.mean(drawn, axis=0)
 
 

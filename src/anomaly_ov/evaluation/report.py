@@ -13,6 +13,7 @@ from rich.text import Text
 
 from anomaly_ov.evaluation.detect import DetectionResult
 from anomaly_ov.evaluation.figures import Figures
+from anomaly_ov.images.messages import printable
 
 COLUMNS = (
     "set",
@@ -55,7 +56,7 @@ def markdown(results: Sequence[DetectionResult], per_category: bool = False) -> 
     head = columns(results)
     lines = [f"| {' | '.join(head)} |", f"|{'-|' * len(head)}"]
     lines += [f"| {' | '.join(_escaped(cell) for cell in cells)} |" for cells in rows(results, per_category)]
-    notes = [f"- {result.dataset}: {note}" for result in results for note in result.notes]
+    notes = [f"- {printable(f'{result.dataset}: {note}')}" for result in results for note in result.notes]
     return "\n".join([*lines, "", *notes] if notes else lines) + "\n"
 
 
@@ -77,7 +78,7 @@ def print_report(
     console.print(table(results, per_category))
     for result in results:
         for note in result.notes:
-            console.print(f"{result.dataset}: {note}", style="dim", markup=False, highlight=False)
+            console.print(printable(f"{result.dataset}: {note}"), style="dim", markup=False, highlight=False)
 
 
 def _with_parts(results: Sequence[DetectionResult]) -> bool:
@@ -107,7 +108,7 @@ def _cells(
     interval = scores["score"].interval
     main = _percent(scores["score"].auroc)
     return (
-        name,
+        printable(name),
         f"{figures.normal} / {figures.anomalous}",
         f"{main} [{_percent(interval.low)}, {_percent(interval.high)}]" if interval else main,
         *([_percent(scores["score_expert"].auroc), _percent(scores["score_context"].auroc)] if parts else []),

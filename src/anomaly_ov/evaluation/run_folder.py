@@ -2,7 +2,8 @@
 
 ``per_image.jsonl``   one row per picture, appended and flushed at once; a line cut short by a kill is dropped.
 ``maps/<id>.png``     the map where pixel metrics need one: 16-bit grey, 0 and 65535 standing for the row's ``low`` and
-                      ``high``, so no value is off by more than (high - low) / 131070. Written before its row.
+                      ``high``, so no value is off by more than (high - low) / 131070. Written before its row. A digest
+                      stands for an id that is too long for a file's name.
 ``metrics.json``      the figures (see ``detect``).
 
 A row is used again only for the same bytes, model name, revision, precision, settings and context; a model without a
@@ -12,7 +13,9 @@ model of another name is refused: it is more likely mistaken than meant to be wr
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from io import BytesIO
@@ -32,6 +35,8 @@ from anomaly_ov.thresholds import MadeContext, context_digest
 ROW_SCHEMA = "anomaly-ov.evaluation-row/1"
 ROWS_NAME = "per_image.jsonl"
 _STEPS = 65535
+_LONGEST_NAME = 255
+"""Bytes of a file's name on most file systems."""
 
 
 @dataclass(frozen=True)
@@ -180,15 +185,26 @@ class RunFolder:
         buffer = BytesIO()
         Image.fromarray(np.rint(scaled).astype(np.uint16)).save(buffer, "PNG", compress_level=1)
         name = f"maps/{id_}.png"
+        if len(os.fsencode(Path(name).name)) > _LONGEST_NAME:
+            name = f"maps/{hashlib.sha256(os.fsencode(id_)).hexdigest()}.png"
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, buffer.getvalue())
         return MapFile(name, low, high)
 
     def read_map(self, map_file: MapFile, wh: tuple[int, int] | None = None) -> npt.NDArray[np.float32]:
-        """A stored map, (H, W) float32 in [low, high], bilinearly at ``wh`` (width, height) if given."""
-        with Image.open(self.folder / map_file.path) as picture:
-            steps = np.asarray(picture).astype(np.float64)
+        """A stored map, (H, W) float32 in [low, high], bilinearly at ``wh`` (width, height) if given.
+
+        Raises ``DataError`` if the file does not decode any more.
+        """
+        path = self.folder / map_file.path
+        try:
+            with Image.open(path) as picture:
+                steps = np.asarray(picture).astype(np.float64)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise DataError(
+                f"the map {path} does not decode: {error}", hint="remove that file, the same command makes it anew"
+            ) from None
         values = (map_file.low + steps * ((map_file.high - map_file.low) / _STEPS)).astype(np.float32)
         resized = values if wh is None else to_image_pixels(values, wh)
         return np.clip(resized, np.float32(map_file.low), np.float32(map_file.high))

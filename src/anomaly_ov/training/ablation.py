@@ -123,8 +123,9 @@ def train(
     for protocol, sets in test.items():
         refuse_leakage(_training_pictures([run for run in runs if run.protocol == protocol], data), sets)
     base = AnomalyModel.from_pretrained(start)
+    starts = {views: model_key(base, views) for views in {run.recipe.views for run in runs}}
     for index, run in enumerate(runs):
-        if _is_done(run, out, base):
+        if _is_done(run, out, starts[run.recipe.views]):
             continue
         _say(f"run {index + 1} of {len(runs)}: {run.folder}")
         train_expert(run.recipe, data, start, out / run.folder, cache=cache, device=device)
@@ -133,20 +134,24 @@ def train(
 
 def _training_pictures(runs: Sequence[Run], data: Path) -> list[Path]:
     """Every picture that any of the runs trains on, once."""
-    sets = dict.fromkeys(folder for run in runs for folder in run.recipe.sets)
-    photos = dict.fromkeys(folder for run in runs for folder in run.recipe.photos)
-    labelled = [sample.image for one in labelled_sets([data / folder for folder in sets]) for sample in one]
-    return list(dict.fromkeys([*labelled, *pictures_in(data / folder for folder in photos)]))
+    labelled = [
+        sample.image
+        for folders in dict.fromkeys(run.recipe.sets for run in runs)
+        for one in labelled_sets([data / folder for folder in folders])
+        for sample in one
+    ]
+    photos = pictures_in(data / folder for folder in dict.fromkeys(name for run in runs for name in run.recipe.photos))
+    return list(dict.fromkeys([*labelled, *photos]))
 
 
-def _is_done(run: Run, out: Path, start: AnomalyModel) -> bool:
-    """Whether the run's model was written by this recipe from this start; else ``train_expert`` says what differs."""
+def _is_done(run: Run, out: Path, start: str) -> bool:
+    """Whether the model was written by this very recipe from this start; else ``train_expert`` says what differs."""
     record = out / run.folder / RUN
     if not (out / run.folder / "model" / WEIGHTS_FILE).is_file() or not record.is_file():
         return False
     trained: Any = json.loads(record.read_text(encoding="utf-8"))
-    same_start = (trained.get("data") or {}).get("start") == model_key(start, run.recipe.views)
-    return bool(same_start and trained.get("recipe") == json.loads(json.dumps(to_mapping(run.recipe))))
+    same_recipe = trained.get("recipe") == json.loads(json.dumps(to_mapping(run.recipe)))
+    return bool(same_recipe and trained.get("data", {}).get("start") == start)
 
 
 def _say(line: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from html.parser import HTMLParser
@@ -224,3 +225,15 @@ def _decoded(url: str | None) -> Image.Image:
 
     assert url is not None
     return Image.open(io.BytesIO(base64.b64decode(url.split(",")[1])))
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    """A file's name may hold any bytes but two: the page and the table are written, escaped and on their lines."""
+    root = _set(tmp_path / "set")
+    (root / "normal/0.png").rename(os.fsdecode(bytes(root / "normal") + b"/\xff\x1b[31m\n.png"))
+    (root / "normal/1.png").write_bytes(b"no picture")
+    (root / "normal/1.png").rename(os.fsdecode(bytes(root / "normal") + b"/\xfe\n.png"))
+    _, markdown, page = _report(root, tmp_path / "out")
+    assert "\x1b" not in markdown + page
+    assert "could not be read, left out: 1 (&#39;normal/\\udcfe\\n.png" in page
+    assert "'normal/\\udcfe\\n.png" in markdown

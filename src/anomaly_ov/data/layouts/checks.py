@@ -27,7 +27,7 @@ def refuse_conflicts(samples: list[Sample], root: Path) -> None:
 
 
 def checked_masks(samples: list[Sample], root: Path, notes: Notes) -> list[Sample]:
-    """Notes empty masks and masks of another shape; a mask that does not decode is dropped, and noted."""
+    """Notes masks of another shape and empty ones, but of normal pictures; one that does not decode is dropped too."""
     checked = []
     for sample in samples:
         if sample.mask is not None:
@@ -38,7 +38,7 @@ def checked_masks(samples: list[Sample], root: Path, notes: Notes) -> list[Sampl
                 notes.add(MASK_BROKEN, name)
                 sample = replace(sample, mask=None)
             else:
-                if not mask_HW.any():
+                if sample.label != 0 and not mask_HW.any():
                     notes.add(MASK_EMPTY, name)
                 if not same_shape(sample.image, mask_HW.shape):
                     notes.add(MASK_SHAPE, name)

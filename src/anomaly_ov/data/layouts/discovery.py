@@ -122,7 +122,9 @@ def _find_categories(root: Path, notes: Notes) -> tuple[str, list[Folder]]:
     layouts = {layout for layout, _ in claimed}
     if not layouts:
         inside = first(sorted(entry.name for entry in os.scandir(root))) or "nothing"
-        raise DataError(f"{root} is not laid out as any data set we know: it holds {inside}", hint=_KNOWN)
+        listed = sorted(root.glob("*.jsonl"))
+        hint = f"give the list itself: {listed[0]}" if listed else _KNOWN
+        raise DataError(f"{root} is not laid out as any data set we know: it holds {inside}", hint=hint)
     if len(layouts) > 1:
         found = ", ".join(f"{folder.relative_to(root).as_posix()} ({layout})" for layout, folder in claimed[:6])
         raise DataError(f"{root} holds several data sets: {found}", hint="name one of them")

@@ -21,6 +21,7 @@ from anomaly_ov.evaluation.page.thumbnails import Thumbnail, thumbnail
 from anomaly_ov.evaluation.run_folder import RunFolder
 from anomaly_ov.evaluation.worst import MOST_SHOWN
 from anomaly_ov.files import write_atomic
+from anomaly_ov.images.messages import printable
 from anomaly_ov.thresholds import binomial_interval
 
 MARKDOWN_NAME, PAGE_NAME = "report.md", "report.html"
@@ -54,8 +55,9 @@ def write_report(folder: Path, result: DetectionResult) -> tuple[Path, Path]:
     ``result`` as from ``evaluate_detection(..., out=folder)``; pictures gone since leave a note in their place.
     """
     markdown, page = folder / MARKDOWN_NAME, folder / PAGE_NAME
-    write_atomic(markdown, markdown_report(result).encode())
-    write_atomic(page, html_report(folder, result).encode())
+    # A name on a disk need not be Unicode; what is not, is escaped.
+    write_atomic(markdown, markdown_report(result).encode(errors="backslashreplace"))
+    write_atomic(page, html_report(folder, result).encode(errors="backslashreplace"))
     return markdown, page
 
 
@@ -171,8 +173,8 @@ def _shown_one(item: Scored, run: RunFolder, threshold: float | None) -> Shown:
     flagged = row.score is not None and threshold is not None and row.score >= threshold
     verdict = "" if threshold is None else "flagged" if flagged else "not flagged"
     return Shown(
-        id=row.id,
-        defect=sample.defect or "",
+        id=printable(row.id),
+        defect=printable(sample.defect) if sample.defect else "",
         score=f"{row.score:.3f}",
         verdict=verdict,
         wrong=threshold is not None and flagged != bool(sample.label),
@@ -186,7 +188,7 @@ def _map(item: Scored, run: RunFolder) -> Any:
         return None
     try:
         return run.read_map(item.row.map)
-    except (OSError, DataError):
+    except DataError:
         return None
 
 
@@ -199,4 +201,4 @@ def _range(low: float, high: float) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from anomaly_ov.errors import AnomalyOVError, DataError, EndpointError
-from anomaly_ov.evaluation.run_notes import FEW, named
+from anomaly_ov.evaluation.run_notes import ENDPOINT_HINT, FEW, named
 from anomaly_ov.evaluation.text.answer_folder import AnswerRow
 from anomaly_ov.evaluation.text.answerers import Answerer
 from anomaly_ov.evaluation.text.figures import (
@@ -161,9 +161,11 @@ def measure(
 
 
 def _nothing_answered(lost: Sequence[AnswerRow]) -> AnomalyOVError:
-    what = f"none of the {len(lost)} questions was answered: {printable(lost[0].error or 'no error')}"
-    if all((row.error or "").startswith(EndpointError.__name__) for row in lost):
-        return EndpointError(what, hint="is the server running?")
+    unanswered = [row for row in lost if (row.error or "").startswith(EndpointError.__name__)]
+    first = printable((unanswered or lost)[0].error or "no error")
+    what = f"none of the {len(lost)} questions was answered: {first}"
+    if unanswered:
+        return EndpointError(what, hint=ENDPOINT_HINT)
     return DataError(what, hint="--images says where the paths of a list start, if not at the list's own folder")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from anomaly_ov.evaluation.text.figures import METRICS, Group
 from anomaly_ov.evaluation.text.judge import HIGHEST
 from anomaly_ov.evaluation.text.result import ReasoningResult
+from anomaly_ov.images.messages import printable
 
 DETECTION = ("set", "question", "normal / anomalous", "accuracy", "precision", "recall", "F1", "specificity",
              "bal. acc.", "AUROC of P(Yes)", "unread")  # fmt: skip
@@ -31,7 +32,8 @@ def tables(results: Sequence[ReasoningResult], per_category: bool = False) -> li
         ("free text, means over classes", FREE_TEXT, free_text),
         ("choices, %", CHOICES, choices),
     )
-    return [one for one in made if one[2]]
+    # Names and questions come from files: what cannot be printed is escaped.
+    return [(title, columns, [tuple(map(printable, row)) for row in rows]) for title, columns, rows in made if rows]
 
 
 def markdown(results: Sequence[ReasoningResult], per_category: bool = False) -> str:
@@ -58,7 +60,7 @@ def remarks(result: ReasoningResult) -> list[str]:
             f"{name}: judge {result.judge['model']} at {result.judge['base_url']}, prompt {result.judge['prompt']}, "
             f"{result.judge['graded']} graded, {result.judge['failed']} failed"
         )
-    return said + [f"{name}: {note}" for note in result.notes]
+    return [printable(line) for line in [*said, *(f"{name}: {note}" for note in result.notes)]]
 
 
 def _detection(result: ReasoningResult, per_category: bool) -> Rows:
