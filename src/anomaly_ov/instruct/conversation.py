@@ -15,7 +15,7 @@ from anomaly_ov.data.synthetic import Facts
 from anomaly_ov.errors import UsageError
 from anomaly_ov.instruct.answers import Teller, Turn
 from anomaly_ov.instruct.labels import Known, seen_by
-from anomaly_ov.instruct.questions import INTENTS, Form, Split, Wording, forms, wordings
+from anomaly_ov.instruct.questions import INTENTS, SCOPES, Form, Scope, Split, Wording, drawn, forms
 from anomaly_ov.instruct.seen import Seen, seen_in
 
 # How often an (intent, form) is asked, relative to each other; the short detection question is always asked.
@@ -53,8 +53,9 @@ def from_facts(
 ) -> Conversation:
     """``turns`` >= 1 turns about a synthetic picture (fewer only if there is less to ask).
 
-    ``split``: the wordings to ask in, those of training or those held out from it. Equal state of ``rng``, equal
-    conversation. ``short_first`` puts the short detection question first. ``form``: only questions of that form.
+    ``split``: the wordings to ask in, those of training, those held out from it, or those as people type. Equal state
+    of ``rng``, equal conversation. ``short_first`` puts the short detection question first. ``form``: only questions of
+    that form.
     """
     return _conversation(seen_in(facts), rng, turns, split, short_first, form)
 
@@ -129,5 +130,5 @@ def _plan(
 
 def _worded(seen: Seen, intent: str, form: Form, split: Split, rng: np.random.Generator) -> Wording:
     """A wording at random; where the defects are not counted, none that asks for every place."""
-    options = [w for w in wordings(intent, form, split) if seen.measured or (w.intent, w.scope) != ("place", "all")]
-    return options[int(rng.integers(len(options)))]
+    scopes: tuple[Scope, ...] = SCOPES if seen.measured or intent != "place" else ("main",)
+    return drawn(intent, form, split, rng, scopes)

@@ -3,16 +3,29 @@
 ``form`` "word" asks for a word or a phrase (for yes/no: exactly "Yes." or "No."), "sentence" for a sentence. ``scope``
 "main" asks about the most obvious defect, "all" about every defect. Slots: {kind} "a scratch", {place} "in the
 centre", {other} "wood".
+
+``WORDINGS`` are written out here (split "typed": in ``typed``). Training draws from them and from the thousands more
+that ``paraphrases`` stands for (``drawn``), none of which is held out in other dress.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
-Split = Literal["train", "held_out"]
+import numpy as np
+
+from anomaly_ov.instruct import manner
+from anomaly_ov.instruct.grammar import bare
+from anomaly_ov.instruct.paraphrases import paraphrases
+from anomaly_ov.instruct.typed import TYPED
+
+Split = Literal["train", "held_out", "typed"]
 Form = Literal["word", "sentence"]
 Scope = Literal["main", "all"]
+SCOPES: tuple[Scope, ...] = ("main", "all")
 
 INTENTS: tuple[str, ...] = (
     "detect", "fine", "describe", "kind", "kind_check", "place", "place_check", "count", "size", "severity",
@@ -154,23 +167,71 @@ _TABLE: tuple[_Row, ...] = (
 def _wordings() -> tuple[Wording, ...]:
     found = []
     for intent, scope, train, held_out, word, sentence in _TABLE:
-        short = YES_NO if intent in ("detect", "fine") or intent.endswith("_check") else ONE_WORD
         stems: tuple[tuple[str, Split], ...] = (*((t, "train") for t in train), *((t, "held_out") for t in held_out))
         for stem, split in stems:
             if word:
-                found += [Wording(intent, "word", scope, split, f"{stem} {suffix}") for suffix in short]
+                found += [Wording(intent, "word", scope, split, f"{stem} {suffix}") for suffix in _requests(intent)]
             if sentence:
                 found.append(Wording(intent, "sentence", scope, split, stem))
-    return tuple(found)
+    return (*found, *(Wording(intent, form, scope, "typed", text) for intent, form, scope, text in TYPED))
+
+
+def _requests(intent: str) -> tuple[str, ...]:
+    return YES_NO if intent in ("detect", "fine") or intent.endswith("_check") else ONE_WORD
 
 
 WORDINGS: tuple[Wording, ...] = _wordings()
 _FORMS: frozenset[tuple[str, str]] = frozenset((wording.intent, wording.form) for wording in WORDINGS)
+_AS_WRITTEN = 0.3
+"""How often training asks in a wording of ``WORDINGS``; else each template is as likely, however much it stands for."""
 
 
 def wordings(intent: str, form: Form, split: Split) -> tuple[Wording, ...]:
-    """The wordings of an intent in a form; empty where the intent has no such form."""
+    """The wordings of an intent in a form that are written out; empty where the intent has no such form."""
     return tuple(w for w in WORDINGS if (w.intent, w.form, w.split) == (intent, form, split))
+
+
+def drawn(
+    intent: str, form: Form, split: Split, rng: np.random.Generator, scopes: Collection[Scope] = SCOPES
+) -> Wording:
+    """A wording at random, of one of ``scopes``; in training often a paraphrase, typed as people do.
+
+    The intent must have the form. Equal state of ``rng``, equal wording.
+    """
+    templates = [(scope, stems) for scope, stems in _templates(intent, form) if scope in scopes]
+    if split != "train" or not templates or rng.random() < _AS_WRITTEN:
+        options = [wording for wording in wordings(intent, form, split) if wording.scope in scopes]
+        return options[int(rng.integers(len(options)))]
+    scope, stems = templates[int(rng.integers(len(templates)))]
+    stem = stems[int(rng.integers(len(stems)))]
+    more = manner.YES_NO if _requests(intent) is YES_NO else manner.ONE_WORD
+    requests = (*_requests(intent), *more) if form == "word" else ("",)
+    request = requests[int(rng.integers(len(requests)))]
+    return Wording(intent, form, scope, split, manner.put(stem, request, rng))
+
+
+def paraphrased(intent: str, form: Form) -> tuple[tuple[Scope, str], ...]:
+    """What training may ask, each with its scope, before ``manner`` dresses it; nothing that is held out."""
+    return tuple((scope, stem) for scope, stems in _templates(intent, form) for stem in stems)
+
+
+@cache
+def _templates(intent: str, form: Form) -> tuple[tuple[Scope, tuple[str, ...]], ...]:
+    """Each template's scope and texts; the table's stems of training count as one template."""
+    found: list[tuple[Scope, tuple[str, ...]]] = []
+    for name, scope, train, _, word, sentence in _TABLE:
+        if name == intent and (word if form == "word" else sentence):
+            for stems in (train, *paraphrases(intent, scope)):
+                found.append((scope, tuple(stem for stem in stems if bare(stem) not in _reserved())))
+    return tuple((scope, stems) for scope, stems in found if stems)
+
+
+@cache
+def _reserved() -> frozenset[str]:
+    """The held-out and the typed wordings, bare; those of the word form with and without their request."""
+    held_out = {stem for _, _, _, stems, _, _ in _TABLE for stem in stems} | {text for _, _, _, text in TYPED}
+    unasked = {text[: text.index("?") + 1] for *_, text in TYPED if "?" in text}
+    return frozenset(bare(text) for text in held_out | unasked)
 
 
 def forms(intent: str) -> tuple[Form, ...]:
