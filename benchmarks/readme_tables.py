@@ -87,7 +87,7 @@ def reasoning(found: dict[str, Any] | None) -> list[str]:
         return []
     lines = ["| held-out synthetic | yes/no, balanced | kind | place | swapped pictures |", "|-|-|-|-|-|"]
     for split, readings in found["held_out"].items():
-        wordings = {"held_out": "unseen wordings", "train": "training's wordings"}[split]
+        wordings = {"held_out": "unseen wordings", "typed": "as people type", "train": "training's wordings"}[split]
         for name, one in readings.items():
             shares = [with_share(one[topic]) for topic in ("kind", "place")] + [with_share(one["swapped"]["all"])]
             balanced = percent(one["balanced_accuracy"])

@@ -33,6 +33,7 @@ from anomaly_ov.evaluation.metrics import auroc, bootstrap_interval, paired_boot
 from anomaly_ov.files import write_atomic
 from anomaly_ov.images.views import ViewsConfig, anyres_geometry
 from anomaly_ov.inspector import Inspector, load
+from anomaly_ov.instruct.questions import Split
 from anomaly_ov.models.reasoning.config import READINGS
 from anomaly_ov.models.reasoning.layout import layout
 from anomaly_ov.provenance import provenance
@@ -52,8 +53,13 @@ def findings_of(inspector: Inspector, pictures: Iterable[Any], batch: int) -> It
 def held_out(inspector: Inspector, count: int, seed: int, batch: int) -> dict[str, Any]:
     """Section 1: by wordings, then by reading."""
     found: dict[str, Any] = {}
-    for split, readings in (("held_out", READINGS), ("train", ("focus",))):
-        questions = held_out_set(count, seed, split)  # type: ignore[arg-type]
+    wordings: tuple[tuple[Split, tuple[str, ...]], ...] = (
+        ("held_out", READINGS),
+        ("typed", ("focus",)),
+        ("train", ("focus",)),
+    )
+    for split, readings in wordings:
+        questions = held_out_set(count, seed, split)
         evidence = [
             finding.talk.evidence
             for finding in track(

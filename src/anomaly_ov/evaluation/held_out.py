@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from anomaly_ov.instruct import reading
 from anomaly_ov.instruct.answers import Turn
 from anomaly_ov.instruct.conversation import ask
 from anomaly_ov.instruct.held_out import is_combination_held_out
+from anomaly_ov.instruct.questions import Split
 from anomaly_ov.records import Answer
 
 Topic = Literal["detect", "kind", "place"]
@@ -51,9 +52,9 @@ class HeldOutSet:
 
 
 def held_out_set(
-    count: int = 500, seed: int = 0, split: Literal["train", "held_out"] = "held_out", size: int = 256
+    count: int = 500, seed: int = 0, split: Split = "held_out", size: int = 256
 ) -> HeldOutSet:
-    """``count`` pictures, a function of the arguments; ``split``: the wordings, those of training or unseen ones."""
+    """``count`` pictures, a function of the arguments; ``split``: the wordings, see ``instruct.questions``."""
     samples: list[SyntheticSample] = []
     at = SEED_STRIDE * (seed + 1)
     while len(samples) < count // 2:
