@@ -15,7 +15,18 @@ import numpy as np
 from PIL import Image
 
 PATHS = ("/v1/inspect", "/v1/batches", "/v1/chat/completions", "/v1/session")
-JUNK = ("../../etc/passwd", "%00", "%2e%2e/%2e%2e", "\udcff", "'\"<script>", "A" * 5000, "i_" + "0" * 40, "-1", "NaN", "")
+JUNK = (
+    "../../etc/passwd",
+    "%00",
+    "%2e%2e/%2e%2e",
+    "\udcff",
+    "'\"<script>",
+    "A" * 5000,
+    "i_" + "0" * 40,
+    "-1",
+    "NaN",
+    "",
+)
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,9 @@ def noise(generator: random.Random) -> Malformed:
     """Bytes of no kind under a name of some kind."""
     kinds = ("image/png", "application/json", "multipart/form-data; boundary=x", "text/plain", "a/b; c=\xff", "")
     body = generator.randbytes(generator.randrange(2000))
-    return Malformed("noise", path=generator.choice(PATHS), headers={"Content-Type": generator.choice(kinds)}, body=body)
+    return Malformed(
+        "noise", path=generator.choice(PATHS), headers={"Content-Type": generator.choice(kinds)}, body=body
+    )
 
 
 def wrong_json(generator: random.Random) -> Malformed:
@@ -103,7 +116,9 @@ def wrong_json(generator: random.Random) -> Malformed:
         '{"images": [{"data": "\\ud800"}]}',
         json.dumps({"model": "tiny", "messages": [{"role": "user", "content": generator.choice(JUNK)}]}),
         json.dumps({"messages": "x", "stream": "maybe", "max_tokens": -1}),
-        json.dumps({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]}),
+        json.dumps(
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]}
+        ),
         '{"name": ' + "9" * 5000 + "}",
         '{"token": [1, 2]}',
     )

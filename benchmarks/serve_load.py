@@ -56,21 +56,18 @@ class Server:
         command = [str(Path(sys.executable).parent / "anomaly-ov"), "serve", "--host", "127.0.0.1", "--port", "0"]
         command += ["--data", str(data), "--model", model]
         self.log = log
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log.open("wb"), text=True)
+        self._process = subprocess.Popen(command, stdout=log.open("wb"), stderr=subprocess.STDOUT)
         self.host, self.port = "127.0.0.1", self._listening()
         self.memory = psutil.Process(self._process.pid)
 
     def _listening(self) -> int:
         """The port that it says; it may take a while to load the model."""
-        watchdog = threading.Timer(STARTUP_SECONDS, self._process.kill)
-        watchdog.start()
-        assert self._process.stdout is not None
-        try:
-            for line in self._process.stdout:
-                if found := re.search(r"http://127\.0\.0\.1:(\d+)", line):
-                    return int(found[1])
-        finally:
-            watchdog.cancel()
+        end = time.monotonic() + STARTUP_SECONDS
+        while self._process.poll() is None and time.monotonic() < end:
+            if found := re.search(r"http://127\.0\.0\.1:(\d+)", self.log.read_text(errors="replace")):
+                return int(found[1])
+            time.sleep(0.1)
+        self._process.kill()
         raise SystemExit(f"the service did not start: {self.log.read_text(errors='replace')[-2000:]}")
 
     def ask(self, request: Malformed, timeout: float = 60) -> tuple[int, bytes]:

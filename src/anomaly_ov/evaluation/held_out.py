@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -51,9 +51,7 @@ class HeldOutSet:
         return bool(self.samples[picture].facts.defects)
 
 
-def held_out_set(
-    count: int = 500, seed: int = 0, split: Split = "held_out", size: int = 256
-) -> HeldOutSet:
+def held_out_set(count: int = 500, seed: int = 0, split: Split = "held_out", size: int = 256) -> HeldOutSet:
     """``count`` pictures, a function of the arguments; ``split``: the wordings, see ``instruct.questions``."""
     samples: list[SyntheticSample] = []
     at = SEED_STRIDE * (seed + 1)
