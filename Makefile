@@ -18,13 +18,15 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
+# Inspects the examples on the command line, then serves the page with the same pictures until Ctrl-C.
+PORT ?= 8765
+
 demo: $(STAMP)
 	@$(BIN)/anomaly-ov inspect examples --out demo
 	@echo
-	@echo "Look at:"
-	@echo "  demo/*.overlay.png    where each picture is suspicious"
-	@echo "  demo/findings.jsonl   one record per picture ('anomaly-ov schema' explains the fields)"
-	@echo "Your own pictures:      $(BIN)/anomaly-ov inspect FOLDER --out RESULTS"
+	@echo "Written:  demo/*.overlay.png (where each picture is suspicious), demo/findings.jsonl (one record per picture)"
+	@echo "Now the page, with the same pictures; drop your own onto it:"
+	@$(BIN)/anomaly-ov serve examples --data demo/service --port $(PORT)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest

@@ -38,7 +38,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "chat": {"models"},
     "talk": {"models", "images", "chat"},
     "inspector": {"models", "images", "context", "calibration", "thresholds", "streaming", "talk", "chat"},
+    "serving": {"images", "models", "context", "inspector", "chat", "talk", "instruct", "evaluation"},
     "cli": {
+        "serving",
         "images",
         "models",
         "context",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,6 +116,56 @@ def test_an_answer_that_was_stopped_leaves_no_trace(reasoner: Reasoner, one: lis
     anew = Chat(reasoner, one)
     anew.ask(FIRST, max_tokens=6)
     assert talk.ask(SECOND, max_tokens=6).text == anew.ask(SECOND, max_tokens=6).text
+
+
+def test_a_conversation_remembered_elsewhere_goes_on(reasoner: Reasoner, one: list[Evidence]) -> None:
+    """Setting the history to what was said reads nothing again; setting another one answers as if begun with it."""
+    talk = Chat(reasoner, one)
+    first = talk.ask(FIRST, max_tokens=8)
+    talk.history = [("user", FIRST), ("assistant", first.text)]
+    with lengths_read(reasoner) as read:
+        talk.ask(SECOND, max_tokens=1)
+    assert sum(read) < talk.places
+    other = [("user", SECOND), ("assistant", "There.")]
+    talk.history = list(other)
+    anew = Chat(reasoner, one)
+    anew.history = list(other)
+    assert talk.ask(FIRST, max_tokens=8).text == anew.ask(FIRST, max_tokens=8).text
+
+
+def test_an_answer_may_be_stopped_between_tokens(reasoner: Reasoner, one: list[Evidence]) -> None:
+    talk = Chat(reasoner, one)
+    asked: list[int] = []
+    answer = talk.ask(FIRST, remember=False, max_tokens=30, stopped=lambda: asked.append(1) or len(asked) == 3)
+    assert (answer.finish, answer.tokens_out) == ("length", 3)
+    with lengths_read(reasoner) as read:
+        again = talk.ask(FIRST, remember=False, max_tokens=30, stopped=lambda: False)
+    assert sum(read) < talk.places, "the picture is still read"
+    assert again.text == Chat(reasoner, one).ask(FIRST, max_tokens=30).text
+
+
+def test_what_the_networks_gave_is_let_go_of(inspector: Inspector, reasoner: Reasoner) -> None:
+    """The picture's tokens are all that a conversation needs: not the features of the batch it was seen in."""
+    (seen,) = evidence(inspector, picture())
+    talk = Chat(reasoner, [seen])
+    features = weakref.ref(seen)
+    del seen
+    assert features() is not None
+    said = talk.ask(FIRST, remember=False, max_tokens=4)
+    gc.collect()
+    assert features() is None
+    assert talk.ask(FIRST, max_tokens=4).text == said.text
+
+
+def test_a_question_is_checked_without_an_answer(reasoner: Reasoner, one: list[Evidence]) -> None:
+    talk = Chat(reasoner, one)
+    talk.ask(FIRST, max_tokens=4)
+    with lengths_read(reasoner) as read:
+        count = talk.check(SECOND, max_tokens=4)
+        with pytest.raises(UsageError, match="model reads"):
+            talk.check(SECOND, max_tokens=10**6)
+    assert read == []
+    assert talk.ask(SECOND, max_tokens=4).tokens_in == count
 
 
 def test_text_comes_in_pieces(reasoner: Reasoner, one: list[Evidence]) -> None:

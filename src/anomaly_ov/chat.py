@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import DynamicCache
+from transformers.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import TextStreamer
 
 from anomaly_ov.errors import UsageError
@@ -31,10 +32,15 @@ SPOKEN_SHARE = 0.01
 """Yes and no together must be at least this likely for P(Yes) to mean anything."""
 
 OnText = Callable[[str], None]
+Stopped = Callable[[], bool]
 
 
 class Chat:
-    """A conversation about one picture, or about several views of one thing. Not safe to share between threads."""
+    """A conversation about one picture, or about several views of one thing. Not safe to share between threads.
+
+    ``history``: what was said so far, which may be replaced by what others remember of it; only what differs from what
+    the model has read is read again.
+    """
 
     def __init__(self, reasoner: Reasoner, evidence: Sequence[Evidence], reading: str | None = None) -> None:
         self._reasoner, self._evidence = reasoner, tuple(evidence)
@@ -56,12 +62,14 @@ class Chat:
         max_tokens: int = MAX_TOKENS,
         temperature: float = 0.0,
         on_text: OnText | None = None,
+        stopped: Stopped | None = None,
     ) -> Answer:
         """The answer to ``question``. ``remember``: whether it belongs to the conversation or stands alone.
 
-        ``temperature`` 0 = greedy; ``on_text``: called with each piece of text as it comes. Raises ``UsageError`` for
-        an empty question, image markers in it, or a conversation that has outgrown the model. Whatever is raised on
-        the way (``KeyboardInterrupt`` too) leaves the conversation as it was.
+        ``temperature`` 0 = greedy; ``on_text``: called with each piece of text as it comes; ``stopped``: asked after
+        each token, True ends the answer there. Raises ``UsageError`` for an empty question, image markers in it, or a
+        conversation that has outgrown the model. Whatever is raised on the way (``KeyboardInterrupt`` too) leaves the
+        conversation as it was.
         """
         started = time.perf_counter()
         history = self.history if remember else []
@@ -70,7 +78,7 @@ class Chat:
         try:
             with torch.inference_mode():
                 self._read_up_to(ids)
-                made = self._generate(ids, max_tokens, temperature, on_text, started)
+                made = self._generate(ids, max_tokens, temperature, on_text, stopped, started)
         except BaseException:  # stopped half-way: what the cache holds by then is not known
             self._cache, self._read = None, []
             raise
@@ -78,11 +86,19 @@ class Chat:
             self.history = [*history, ("user", question), ("assistant", made.text)]
         return made
 
+    def check(self, question: str, *, max_tokens: int = MAX_TOKENS) -> int:
+        """How many tokens the model reads to answer ``question`` next. Raises ``UsageError`` where ``ask`` would."""
+        ids = self._ids(self.history, question)
+        _require_room(self._reasoner, ids, max_tokens)
+        return len(ids)
+
     @cached_property
     def _pictures(self) -> list[Tensor]:
         with torch.inference_mode():
             readings = [self._reading] * len(self._evidence)
-            return self._reasoner.model.model.picture_tokens(self._evidence, readings)
+            tokens = self._reasoner.model.model.picture_tokens(self._evidence, readings)
+        self._evidence = ()  # some MB each, and now without use
+        return tokens
 
     def _ids(self, history: Sequence[Message], question: str) -> list[int]:
         return _ids(self._reasoner, [len(picture) for picture in self._pictures], [*history, ("user", question)])
@@ -107,7 +123,13 @@ class Chat:
         self._read = ids[:-1]
 
     def _generate(
-        self, ids: list[int], max_tokens: int, temperature: float, on_text: OnText | None, started: float
+        self,
+        ids: list[int],
+        max_tokens: int,
+        temperature: float,
+        on_text: OnText | None,
+        stopped: Stopped | None,
+        started: float,
     ) -> Answer:
         model, tokenizer = self._reasoner.model, self._reasoner.tokenizer
         watch = _Watch(tokenizer, on_text, started)
@@ -117,6 +139,7 @@ class Chat:
             attention_mask=torch.ones_like(ids_1T),
             past_key_values=self._cache,
             streamer=watch,
+            stopping_criteria=StoppingCriteriaList([] if stopped is None else [_Stop(stopped)]),
             **_settings(self._reasoner, max_tokens, temperature),
         )
         made = output.sequences[0, len(ids) :].tolist()
@@ -230,6 +253,16 @@ def _spellings(tokenizer: Any, word: str) -> list[int]:
         if len(ids) == 1:
             found.add(int(ids[0]))
     return sorted(found)
+
+
+class _Stop(StoppingCriteria):  # type: ignore[misc]
+    """Ends an answer that nobody waits for any more. The cache stays whole, unlike when something is raised."""
+
+    def __init__(self, stopped: Stopped) -> None:
+        self._stopped = stopped
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+        return torch.full((len(input_ids),), self._stopped(), dtype=torch.bool, device=input_ids.device)
 
 
 class _Watch(TextStreamer):  # type: ignore[misc]

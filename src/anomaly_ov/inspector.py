@@ -1,15 +1,14 @@
 """``load(name) -> Inspector``: the one object users hold. It turns pictures into findings, one or a stream of them.
 
 A stream has three stages (``streaming``): threads read and cut pictures into views, the calling thread runs the network
-on batches bounded by the number of *views*, threads turn its maps into regions and records.
-Order is kept, memory is bounded by the batch, and what a picture scores does not depend on its neighbours. Importing
-this file loads no torch; calling ``load`` does.
+on batches bounded by the number of *views*, threads turn its maps into regions and records. Order is kept, and what a
+picture scores does not depend on its neighbours. Importing this file loads no torch; calling ``load`` does.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -21,14 +20,14 @@ import numpy as np
 import numpy.typing as npt
 
 from anomaly_ov.context import is_context_file
-from anomaly_ov.errors import ContextMismatch, UsageError, WeightsError
+from anomaly_ov.errors import UsageError, WeightsError
 from anomaly_ov.images.prepared import Prepared, ms_since, prepare, prepare_one
 from anomaly_ov.images.read import Limits
 from anomaly_ov.images.sources import Source, named_sources, sources_of
 from anomaly_ov.models.hub import LANGUAGE_FOLDER
 from anomaly_ov.models.score import ExpertAlone, expert_alone, logit
 from anomaly_ov.records import ContextInfo, Finding, MapInfo, ModelInfo, Threshold, level_of
-from anomaly_ov.streaming import Stages, cores, in_turns, overlapped
+from anomaly_ov.streaming import Progress, Stages, cores, in_turns, nobody, overlapped
 from anomaly_ov.talk import Seen, Talk
 from anomaly_ov.thresholds import Wanted, require_context, require_model, scoring_digest, threshold_of, wanted_threshold
 
@@ -45,27 +44,28 @@ if TYPE_CHECKING:
     from anomaly_ov.models.runner import PictureOutput
 
 Pixels = npt.NDArray[np.uint8]
-Progress = Callable[[int, int], None]
 Result = TypeVar("Result")
 
 
-def nobody(done: int, total: int) -> None:
-    """The default ``Progress``."""
-
-
-def load(name: str = "tiny", device: str = "auto", dtype: str = "auto", threshold: Wanted = None) -> Inspector:
+def load(
+    name: str = "tiny",
+    device: str = "auto",
+    dtype: str = "auto",
+    threshold: Wanted = None,
+    limits: Limits | None = None,
+) -> Inspector:
     """The model ``name`` (a shipped name or a model folder) ready to inspect.
 
     ``device``: auto, cpu, cuda, cuda:N, mps. ``dtype``: auto, float32, bfloat16, float16 (the encoder's; the expert
-    always computes in float32). ``threshold``: of ``score``, 0..1, or a file made by ``anomaly-ov calibrate``; None =
-    the one calibrated with the model. Raises WeightsError (a ThresholdMismatch is one), DeviceError or UsageError.
+    always computes in float32). ``threshold``: of ``score``, or a file made by ``anomaly-ov calibrate``; None = the
+    model's own. ``limits``: of a picture. Raises WeightsError (a ThresholdMismatch is one), DeviceError or UsageError.
     """
     from anomaly_ov.models.hub import resolve
     from anomaly_ov.models.model import AnomalyModel
 
     folder = resolve(name)
     model = AnomalyModel.from_pretrained(folder)
-    return Inspector(model, device=device, dtype=dtype, threshold=threshold, folder=folder)
+    return Inspector(model, device=device, dtype=dtype, threshold=threshold, limits=limits, folder=folder)
 
 
 @dataclass(frozen=True)
@@ -233,6 +233,17 @@ class Inspector:
         seen = [seen for one in found for seen in one.talk_or_raise().seen]
         return Talk(seen, lambda: self.reasoner).open(reading)
 
+    def selection_map(self, picture: Any) -> npt.NDArray[np.float32]:
+        """Which patches the token selector picked, (H, W) float32 in 0..1 on the significance map's pixels
+        (``models.selection``): of a picture as ``inspect`` takes it, or of a finding that can be asked about.
+        """
+        from anomaly_ov.models.selection import selection_map
+
+        finding = picture if isinstance(picture, Finding) else self.inspect_views([picture])[0]
+        seen = finding.talk_or_raise().seen[0]
+        final_NPD = seen.output.features.final_NPD
+        return selection_map(self.expert.q_former, final_NPD, seen.output.map_Nhw, seen.geometry, self._runner.patch)
+
     def stream(self, sources: Iterable[Any], batch_size: int = 8, context: Context | None = None) -> Iterator[Finding]:
         """One finding per picture, in order. ``sources``: whatever ``images.sources.expand`` takes, or its results.
 
@@ -338,8 +349,8 @@ class Inspector:
         from anomaly_ov.images.regions import regions
 
         started = time.perf_counter()
-        score_raw, geometry = output.networks.score_raw, prepared.views.geometry
-        expert = self._expert_alone(output.networks, geometry)
+        networks, geometry = output.networks, prepared.views.geometry
+        expert = self._expert_alone(networks, geometry)
         score, map_HW, score_context = expert.score, expert.map_HW, None
         if context is not None and output.tokens is not None:
             judged = context.judge(output.compared, output.tokens, expert.score, expert.map_HW)
@@ -348,30 +359,26 @@ class Inspector:
         telling = None if score_context is None else context
         threshold = self.threshold_with(telling)
         found = regions(map_HW, self.map_threshold_with(telling), geometry.image_wh)
-        timing = prepared.timing_ms | {"model": output.networks.ms, "maps": ms_since(started)}
+        timing = prepared.timing_ms | {"model": networks.ms, "maps": ms_since(started)}
         return Finding(
             id=prepared.id,
             image=prepared.image,
             model=self._info,
-            score_raw=score_raw,
+            score_raw=networks.score_raw,
             score=score,
             score_map=expert.score_map,
             score_expert=expert.score,
             score_context=score_context,
             threshold=threshold,
             anomalous=score >= threshold.value,
-            level=level_of(score_raw),
+            level=level_of(networks.score_raw),
             map=MapInfo(None, expert.grid),
             regions=found,
             timing_ms={part: round(ms, 3) for part, ms in timing.items()},
             context=source,
             significance_map=map_HW,
-            talk=self._talk(output.networks, score, geometry),
+            talk=None if networks.features is None else Talk([Seen(networks, score, geometry)], lambda: self.reasoner),
         )
-
-    def _talk(self, output: PictureOutput, score: float, geometry: Geometry) -> Talk | None:
-        """What a finding needs to be asked, if the networks' features were kept for it."""
-        return None if output.features is None else Talk([Seen(output, score, geometry)], lambda: self.reasoner)
 
     def _expert_alone(self, output: PictureOutput, geometry: Geometry) -> ExpertAlone:
         return expert_alone(output.map_Nhw, output.score_raw, geometry, self._calibration, self._runner.patch)
@@ -389,11 +396,5 @@ class Inspector:
         require_context(self._wanted, context)
         if context is None:
             return None
-        made, ours = (context.revision, context.config), (self._info.revision, self._context_config)
-        if made != ours:
-            what = "another fusion of the model" if made[0] == ours[0] else f"model revision {made[0]}"
-            raise ContextMismatch(
-                f"the context of {context.source} was made with {what}, this is {self._info.name} {ours[0]}",
-                hint="build it again with this model: anomaly-ov context build",
-            )
+        context.require_model(self._info, self._context_config)
         return context.to(self._runner.device)

@@ -21,6 +21,12 @@ Item = TypeVar("Item")
 Ready = TypeVar("Ready")
 Output = TypeVar("Output")
 Result = TypeVar("Result")
+Progress = Callable[[int, int], None]
+"""Told how many are done, and of how many."""
+
+
+def nobody(done: int, total: int) -> None:
+    """The default ``Progress``."""
 
 
 @dataclass(frozen=True)

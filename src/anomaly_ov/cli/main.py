@@ -27,6 +27,7 @@ VERBS = {
     "inspect": "anomaly_ov.cli.inspect",
     "ask": "anomaly_ov.cli.ask",
     "chat": "anomaly_ov.cli.chat",
+    "serve": "anomaly_ov.cli.serve",
     "context": "anomaly_ov.cli.context",
     "models": "anomaly_ov.cli.models",
     "doctor": "anomaly_ov.cli.doctor",

@@ -15,8 +15,9 @@ import torch
 from anomaly_ov.context.bank import Bank, Usual, picture_distance
 from anomaly_ov.context.fusion import context_score, fused_map, fused_score
 from anomaly_ov.context.tokens import PictureTokens
+from anomaly_ov.errors import ContextMismatch
 from anomaly_ov.models.config import ContextConfig
-from anomaly_ov.records import ContextInfo, ContextKind
+from anomaly_ov.records import ContextInfo, ContextKind, ModelInfo
 
 PRIOR = 2
 """What is usual on the training sets counts as much as so many references of the context's own."""
@@ -64,6 +65,16 @@ class Context:
     revision: str
     config: ContextConfig
     notes: tuple[str, ...] = ()
+
+    def require_model(self, model: ModelInfo, config: ContextConfig) -> None:
+        """Raises ``ContextMismatch`` unless it was made by this model, with this fusion (``config``)."""
+        made, ours = (self.revision, self.config), (model.revision, config)
+        if made != ours:
+            what = "another fusion of the model" if made[0] == ours[0] else f"model revision {made[0]}"
+            raise ContextMismatch(
+                f"the context of {self.source} was made with {what}, this is {model.name} {ours[0]}",
+                hint="build it again with this model: anomaly-ov context build",
+            )
 
     def to(self, device: torch.device | str) -> Context:
         """The same with its bank on ``device``, where pictures are compared with it."""

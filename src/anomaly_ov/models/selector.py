@@ -67,14 +67,23 @@ class Selector(nn.Module):
 
         To be called with autocast off: attention logits rounded to half would move the tokens more than all else.
         """
-        bins_QP = quadrants(self.grid_hw, log_map_NP.device)
-        log_weight_NQP = log_map_NP.unsqueeze(1).masked_fill(~bins_QP, -math.inf)
-        log_total_NQ = log_weight_NQP.logsumexp(-1)
-        weight_NQP = (log_weight_NQP - log_total_NQ.unsqueeze(-1)).exp()
+        weight_NQP, log_total_NQ = self._pooling(log_map_NP)
         query_NQD = torch.bmm(weight_NQP, tokens_NPD)
         local_NQD = torch.bmm(self.attention(query_NQD, tokens_NPD), tokens_NPD) if self.attend else query_NQD
         patches_per_bin = math.prod((size + 1) // 2 for size in self.grid_hw)  # the same for all four, odd or even
         return Selection(local_NQD, query_NQD, log_total_NQ - math.log(patches_per_bin))
+
+    def weights(self, tokens_NPD: Tensor, log_map_NP: Tensor) -> Tensor:
+        """What each patch counts in each local token: (N, Q, P), rows summing to 1. Arguments as for ``forward``."""
+        weight_NQP, _ = self._pooling(log_map_NP)
+        return self.attention(torch.bmm(weight_NQP, tokens_NPD), tokens_NPD) if self.attend else weight_NQP
+
+    def _pooling(self, log_map_NP: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights of the four means (N, Q, P), and the logarithm of the map's sum over each quadrant (N, Q)."""
+        bins_QP = quadrants(self.grid_hw, log_map_NP.device)
+        log_weight_NQP = log_map_NP.unsqueeze(1).masked_fill(~bins_QP, -math.inf)
+        log_total_NQ = log_weight_NQP.logsumexp(-1)
+        return (log_weight_NQP - log_total_NQ.unsqueeze(-1)).exp(), log_total_NQ
 
     def attention(self, query_NQD: Tensor, tokens_NPD: Tensor) -> Tensor:
         """Attention of each query over its view's patches: (N, Q, P), rows summing to 1."""

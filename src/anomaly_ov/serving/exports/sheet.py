@@ -1,0 +1,52 @@
+"""The overlay of one row: picture beside map, regions, legend and a caption that says what was found and decided."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from anomaly_ov.images.messages import printable
+from anomaly_ov.images.overlay import overlay
+from anomaly_ov.images.regions import regions
+from anomaly_ov.serving.exports.rejudged import stored_map
+from anomaly_ov.serving.reviewed import Reviewed
+
+MAX_NOTE = 300
+
+
+def sheet(row: Reviewed, map_threshold: float) -> Image.Image | None:
+    """RGB image, at most 1600 pixels on its long side; None without a score, a map or a preview.
+
+    ``map_threshold``: value of the map, 0..1, from which regions are drawn; they are found at the map's own size.
+    """
+    map_HW = stored_map(row.map_path)
+    if map_HW is None or row.preview is None or row.record is None or row.record["score"] is None:
+        return None
+    try:
+        with Image.open(row.preview, formats=("WEBP",)) as preview:
+            pixels = preview.convert("RGB").resize(map_HW.shape[::-1], Image.Resampling.BILINEAR, reducing_gap=2.0)
+    except OSError:
+        return None
+    shown = regions(map_HW, map_threshold, pixels.size)
+    return overlay(np.asarray(pixels), map_HW, shown, map_threshold, _caption(row))
+
+
+def _caption(row: Reviewed) -> list[str]:
+    record = row.record or {}
+    verdict = "anomalous" if record["anomalous"] else "not anomalous"
+    suspicion = f"; {record['level']} suspicious" if record["level"] else ""
+    lines = [
+        printable(row.name),
+        f"score {record['score']:.3f}, threshold {record['threshold']['value']:.3f}: {verdict}{suspicion}",
+    ]
+    context = record["context"]
+    if record["score_context"] is not None:
+        distance = "" if context["distance"] is None else f": {context['distance']:.1f} times the usual distance"
+        lines.append(
+            f"expert alone {record['score_expert']:.3f}, context {record['score_context']:.3f}{distance} "
+            f"from {context['references']} references"
+        )
+    if row.decision is not None:
+        note = " ".join(row.decision.note.split())[:MAX_NOTE]
+        lines.append(f"decided: {row.decision.verdict}{f' ({note})' if note else ''}")
+    return lines

@@ -1,0 +1,116 @@
+// What the scores compare with: nothing, the batch's other pictures, or pictures somebody ticked as good.
+import { call } from "./api.js";
+import { poll } from "./batches.js";
+import { closeMenus } from "./dialogs.js";
+import { byId, el, plural } from "./dom.js";
+import { failed, say, toast } from "./notices.js";
+import { on, state, tell } from "./state.js";
+
+const CHOICES = [
+  ["none", "Nothing", "Each picture is judged by the model alone."],
+  ["folder", "The batch's other pictures", "What most of them share counts as normal."],
+];
+
+async function setContext(body) {
+  closeMenus();
+  state.batch = await call("PUT", `/v1/batches/${encodeURIComponent(state.batch.id)}/context`, { json: body });
+  tell("batch");
+  say("The batch is scored anew.");
+  poll(true);
+}
+
+export async function theseAreGood() {
+  const items = [...state.picked].filter((id) => state.items.get(id)?.state !== "failed");
+  if (!items.length) {
+    toast("Tick some good pictures first (X).");
+    return;
+  }
+  await setContext({ kind: "references", items });
+  state.picked.clear();
+  tell("picked");
+  toast(`Scoring anew beside ${plural(items.length, "good picture")}.`);
+}
+
+const NAMES = { none: "none", folder: "other pictures" };
+
+function draw() {
+  const context = state.batch?.context;
+  byId("context-menu").hidden = !state.batch;
+  if (!context) return;
+  const name = NAMES[context.kind] ?? plural(context.references ?? 0, "good picture");
+  byId("context-name").textContent =
+    context.state === "failed" ? "failed" : context.state === "building" ? `${name} …` : name;
+}
+
+function fillMenu() {
+  const { context } = state.batch;
+  const entries = CHOICES.map(([kind, title, text]) =>
+    el(
+      "button",
+      {
+        type: "button",
+        class: "entry two",
+        "aria-pressed": String(context.kind === kind),
+        onclick: () => setContext({ kind }).catch(failed),
+      },
+      el("span", { text: title }),
+      el("span", { class: "note", text }),
+    ),
+  );
+  const ticked = state.picked.size;
+  const good = el(
+    "button",
+    {
+      type: "button",
+      class: "entry two",
+      "aria-pressed": String(context.kind === "references"),
+      disabled: !ticked,
+      onclick: () => theseAreGood().catch(failed),
+    },
+    el("span", { text: "Good pictures" }),
+    el("span", {
+      class: "note",
+      text: ticked ? `Use the ${plural(ticked, "ticked picture")}.` : "Tick some in the gallery first (X).",
+    }),
+  );
+  const failure = context.error
+    ? el("p", { class: "note bad", text: context.error.message ?? String(context.error) })
+    : null;
+  byId("context-body").replaceChildren(
+    el("p", { class: "menu-title", text: "Compare with" }),
+    ...entries,
+    good,
+    ...[failure].filter(Boolean),
+  );
+}
+
+function drawPicked() {
+  const bar = byId("picked");
+  const count = state.picked.size;
+  bar.hidden = !count;
+  if (!count) return;
+  const clear = () => {
+    state.picked.clear();
+    tell("picked");
+  };
+  bar.replaceChildren(
+    el("span", { text: `${count} ticked` }),
+    el(
+      "button",
+      {
+        type: "button",
+        class: "primary",
+        title: "Compare all pictures with these (G)",
+        onclick: () => theseAreGood().catch(failed),
+      },
+      "These are good",
+    ),
+    el("button", { type: "button", class: "quiet", text: "Clear", onclick: clear }),
+  );
+}
+
+export function setUpContext() {
+  on("batch", draw);
+  on("picked batch", drawPicked);
+  byId("context-menu").addEventListener("menuopen", fillMenu);
+}

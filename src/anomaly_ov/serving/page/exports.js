@@ -1,0 +1,40 @@
+// The export menu: plain links, so that the browser saves them, with the thresholds as they are set on the page.
+import { closeMenus } from "./dialogs.js";
+import { byId, el } from "./dom.js";
+import { mapThreshold, on, scoreThreshold, state } from "./state.js";
+
+const FORMATS = [
+  ["html", "Report", "one HTML file that opens offline"],
+  ["csv", "Table", "CSV for a spreadsheet"],
+  ["zip", "Archive with overlays", "zip"],
+  ["coco", "Regions", "COCO JSON for labelling tools"],
+  ["jsonl", "Records", "JSONL for scripts"],
+];
+
+function fill() {
+  const base = `/v1/batches/${encodeURIComponent(state.batch.id)}/results`;
+  const links = FORMATS.map(([format, title, text]) => {
+    const query = new URLSearchParams({ format, threshold: scoreThreshold(), map_threshold: mapThreshold() });
+    return el(
+      "a",
+      {
+        class: "entry two",
+        href: `${base}?${query}`,
+        download: "",
+        "data-format": format,
+        onclick: () => closeMenus(),
+      },
+      el("span", { text: title }),
+      el("span", { class: "note", text }),
+    );
+  });
+  const { counts, state: running } = state.batch;
+  const notes = [`Threshold ${scoreThreshold().toFixed(2)}, regions from ${mapThreshold().toFixed(2)}.`];
+  if (running === "running") notes.push(`${counts.pending} pictures are not scored yet.`);
+  byId("export-body").replaceChildren(...links, el("p", { class: "note", text: notes.join(" ") }));
+}
+
+export function setUpExports() {
+  on("batch", () => (byId("export-menu").hidden = !state.batch || !state.batch.counts.total));
+  byId("export-menu").addEventListener("menuopen", fill);
+}

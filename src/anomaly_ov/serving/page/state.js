@@ -1,0 +1,49 @@
+// What the page knows, in one place, and who wants to hear that it changed. No drawing here, no requests.
+//
+// Topics: about, batch, items (contents or order), item (another one is open), finding (its record arrived), picked,
+// threshold (of scores), map-threshold, region, upload, offline, online.
+
+export const state = {
+  about: null,
+  batch: null,
+  items: new Map(), // id -> item as the server sent it; replaced, never changed in place
+  order: [], // ids as shown: filtered and sorted
+  active: null, // id with the gallery's focus
+  current: null, // id that is open in the viewer
+  finding: null, // full record of the open one
+  picked: new Set(), // ids ticked, for "these are good"
+  threshold: null, // null: as the service decided
+  mapThreshold: null,
+  show: "all",
+  sort: "-score",
+  query: "",
+  sending: false, // pictures are on their way
+  region: null, // {index, box, number} that the next question is about
+};
+
+const listeners = new Map();
+
+export function on(topics, listener) {
+  for (const topic of topics.split(" ")) {
+    if (!listeners.has(topic)) listeners.set(topic, []);
+    listeners.get(topic).push(listener);
+  }
+}
+
+export function tell(topic, detail) {
+  for (const listener of listeners.get(topic) ?? []) listener(detail);
+}
+
+export const scoreThreshold = () => state.threshold ?? state.batch?.threshold?.value ?? 0.5;
+export const mapThreshold = () => state.mapThreshold ?? state.batch?.map_threshold ?? state.about?.map_threshold ?? 0.5;
+
+// An earlier score stays in sight while the picture is scored anew.
+export const isScored = (item) => item.score !== null && item.state !== "failed";
+
+// The service's own verdict until the slider is moved: an item may have been compared with another threshold.
+export function isAnomalous(item) {
+  if (item.score === null) return false;
+  return state.threshold === null ? item.anomalous : item.score >= state.threshold;
+}
+
+export const currentItem = () => state.items.get(state.current) ?? null;

@@ -1,0 +1,60 @@
+"""A question about one region of a finding, with the region's place put into words.
+
+The language model was taught places in one kind of question only, yes or no about a place: "Is there any damage in the
+upper left?" (``instruct.questions``). So a question that takes yes or no gets the place where such a question has it,
+and any other one is led by it: "In the upper left: what is wrong here?".
+
+Measured with the embedded model on 32 synthetic pictures of two defects each at different places: yes or no questions
+are answered rightly in 0.50 to 0.62 of all cases with the place put in, 0.28 to 0.50 without, 0.00 to 0.53 led by it.
+Of open questions no wording makes it tell the two defects apart (the right kind in 0.06, the other one's in 0.06);
+putting the place inside or behind them makes it answer another question, leading them by it does not. A larger
+language model can be expected to follow.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from anomaly_ov.instruct.seen import PLACES
+from anomaly_ov.serving.faults import Fault
+
+_PREPOSITIONS = {
+    "centre": "in the centre",
+    "top": "at the top",
+    "bottom": "at the bottom",
+    "left": "on the left",
+    "right": "on the right",
+}
+_YES_OR_NO = re.compile(r"(is|are|do|does|did|has|have|can|could|was|were)\b", re.IGNORECASE)
+_WHOLE_PICTURE = re.compile(r" (here|there|in (?:the|this) (?:image|picture|photo))(?=[?.!,]|$)", re.IGNORECASE)
+
+
+def about_region(question: str, record: dict[str, Any], region: int) -> str:
+    """``question`` about region number ``region`` of a published record. Raises ``Fault`` 400 if there is none."""
+    regions: Sequence[dict[str, Any]] = record["regions"]
+    if region >= len(regions):
+        what = f"the finding has {len(regions)} regions, counted from 0"
+        raise Fault(400, "no_such_region", what, hint="see 'regions' of the finding", param="anomaly.region")
+    x0, y0, x1, y1 = regions[region]["box"]
+    image = record["image"]
+    place = place_of((x0 + x1) / 2 / image["width"], (y0 + y1) / 2 / image["height"])
+    return in_place(question.strip(), _PREPOSITIONS.get(place, f"in the {place}"))
+
+
+def place_of(x: float, y: float) -> str:
+    """One of the nine places of a 3 x 3 board; ``x`` across and ``y`` down in 0..1."""
+    column, row = (min(max(int(3 * value), 0), 2) for value in (x, y))
+    return PLACES[3 * row + column]
+
+
+def in_place(question: str, where: str) -> str:
+    """ "Is anything wrong here?", "on the left" -> "Is anything wrong on the left?"."""
+    if not _YES_OR_NO.match(question):
+        return f"{where[0].upper()}{where[1:]}: {question}"
+    placed, found = _WHOLE_PICTURE.subn(f" {where}", question, count=1)
+    if found:
+        return placed
+    body, mark, rest = question.partition("?")
+    return f"{body} {where}{mark}{rest}"

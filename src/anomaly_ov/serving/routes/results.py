@@ -1,0 +1,111 @@
+"""``GET /v1/batches/{batch}/results``: a batch as one file, sent while it is written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Annotated, Literal, NamedTuple
+from urllib.parse import quote
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import StreamingResponse
+
+from anomaly_ov.records import ModelInfo, Threshold
+from anomaly_ov.serving.exports.about import CHOSEN, About
+from anomaly_ov.serving.exports.archive import archive
+from anomaly_ov.serving.exports.blocks import in_blocks
+from anomaly_ov.serving.exports.coco import coco
+from anomaly_ov.serving.exports.csv_table import csv_table
+from anomaly_ov.serving.exports.jsonl import jsonl
+from anomaly_ov.serving.exports.rejudged import rejudged
+from anomaly_ov.serving.exports.report import report
+from anomaly_ov.serving.exports.snapshot import Snapshot
+from anomaly_ov.serving.service import Service, service_of
+from anomaly_ov.serving.store.rows import Batch
+
+router = APIRouter(tags=["batches"])
+
+MAX_NAME = 100
+Format = Literal["jsonl", "csv", "coco", "zip", "html"]
+Chosen = Annotated[float | None, Query(ge=0, le=1, allow_inf_nan=False)]
+
+
+class _Kind(NamedTuple):
+    write: Callable[[Snapshot, About], Iterator[bytes]]
+    media_type: str
+    ending: str
+
+
+_KINDS: dict[str, _Kind] = {
+    "jsonl": _Kind(jsonl, "application/x-ndjson", "jsonl"),
+    "csv": _Kind(csv_table, "text/csv; charset=utf-8", "csv"),
+    "coco": _Kind(coco, "application/json", "coco.json"),
+    "zip": _Kind(archive, "application/zip", "zip"),
+    "html": _Kind(report, "text/html; charset=utf-8", "html"),
+}
+_BODY = {
+    "description": "The file",
+    "content": {kind.media_type.partition(";")[0]: {"schema": {"type": "string"}} for kind in _KINDS.values()},
+}
+
+
+@router.get("/v1/batches/{batch}/results", response_class=StreamingResponse, responses={200: _BODY})
+def results(
+    request: Request,
+    batch: str,
+    format: Format = "jsonl",
+    threshold: Chosen = None,
+    map_threshold: Chosen = None,
+) -> StreamingResponse:
+    """What is known of every picture of the batch, as it is now; pictures that still wait are listed as pending.
+
+    ``threshold`` and ``map_threshold`` judge the stored scores and maps anew, for this file only.
+    """
+    service = service_of(request)
+    about = _about(service, service.store.batch(batch), threshold, map_threshold)
+    snapshot = Snapshot(rejudged(row, threshold, map_threshold) for row in service.store.reviewed(batch))
+    kind = _KINDS[format]
+    headers = {
+        "Content-Disposition": attachment(about.name or about.batch_id, kind.ending),
+        "Cache-Control": "no-store",
+    }
+    return StreamingResponse(_sent(snapshot, kind.write(snapshot, about)), media_type=kind.media_type, headers=headers)
+
+
+def attachment(name: str, ending: str) -> str:
+    """Content-Disposition (RFC 6266) of a file that every system can keep, whatever ``name`` holds."""
+    clean = re.sub(r'[\x00-\x1f\x7f/\\:*?"<>|;%\ud800-\udfff]+', "_", name).strip(" ._")[:MAX_NAME].strip(" ._")
+    full = f"{clean or 'batch'}.{ending}"
+    plain = full.encode("ascii", "replace").decode().replace("?", "_")
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(full, safe='')}"
+
+
+def _about(service: Service, batch: Batch, threshold: float | None, map_threshold: float | None) -> About:
+    """A batch without a finding names the model that will score it."""
+    scored, inspector = batch.scored_by, service.inspector
+    used = inspector.threshold if scored is None else scored.threshold
+    about = About(
+        batch_id=batch.id,
+        name=batch.name,
+        created=batch.created,
+        model=inspector.info if scored is None else ModelInfo(**scored.model),
+        threshold=Threshold(used.value, used.source) if threshold is None else Threshold(threshold, CHOSEN),
+        map_threshold=inspector.map_threshold if scored is None else scored.map_threshold,
+        context={
+            "kind": batch.context.kind,
+            "source": batch.context.source,
+            "references": batch.context.references,
+            "state": batch.context.state,
+        },
+        exported_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    if map_threshold is None:
+        return about
+    return replace(about, map_threshold=map_threshold, map_threshold_source=CHOSEN)
+
+
+def _sent(snapshot: Snapshot, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    with snapshot:
+        yield from in_blocks(pieces)

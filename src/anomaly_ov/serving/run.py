@@ -1,0 +1,117 @@
+"""Running the service until it is told to end: what was taken is finished, the rest is told to come back."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+import uvicorn
+
+from anomaly_ov.errors import UsageError
+from anomaly_ov.images.messages import one_line
+from anomaly_ov.images.read import Limits, open_regular, read_bounded
+from anomaly_ov.images.sources import Source
+from anomaly_ov.inspector import Inspector
+from anomaly_ov.serving.app import create_app
+from anomaly_ov.serving.faults import Fault
+from anomaly_ov.serving.service import Service
+from anomaly_ov.serving.settings import ServeSettings
+from anomaly_ov.serving.uploads import Upload, clean_name
+
+BACKLOG = 512
+KEEP_ALIVE_SECONDS = 30
+FIRST_BATCH = "From the command line"
+
+
+def run(
+    inspector: Inspector, settings: ServeSettings, first: Sequence[Source] = (), *, say: Callable[[str], None] = print
+) -> None:
+    """Serves until SIGINT or SIGTERM. ``say``: told the address once it listens.
+
+    ``first``: pictures to begin with, copied into a batch; those that it holds already are not scored again.
+    Raises ``UsageError`` when the address is taken or the data folder cannot be used.
+    """
+    listening = _listen(settings)
+    with listening:
+        app = create_app(inspector, settings)
+        take_first(app.state.service, first, say)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            ws="none",
+            lifespan="on",
+            backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=int(settings.request_seconds) + 1,
+        )
+        _Server(config, app.state.service, _address(listening, settings), say).run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens, and lets the service refuse new work from the moment of the first signal."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, address: str, say: Callable[[str], None]) -> None:
+        super().__init__(config)
+        self._service, self._address, self._say = service, address, say
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._say(f"open {self._address} in a browser; Ctrl-C ends the service")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # Not the parent's: it raises the signal again in the end, and a service that was told to end has not failed.
+        self._service.refuse()
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
+
+
+def take_first(service: Service, first: Sequence[Source], say: Callable[[str], None]) -> None:
+    """Puts the files of ``first`` into the batch of that name, made if missing. Raises ``UsageError`` if none fits."""
+    if not first:
+        return
+    store, limits = service.store, service.settings.limits
+    known = {batch.name: batch for batch in store.batches()}
+    batch = known.get(FIRST_BATCH) or store.create_batch(FIRST_BATCH)
+    taken = 0
+    for source in {id(one.item) if isinstance(one.item, bytes) else one.item: one for one in first}.values():
+        try:
+            items, rejected = store.add_pictures(batch.id, [_upload(source, limits)])
+        except (OSError, Fault) as error:
+            say(f"left out {source.id}: {one_line(error)}")
+            continue
+        taken += len(items)
+        for one in rejected:
+            say(f"left out {one.name}: {one.error.message}")
+    if not taken:
+        raise UsageError("none of the pictures can be used", hint="each line above says why")
+
+
+def _upload(source: Source, limits: Limits) -> Upload:
+    """The bytes of a file, or one byte more than the limit where there are more."""
+    if isinstance(source.item, bytes):
+        return Upload(clean_name(source.id), source.item)
+    path = str(source.item)
+    with open_regular(path) as file:
+        return Upload(clean_name(path), read_bounded(file, limits))
+
+
+def _listen(settings: ServeSettings) -> socket.socket:
+    try:
+        (family, *_, address), *_ = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
+        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        what = f"cannot listen on {settings.host} port {settings.port}: {why}"
+        raise UsageError(what, hint="another service may run there; choose another --port (0 takes any)") from None
+
+
+def _address(listening: socket.socket, settings: ServeSettings) -> str:
+    port = listening.getsockname()[1]
+    host = "localhost" if settings.any_address else settings.host
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,1 @@
+"""Batches, pictures, findings and decisions in one data folder; ``store.Store`` is the way in."""

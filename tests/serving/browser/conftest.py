@@ -1,0 +1,65 @@
+"""A real browser and a stand-in service. The browser lives as long as one file's tests: Playwright's loop must not
+outlast them, or no later test could run its own."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+from serving.browser.fake_server import Fake, Running, create_fake  # noqa: E402
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[sync_api.Browser]:
+    """Chromium, without a window."""
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium on this machine")
+    with sync_api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def fake() -> Fake:
+    """What the service knows; tests change it before and while the page is open."""
+    return Fake()
+
+
+@pytest.fixture
+def server(fake: Fake) -> Iterator[str]:
+    """Its address."""
+    with Running(create_fake(fake)) as running:
+        yield running.url
+
+
+@pytest.fixture
+def page(browser: sync_api.Browser) -> Iterator[sync_api.Page]:
+    """A fresh profile; an error in the page, or something its security policy stops, fails the test."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, accept_downloads=True)
+    made = context.new_page()
+    made.set_default_timeout(15_000)
+    sync_api.expect.set_options(timeout=15_000)
+    wrong: list[str] = []
+    made.on("pageerror", lambda error: wrong.append(str(error)))
+    made.on("console", lambda one: wrong.append(one.text) if "Content Security Policy" in one.text else None)
+    yield made
+    context.close()
+    assert not wrong
+
+
+@pytest.fixture
+def batch(fake: Fake) -> str:
+    """A batch of the eight examples, scored."""
+    made = fake.new_batch("Examples")
+    for path in sorted(EXAMPLES.glob("*.jpg")):
+        fake.add(made, path.name, path.read_bytes())
+    return made

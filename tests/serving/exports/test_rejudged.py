@@ -1,0 +1,62 @@
+"""Thresholds chosen on export judge the stored score and map, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from anomaly_ov.errors import UsageError
+from anomaly_ov.images.regions import regions
+from anomaly_ov.serving.exports.rejudged import rejudged, stored_map
+from serving_export_fixtures import WH, as_json, failed, pending, record_of, scored
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.4, 0.6, 230 / 255, 0.95])
+def test_regions_are_those_of_the_stored_map(tmp_path: Path, threshold: float) -> None:
+    row = scored(tmp_path, 0, "a.png", 0.7)
+    assert row.map_path is not None
+    values = np.asarray(Image.open(row.map_path))
+    expected = as_json(regions(values.astype(np.float32) / np.float32(255), threshold, WH))
+    assert record_of(rejudged(row, None, threshold))["regions"] == expected
+    # The page compares bytes: a value that equals the threshold belongs to the region.
+    assert bool(expected) == bool((values >= round(threshold * 255, 6)).any())
+
+
+def test_score_is_compared_anew(tmp_path: Path) -> None:
+    row = scored(tmp_path, 0, "a.png", 0.7)
+    for threshold, anomalous in ((0.7, True), (0.71, False)):
+        record = record_of(rejudged(row, threshold, None))
+        assert record["anomalous"] is anomalous
+        assert record["threshold"] == {"value": threshold, "source": "chosen on export"}
+        assert record["regions"] == record_of(row)["regions"]
+        assert record["score"] == 0.7
+    assert record_of(row)["threshold"]["value"] == 0.5
+
+
+def test_without_thresholds_or_score_nothing_changes(tmp_path: Path) -> None:
+    row = scored(tmp_path, 0, "a.png", 0.7)
+    assert rejudged(row, None, None) == row
+    assert rejudged(failed(1, "b"), 0.1, 0.1) == failed(1, "b")
+    assert rejudged(pending(2, "c"), 0.1, 0.1) == pending(2, "c")
+
+
+def test_a_lost_map_is_said_by_name_not_by_path(tmp_path: Path) -> None:
+    row = replace(scored(tmp_path, 0, "a.png", 0.7), map_path=tmp_path / "gone.png")
+    with pytest.raises(UsageError, match=r"the map of a\.png is gone") as caught:
+        rejudged(row, None, 0.5)
+    assert str(tmp_path) not in str(caught.value)
+    assert rejudged(row, 0.5, None).record == record_of(row) | {
+        "threshold": {"value": 0.5, "source": "chosen on export"}
+    }
+
+
+def test_only_png_maps_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "map.png"
+    Image.new("L", (4, 4)).save(path, "BMP")
+    assert stored_map(path) is None
+    path.write_bytes(b"\x89PNG\r\n\x1a\n")
+    assert stored_map(path) is None

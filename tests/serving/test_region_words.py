@@ -1,0 +1,57 @@
+"""Places of regions, and questions about them in the words that the model was taught."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from anomaly_ov.data.synthetic.facts import place
+from anomaly_ov.instruct.questions import wordings
+from anomaly_ov.serving.faults import Fault
+from anomaly_ov.serving.region_words import about_region, in_place, place_of
+
+
+def record(*boxes: tuple[int, int, int, int]) -> dict[str, Any]:
+    return {"image": {"width": 300, "height": 150}, "regions": [{"box": list(box)} for box in boxes]}
+
+
+def test_places_are_those_of_the_training_pictures() -> None:
+    for x in (0, 0.1, 1 / 3, 0.5, 0.99, 1):
+        for y in (0, 0.32, 0.34, 0.66, 0.7, 1):
+            assert place_of(x, y) == place(y, x)
+
+
+@pytest.mark.parametrize(
+    ("question", "asked"),
+    [
+        ("Is something wrong here?", "Is something wrong on the left?"),
+        ("Is there any damage in the image?", "Is there any damage on the left?"),
+        ("is there a defect", "is there a defect on the left"),
+        ("Is there a defect? Answer yes or no.", "Is there a defect on the left? Answer yes or no."),
+        ("What is wrong here?", "On the left: What is wrong here?"),
+        ("Describe it.", "On the left: Describe it."),
+        ("Island of dirt?", "On the left: Island of dirt?"),
+    ],
+)
+def test_where_the_place_goes(question: str, asked: str) -> None:
+    assert in_place(question, "on the left") == asked
+
+
+def test_questions_of_yes_or_no_become_taught_ones() -> None:
+    taught = {one.text for one in wordings("place_check", "sentence", "train")}
+    for question in ("Is there a defect?", "Is something wrong here?", "Do you see any damage in this picture?"):
+        assert in_place(question, "{place}") in taught
+
+
+def test_the_region_asked_about_counts() -> None:
+    found = record((0, 0, 30, 30), (200, 100, 300, 150), (120, 60, 180, 90))
+    asked = [about_region(" What is it? ", found, region) for region in range(3)]
+    assert asked == ["In the upper left: What is it?", "In the lower right: What is it?", "In the centre: What is it?"]
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_region_that_is_not_there(count: int) -> None:
+    with pytest.raises(Fault, match=f"has {count} regions") as caught:
+        about_region("What is it?", record(*[(0, 0, 9, 9)] * count), count)
+    assert (caught.value.status, caught.value.param) == (400, "anomaly.region")
