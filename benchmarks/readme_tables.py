@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,6 @@ from anomaly_ov.files import write_atomic
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, README = ROOT / "results", ROOT / "README.md"
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-REASONING_BEGIN, REASONING_END = "<!-- reasoning:begin -->", "<!-- reasoning:end -->"
-CONTEXT_BEGIN, CONTEXT_END = "<!-- context:begin -->", "<!-- context:end -->"
-ABLATION_BEGIN, ABLATION_END = "<!-- ablation:begin -->", "<!-- ablation:end -->"
-MEASURING_BEGIN, MEASURING_END = "<!-- measuring:begin -->", "<!-- measuring:end -->"
 SCORES = {"score": "score (fused)", "score_raw": "head", "score_map": "map"}
 
 
@@ -180,9 +176,9 @@ def benchmarks() -> list[str]:
     return [*lines, *measured("inspect-speed", "cold-start", "cache", "memory", "context_speed")]
 
 
-def measuring() -> list[str]:
-    """What measuring itself costs, and whether a calibrated threshold keeps its promise."""
-    lines = measured("pixel-metrics", "eval-overhead", "calibration")
+def costs(*names: str) -> list[str]:
+    """A table of these benchmarks' figures."""
+    lines = measured(*names)
     return ["| what | measured | remark |", "|-|-|-|", *lines] if lines else []
 
 
@@ -217,16 +213,24 @@ def read(name: str) -> Any:
 
 
 def filled(readme: str) -> str:
-    """``readme`` with the present tables between its markers; nothing between them where nothing was measured."""
-    readme = _between(readme, BEGIN, END, tables())
-    readme = _between(readme, CONTEXT_BEGIN, CONTEXT_END, "\n".join(context(read("context"))))
-    readme = _between(readme, MEASURING_BEGIN, MEASURING_END, "\n".join(measuring()))
-    readme = _between(readme, ABLATION_BEGIN, ABLATION_END, "\n".join(ablation(read("ablation-tiny"))))
-    return _between(readme, REASONING_BEGIN, REASONING_END, "\n".join(reasoning(read("reasoning-tiny"))))
+    """``readme`` with the present tables between its markers; what was not measured leaves nothing between them."""
+    for name, table in TABLES.items():
+        readme = _between(readme, f"<!-- {name}:begin -->", f"<!-- {name}:end -->", table())
+    return readme
 
 
 def _between(text: str, begin: str, end: str, table: str) -> str:
     return re.sub(f"(?<={begin}\n).*(?={end})", lambda _: table + "\n" if table else "", text, flags=re.DOTALL)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "results": tables,
+    "context": lambda: "\n".join(context(read("context"))),
+    "measuring": lambda: "\n".join(costs("pixel-metrics", "eval-overhead", "calibration")),
+    "ablation": lambda: "\n".join(ablation(read("ablation-tiny"))),
+    "reasoning": lambda: "\n".join(reasoning(read("reasoning-tiny"))),
+    "serving": lambda: "\n".join(costs("serve-load", "serve-kill", "serve-page")),
+}
 
 
 if __name__ == "__main__":

@@ -170,7 +170,7 @@ def test_the_readme_table_has_a_row_per_set_and_their_mean(
     assert lines[3] == "| mean of 1 | | **60.0** | **70.0** | **80.0** |"
     assert lines[4] == "| tile, pixel AUROC | | 50.0 | 60.0 | 90.0 |"
     assert readme_tables.context(None) == []
-    page = f"a\n{readme_tables.CONTEXT_BEGIN}\nold\n{readme_tables.CONTEXT_END}\nb\n"
+    page = "a\n<!-- context:begin -->\nold\n<!-- context:end -->\nb\n"
     monkeypatch.setattr(readme_tables, "RESULTS", tmp_path)
     assert readme_tables.filled(page) == page.replace("old\n", "")
     (tmp_path / "context.json").write_text(json.dumps(found))

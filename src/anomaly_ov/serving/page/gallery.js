@@ -20,10 +20,7 @@ let version = 0; // of everything that cards show; scrolling alone leaves it, an
 export function setUpGallery() {
   grid = byId("grid");
   grid.append(sizer, hint);
-  new ResizeObserver(() => {
-    measure();
-    refillSoon();
-  }).observe(grid);
+  new ResizeObserver(resized).observe(grid);
   grid.addEventListener("scroll", drawSoon, { passive: true });
   grid.addEventListener("click", click);
   grid.addEventListener("dblclick", (event) => event.preventDefault());
@@ -44,6 +41,15 @@ export function setUpGallery() {
     if (!state.items.size) grid.scrollTop = 0;
   });
   measure();
+}
+
+// Opening and closing the viewer changes the number of columns; the picture at hand stays in sight.
+function resized() {
+  const before = geometry.columns;
+  measure();
+  version += 1;
+  draw();
+  if (geometry.columns !== before) reveal(state.order.indexOf(state.active));
 }
 
 function measure() {
