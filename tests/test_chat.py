@@ -203,6 +203,13 @@ def test_the_end_token_ends_an_answer(inspector: Inspector, one: list[Evidence],
         assert whole.text.startswith(answer.text)
 
 
+def test_hardly_any_temperature_is_none(reasoner: Reasoner, one: list[Evidence]) -> None:
+    """Logits over a temperature this small would leave the range of numbers."""
+    talk = Chat(reasoner, one)
+    likely = talk.ask(FIRST, remember=False, max_tokens=5).text
+    assert talk.ask(FIRST, remember=False, temperature=5e-324, max_tokens=5).text == likely
+
+
 def test_sampling_follows_the_seed(reasoner: Reasoner, one: list[Evidence]) -> None:
     talk, said = Chat(reasoner, one), []
     for seed in (1, 1, 2, 3):

@@ -28,6 +28,8 @@ from anomaly_ov.models.reasoning.processor import IMAGE_MARKER, SYSTEM, Message,
 from anomaly_ov.records import Answer
 
 MAX_TOKENS = 200
+COLDEST = 1e-3
+"""Below this temperature the most likely answer is given: logits over less would leave the range of numbers."""
 SPOKEN_SHARE = 0.01
 """Yes and no together must be at least this likely for P(Yes) to mean anything."""
 
@@ -213,7 +215,8 @@ def _require_room(reasoner: Reasoner, ids: Sequence[int], max_tokens: int) -> No
 def _settings(reasoner: Reasoner, max_tokens: int, temperature: float) -> dict[str, Any]:
     if max_tokens < 1:
         raise UsageError(f"max_tokens = {max_tokens} must be >= 1", hint="200 is the default")
-    sampling = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
+    warm = temperature >= COLDEST
+    sampling = {"do_sample": True, "temperature": temperature} if warm else {"do_sample": False}
     return sampling | {
         "max_new_tokens": max_tokens,
         "eos_token_id": stop_ids(reasoner.tokenizer),

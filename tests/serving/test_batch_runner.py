@@ -234,6 +234,25 @@ def test_a_folder_of_too_few_pictures_keeps_its_scores(inspector: Inspector, tmp
         store.close()
 
 
+def test_a_context_that_cannot_be_written_says_so(inspector: Inspector, tmp_path: Path) -> None:
+    engine, store, runner = real_parts(inspector, tmp_path)
+    try:
+        batch = store.create_batch().id
+        store.add_pictures(batch, [noise(1), noise(2), noise(3)])
+        store.folder.context("any").parent.rmdir()
+        store.set_context(batch, "folder")
+        runner.wake()
+        until(lambda: store.batch(batch).context.state == "failed")
+        error = store.batch(batch).context.error
+        assert error is not None
+        assert error.type == "storage_full"
+        assert str(tmp_path) not in error.message
+    finally:
+        runner.stop()
+        engine.stop()
+        store.close()
+
+
 PICTURES, KILLS = 40, 5
 KILLED = f"""
 import os, random, signal, sys, time

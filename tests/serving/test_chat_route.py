@@ -6,10 +6,8 @@ import asyncio
 import base64
 import io
 import json
-import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,15 +16,13 @@ import httpx
 import numpy as np
 import openai
 import pytest
-import uvicorn
 from PIL import Image
 
 from anomaly_ov.chat import Chat
 from anomaly_ov.inspector import Inspector, load
 from anomaly_ov.records import SCHEMA, Answer
-from anomaly_ov.serving.app import create_app
-from anomaly_ov.serving.settings import ServeSettings
 from model_fixtures import save_small_model
+from serving_live_fixtures import serving, until
 from talk_fixtures import small_talker
 
 FIRST, SECOND = "Is there a defect?", "Where is it?"
@@ -35,29 +31,6 @@ FIRST, SECOND = "Is there a defect?", "Where is it?"
 @pytest.fixture(scope="module")
 def inspector(tmp_path_factory: pytest.TempPathFactory) -> Inspector:
     return load(str(small_talker(tmp_path_factory.mktemp("talker") / "model")), device="cpu")
-
-
-@contextmanager
-def serving(inspector: Inspector, data: Path, **settings: Any) -> Iterator[tuple[str, Any]]:
-    """The service's address and its parts."""
-    app = create_app(inspector, ServeSettings(data=data, max_answer_tokens=30, **settings))
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on", ws="none"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        until(lambda: server.started)
-        try:
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}", app.state.service
-        finally:
-            server.should_exit = True
-            thread.join()
-
-
-def until(true: Callable[[], Any], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come to pass"
-        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")

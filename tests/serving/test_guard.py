@@ -129,6 +129,15 @@ def test_a_body_that_says_it_is_too_large_is_not_read(tmp_path: Path) -> None:
         refused(client.post("/v1/inspect", content=b"x", headers=PNG | {"Content-Length": "9" * 30}), 413, "too_large")
 
 
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/v1/session"), ("PUT", "/v1/items/i_1/decision"), ("PATCH", "/v1/batches/b_1")]
+)
+def test_what_takes_no_pictures_takes_no_large_body(client: TestClient, method: str, path: str) -> None:
+    """Such bodies are parsed on the event loop, and signing in needs no token."""
+    body = b'{"token": "' + b"x" * guard.SMALL_BODY + b'"}'
+    refused(client.request(method, path, content=body, headers={"Content-Type": "application/json"}), 413, "too_large")
+
+
 @pytest.mark.parametrize("kind", ["image/png", "application/json", "multipart/form-data; boundary=x"])
 def test_a_body_that_turns_out_too_large_is_given_up(tmp_path: Path, kind: str) -> None:
     """Sent in chunks without a length, to every way of reading a body."""
@@ -156,7 +165,9 @@ def test_too_many_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(guard, "MAX_AT_ONCE", 0)
     with client_of(tmp_path) as client:
         refused(client.post("/v1/inspect", content=png(), headers=PNG), 429, "overloaded")
-        assert client.get("/healthz").status_code == 200
+        refused(client.get("/v1/batches"), 429, "overloaded")
+        for path in ("/healthz", "/readyz", "/metrics"):
+            assert client.get(path).status_code == 200
 
 
 def test_an_unforeseen_failure_tells_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

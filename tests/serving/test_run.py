@@ -17,8 +17,9 @@ import pytest
 
 from anomaly_ov.errors import UsageError
 from anomaly_ov.images.sources import expand
-from anomaly_ov.serving.run import FIRST_BATCH, run, take_first
+from anomaly_ov.serving.run import listen, run, take_first
 from anomaly_ov.serving.settings import ServeSettings
+from anomaly_ov.serving.store.store import Store
 from serving_core_fixtures import FakeInspector, client_of, png
 
 TESTS = Path(__file__).parents[1]
@@ -110,11 +111,69 @@ def test_pictures_to_begin_with_become_a_batch_once(tmp_path: Path) -> None:
     with client_of(tmp_path) as client:
         service: Any = client.app.state.service  # type: ignore[attr-defined]
         for _ in range(2):
-            take_first(service, expand([tmp_path / "a.png", tmp_path / "b.png", tmp_path / "none.png"]), said.append)
+            take_first(
+                service,
+                expand([tmp_path / "a.png", tmp_path / "b.png", tmp_path / "none.png"]),
+                " My  parts",
+                said.append,
+            )
         (batch,) = client.get("/v1/batches").json()["batches"]
         with pytest.raises(UsageError):
-            take_first(service, expand([tmp_path / "b.png"]), said.append)
-    assert (batch["name"], batch["counts"]["total"]) == (FIRST_BATCH, 1)
+            take_first(service, expand([tmp_path / "b.png"]), "Others", said.append)
+        assert client.get("/v1/batches").json()["batches"][1:] == []
+    assert (batch["name"], batch["counts"]["total"]) == ("My parts", 1)
     assert len(said) == 5
     assert "b.png" in said[0]
     assert "none.png" in said[1]
+
+
+def test_small_answers_are_not_held_back(tmp_path: Path) -> None:
+    """Without TCP_NODELAY every answer on a kept connection waits 40 ms for the client's acknowledgement."""
+    with (
+        listen(ServeSettings(data=tmp_path, port=0)) as listening,
+        socket.create_connection(listening.getsockname()),
+        listening.accept()[0] as connection,
+    ):
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_the_batch_to_begin_with_is_found_among_many(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png())
+    with client_of(tmp_path) as client:
+        service: Any = client.app.state.service  # type: ignore[attr-defined]
+        sources = expand([tmp_path / "a.png"])
+        first = take_first(service, sources, "Parts", str)
+        for _ in range(101):
+            service.store.create_batch("later")
+        assert take_first(service, sources, "Parts", str) == first
+        assert take_first(service, [], "Parts", str) is None
+
+
+def test_a_start_without_usable_pictures_lets_the_folder_go(tmp_path: Path) -> None:
+    (tmp_path / "b.png").write_bytes(b"text")
+    settings = ServeSettings(data=tmp_path / "data", port=0)
+    for _ in range(2):
+        with pytest.raises(UsageError, match="none of the pictures"):
+            run(FakeInspector(), settings, expand([tmp_path / "b.png"]), say=str)  # type: ignore[arg-type]
+    store = Store(tmp_path / "data")
+    assert store.batches() == []
+    store.close()
+
+
+def test_the_address_leads_to_the_pictures_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[tuple[str, str]] = []
+
+    class Server:
+        def __init__(self, config: Any, service: Any, address: str, say: Any) -> None:
+            self.service, self.address = service, address
+
+        def run(self, sockets: Any) -> None:
+            found.extend((batch.id, self.address) for batch in self.service.store.batches())
+            self.service.store.close()
+
+    monkeypatch.setattr("anomaly_ov.serving.run._Server", Server)
+    (tmp_path / "a.png").write_bytes(png())
+    settings = ServeSettings(data=tmp_path / "data", port=0)
+    run(FakeInspector(), settings, expand([tmp_path / "a.png"]), name="Parts", say=str)  # type: ignore[arg-type]
+    ((batch, address),) = found
+    assert re.fullmatch(rf"http://127\.0\.0\.1:\d+/#b={batch}", address)

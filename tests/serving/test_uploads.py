@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from anomaly_ov.serving import uploads
+from anomaly_ov.serving.bodies import MOST_COMMAS
 from anomaly_ov.serving.faults import Fault
 from anomaly_ov.serving.settings import ServeSettings
 from anomaly_ov.serving.uploads import Upload, clean_name, decode_picture_url, sources_of
@@ -108,6 +109,38 @@ def test_pictures_of_a_request_are_bounded_together(tmp_path: Path) -> None:
     with pytest.raises(Fault) as refused:
         asyncio.run(uploads._of_json(body, settings))
     assert refused.value.status == 413
+
+
+@pytest.mark.parametrize("path", ["/v1/inspect", "/v1/chat/completions"])
+def test_json_of_very_many_values_is_not_parsed(client: Any, path: str) -> None:
+    """Two bytes of a list become a hundred in memory."""
+    body = b'{"images": [' + b"0," * MOST_COMMAS + b'0], "messages": []}'
+    answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert kind(answer) == (413, "too_large")
+    wrong = client.post("/v1/inspect", json={"images": [0, 0, 0]})
+    assert kind(wrong) == (422, "invalid_request")
+
+
+def test_fetched_pictures_of_a_question_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    async def fetched(url: str, max_bytes: int) -> bytes:
+        asked.append(url)
+        return b"x" * 1500
+
+    monkeypatch.setattr(uploads, "fetch", fetched)
+    parts = [{"type": "image_url", "image_url": {"url": f"https://example.com/{k}"}} for k in range(5)]
+    messages = [{"role": "user", "content": [*parts, {"type": "text", "text": "Is there a defect?"}]}]
+    with client_of(tmp_path, remote_images=True, max_request_bytes=4000) as client:
+        assert kind(client.post("/v1/chat/completions", json={"messages": messages})) == (413, "too_large")
+    assert len(asked) == 3
+
+
+def test_quotes_in_file_names_come_back_from_what_browsers_make_of_them(client: Any) -> None:
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="3%22 \xc3\xa4%0D%0A100%.png"\r\n\r\n'
+    body = head + png() + b"\r\n--x--\r\n"
+    answer = client.post("/v1/inspect", content=body, headers={"Content-Type": "multipart/form-data; boundary=x"})
+    assert names(answer) == ['3" ä__100%.png']
 
 
 @pytest.mark.parametrize(

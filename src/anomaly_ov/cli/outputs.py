@@ -23,6 +23,7 @@ from anomaly_ov.files import write_atomic
 from anomaly_ov.images.maps import to_image_pixels
 from anomaly_ov.images.overlay import overlay, save_png
 from anomaly_ov.images.regions import regions
+from anomaly_ov.images.score_lines import score_lines
 from anomaly_ov.images.sources import Source
 from anomaly_ov.records import Finding
 
@@ -155,18 +156,7 @@ def _sheet(
     finding: Finding, map_HW: npt.NDArray[np.float32], preview_HW3: npt.NDArray[np.uint8], map_threshold: float
 ) -> Image.Image:
     """The overlay, drawn on the picture at the map's size, with the regions found at that size."""
-    assert finding.score is not None
-    assert finding.threshold is not None
-    verdict = "anomalous" if finding.anomalous else "not anomalous"
-    caption = [
-        PurePath(finding.id).name,
-        f"score {finding.score:.3f}, threshold {finding.threshold.value:.3f}: {verdict}; {finding.level} suspicious",
-    ]
-    if finding.score_expert is not None and finding.score_context is not None:
-        caption.append(
-            f"expert alone {finding.score_expert:.3f}, context {finding.score_context:.3f}: "
-            f"{finding.context.distance:.1f} times the usual distance from {finding.context.references} references"
-        )
+    caption = [PurePath(finding.id).name, *score_lines(finding.to_json())]
     height, width = map_HW.shape
     shown = regions(map_HW, map_threshold, (width, height))
     return overlay(preview_HW3, map_HW, shown, map_threshold, caption)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,7 +31,8 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every network.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8765,
     data: Annotated[
-        Path, typer.Option(help="Folder for pictures, findings and decisions; made if missing, read again if not.")
+        Path,
+        typer.Option(file_okay=False, help="Folder for pictures, findings and decisions; made if missing, else read."),
     ] = Path("anomaly-ov-data"),
     model: Annotated[str, typer.Option(help="Name of a shipped model, or a model folder.")] = "tiny",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
@@ -60,12 +62,11 @@ def serve(
     memory.
     """
     _require_extra()
-    from anomaly_ov.images.sources import expand
     from anomaly_ov.inspector import load
     from anomaly_ov.serving.run import run
     from anomaly_ov.serving.settings import ServeSettings
 
-    first: list[Source] = expand(paths) if paths else []
+    first = _pictures(paths or [])
     settings = ServeSettings(
         data=data,
         host=host,
@@ -77,7 +78,8 @@ def serve(
     )
     _warn_of_open_door(settings)
     inspector = load(model, device=device, dtype=dtype, threshold=threshold, limits=settings.limits)
-    run(inspector, settings, first, say=note)
+    run(inspector, settings, first, name=_name(paths or []), say=note)
+    note(f"stopped; pictures, findings and decisions are kept in {data}")
 
 
 def _require_extra() -> None:
@@ -88,6 +90,25 @@ def _require_extra() -> None:
             raise MissingExtra(package, "serve")
 
 
+def _pictures(paths: list[str]) -> list[Source]:
+    """Raises ``UsageError`` if nothing can come of them: before a model is loaded, and before a folder is made."""
+    from anomaly_ov.images.sources import expand
+
+    found = expand(paths) if paths else []
+    missing = [one.id for one in found if isinstance(one.item, (str, Path)) and not Path(one.item).is_file()]
+    if found and len(missing) == len(found):
+        named = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise UsageError(f"no such picture: {named}", hint="give files, folders or quoted globs")
+    return found
+
+
+def _name(paths: list[str]) -> str:
+    """What the batch is called: the file or folder, of several the folder that they share; the same the next time."""
+    if not paths or paths == ["-"]:
+        return "From the command line"
+    return os.path.basename(os.path.commonpath([os.path.abspath(path) for path in paths]))
+
+
 def _token(file: Path | None) -> str | None:
     """Never taken from the command line itself, which everyone on the machine may read."""
     if file is None:
@@ -95,14 +116,16 @@ def _token(file: Path | None) -> str | None:
     try:
         token = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the token in {file}: {error}", hint="give a text file of one line") from None
-    if not token:
-        raise UsageError(f"{file} holds no token", hint="write one line of at least 16 characters into it")
+        why = getattr(error, "strerror", None) or "it is no text"
+        raise UsageError(f"cannot read the token in {file}: {why}", hint="give a text file of one line") from None
+    if len(token.split()) != 1:
+        what = "more than one word" if token else "no token"
+        raise UsageError(f"{file} holds {what}", hint="write one word of at least 16 characters into it")
     return token
 
 
 def _warn_of_open_door(settings: ServeSettings) -> None:
-    if settings.token is None and not _is_loopback(settings.host):
+    if not _is_loopback(settings.host) and settings.token is None:
         warn(
             f"everyone who reaches {settings.host}:{settings.port} may see and change all pictures and decisions; "
             f"set {TOKEN_VARIABLE} or give --token-file"
@@ -110,7 +133,11 @@ def _warn_of_open_door(settings: ServeSettings) -> None:
 
 
 def _is_loopback(host: str) -> bool:
+    """Whether only this machine gets there. Raises ``UsageError`` for what stands for no address."""
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or "it is no name"
+        hint = "127.0.0.1 is for this machine alone, 0.0.0.0 for every network"
+        raise UsageError(f"cannot listen on --host {host}: {why}", hint=hint) from None
+    return all(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)

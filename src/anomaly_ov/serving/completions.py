@@ -27,6 +27,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from anomaly_ov.records import Answer
+from anomaly_ov.serving.bodies import require_modest
 from anomaly_ov.serving.faults import Fault
 from anomaly_ov.serving.replies import Record
 
@@ -161,7 +162,8 @@ class Conversation:
 
 
 def request_of(body: bytes) -> ChatRequest:
-    """The request in a body. Raises ``Fault`` 400 that names the first field that is wrong or not supported."""
+    """The request in a body. Raises ``Fault`` 400 that names the first field that is wrong or not supported, or 413."""
+    require_modest(body)
     try:
         request = ChatRequest.model_validate_json(body)
     except ValidationError as error:

@@ -58,8 +58,7 @@ class ContextShelf:
             problem = Problem("internal", "the service failed on this context", "its log says more")
             self._store.context_failed(job.id, problem)
         else:
-            self._hold(job.id, context)
-            self._store.context_ready(job.id, len(context.bank))
+            self._save(job.id, context)
 
     def load(self, id_: str) -> Context | None:
         """The context ``id_``; None for ``none``, and where its file is gone, damaged or of another model."""
@@ -83,8 +82,6 @@ class ContextShelf:
             return self._held[id_].kind if id_ in self._held else "none"
 
     def _built(self, job: ContextJob, stopping: Event) -> Context:
-        from anomaly_ov.context.context_file import save_context
-
         def look_up(done: int, total: int) -> None:
             if stopping.is_set():
                 raise Stopped
@@ -92,9 +89,19 @@ class ContextShelf:
         folder = self._store.folder
         sources = [Source(str(folder.picture(task.sha256)), task.name, task.page) for task in job.tasks]
         make = self._inspector.folder_context if job.kind == "folder" else self._inspector.context
-        context = replace(make(sources, progress=look_up), source=job.source)
-        save_context(folder.context(job.id), context)
-        return context
+        return replace(make(sources, progress=look_up), source=job.source)
+
+    def _save(self, id_: str, context: Context) -> None:
+        from anomaly_ov.context.context_file import save_context
+
+        try:
+            save_context(self._store.folder.context(id_), context)
+        except UsageError:  # its message names the data folder
+            hint = "make room on the disk, then choose the context again"
+            self._store.context_failed(id_, Problem("storage_full", "the context cannot be written", hint))
+            return
+        self._hold(id_, context)
+        self._store.context_ready(id_, len(context.bank))
 
     def _hold(self, id_: str, context: Context) -> None:
         with self._lock:

@@ -33,6 +33,10 @@ SECURITY = {
 }
 MAX_AT_ONCE = 512
 """Requests at a time; more are told to come back."""
+WATCHED = ("/healthz", "/readyz", "/metrics")
+"""Answered even then: from these an operator learns of it."""
+SMALL_BODY = 2**20
+"""Bytes of a body where no pictures are taken: those are parsed in one go, on the event loop."""
 HELD_BODIES = 2
 """Bodies of all requests together may hold as much as this many of the largest."""
 DRAINED_BYTES, DRAIN_SECONDS = 2**20, 2.0
@@ -88,30 +92,33 @@ class Guard:
     def _admit(self, passage: _Passage) -> None:
         headers, method = Headers(scope=passage.scope), passage.scope["method"]
         self._gate.access.check(method, passage.scope["path"], headers)
+        if self._at_once > MAX_AT_ONCE and passage.scope["path"] not in WATCHED:
+            what = f"more than {MAX_AT_ONCE} requests at a time"
+            raise Fault(429, "overloaded", what, hint="send fewer at a time", retry_after=2)
         if method in SAFE:
             return
         if not self._gate.takes_work:
             raise Fault(503, "stopping", "the service is stopping", hint="try again soon", retry_after=5)
-        if self._at_once > MAX_AT_ONCE:
-            what = f"more than {MAX_AT_ONCE} requests at a time"
-            raise Fault(429, "overloaded", what, hint="send fewer at a time", retry_after=2)
         length = headers.get("content-length", "0")
-        self._require_size(int(length) if length.isdecimal() and len(length) < 20 else 2**63)
+        self._require_size(passage, int(length) if length.isdecimal() and len(length) < 20 else 2**63)
 
     def take(self, passage: _Passage, size: int) -> None:
         """Counts ``size`` further bytes of a body. Raises ``Fault`` 413, or 429 where others hold too much."""
         self._held += size
         passage.received += size
-        self._require_size(passage.received)
+        self._require_size(passage, passage.received)
         most = HELD_BODIES * self._gate.settings.max_request_bytes
         if self._held > most:
             what = f"the bodies of all requests hold more than {most} bytes"
             raise Fault(429, "overloaded", what, hint="send fewer at a time", retry_after=2)
 
-    def _require_size(self, size: int) -> None:
+    def _require_size(self, passage: _Passage, size: int) -> None:
         most = self._gate.settings.max_request_bytes
+        if passage.scope["method"] != "POST" or passage.scope["path"] == "/v1/session":
+            most = min(most, SMALL_BODY)
         if size > most:
-            raise Fault(413, "too_large", f"a request may hold {most} bytes", hint="send fewer pictures at a time")
+            what = f"such a request may hold {most} bytes"
+            raise Fault(413, "too_large", what, hint="send fewer pictures at a time")
 
     def _count(self, passage: _Passage) -> None:
         method = passage.scope["method"]

@@ -1,4 +1,4 @@
-"""What is known of one picture of a batch: its record, and what a person decided about it. Plain values, no database."""
+"""What is known of one picture of a batch: its record, and what a person decided about it. Plain values."""
 
 from __future__ import annotations
 

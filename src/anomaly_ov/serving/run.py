@@ -18,25 +18,37 @@ from anomaly_ov.serving.app import create_app
 from anomaly_ov.serving.faults import Fault
 from anomaly_ov.serving.service import Service
 from anomaly_ov.serving.settings import ServeSettings
+from anomaly_ov.serving.store.names import clean
 from anomaly_ov.serving.uploads import Upload, clean_name
 
 BACKLOG = 512
 KEEP_ALIVE_SECONDS = 30
-FIRST_BATCH = "From the command line"
 
 
 def run(
-    inspector: Inspector, settings: ServeSettings, first: Sequence[Source] = (), *, say: Callable[[str], None] = print
+    inspector: Inspector,
+    settings: ServeSettings,
+    first: Sequence[Source] = (),
+    *,
+    name: str = "From the command line",
+    say: Callable[[str], None] = print,
 ) -> None:
     """Serves until SIGINT or SIGTERM. ``say``: told the address once it listens.
 
-    ``first``: pictures to begin with, copied into a batch; those that it holds already are not scored again.
+    ``first``: pictures to begin with, copied into the batch ``name``; those that it holds already are not scored again.
     Raises ``UsageError`` when the address is taken or the data folder cannot be used.
     """
-    listening = _listen(settings)
+    listening = listen(settings)
     with listening:
         app = create_app(inspector, settings)
-        take_first(app.state.service, first, say)
+        address = _address(listening, settings)
+        try:
+            batch = take_first(app.state.service, first, name, say)
+        except BaseException:
+            app.state.service.store.close()
+            raise
+        if batch is not None:
+            address += f"/#b={batch}"
         config = uvicorn.Config(
             app,
             log_level="warning",
@@ -49,7 +61,7 @@ def run(
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=int(settings.request_seconds) + 1,
         )
-        _Server(config, app.state.service, _address(listening, settings), say).run(sockets=[listening])
+        _Server(config, app.state.service, address, say).run(sockets=[listening])
 
 
 class _Server(uvicorn.Server):
@@ -71,13 +83,17 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def take_first(service: Service, first: Sequence[Source], say: Callable[[str], None]) -> None:
-    """Puts the files of ``first`` into the batch of that name, made if missing. Raises ``UsageError`` if none fits."""
+def take_first(service: Service, first: Sequence[Source], name: str, say: Callable[[str], None]) -> str | None:
+    """Puts the files of ``first`` into the batch ``name``, made if missing; its id, None if there are no files.
+
+    Raises ``UsageError`` if none fits.
+    """
     if not first:
-        return
+        return None
     store, limits = service.store, service.settings.limits
-    known = {batch.name: batch for batch in store.batches()}
-    batch = known.get(FIRST_BATCH) or store.create_batch(FIRST_BATCH)
+    named = clean(name, "Pictures")
+    known = {batch.name: batch for batch in store.batches(store.limits.max_batches)}
+    batch = known.get(named) or store.create_batch(named)
     taken = 0
     for source in {id(one.item) if isinstance(one.item, bytes) else one.item: one for one in first}.values():
         try:
@@ -89,7 +105,10 @@ def take_first(service: Service, first: Sequence[Source], say: Callable[[str], N
         for one in rejected:
             say(f"left out {one.name}: {one.error.message}")
     if not taken:
+        if named not in known:
+            store.delete_batch(batch.id)
         raise UsageError("none of the pictures can be used", hint="each line above says why")
+    return batch.id
 
 
 def _upload(source: Source, limits: Limits) -> Upload:
@@ -101,10 +120,15 @@ def _upload(source: Source, limits: Limits) -> Upload:
         return Upload(clean_name(path), read_bounded(file, limits))
 
 
-def _listen(settings: ServeSettings) -> socket.socket:
+def listen(settings: ServeSettings) -> socket.socket:
+    """A listening socket. Raises ``UsageError`` when the address is taken or cannot be had."""
     try:
         (family, *_, address), *_ = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
-        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+        listening = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+        # Inherited by its connections. An answer is written as head and body; without this the body would wait until
+        # the client acknowledges the head, which takes 40 ms.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listening
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
         what = f"cannot listen on {settings.host} port {settings.port}: {why}"

@@ -193,7 +193,7 @@ class Speaker:
                 self._maps.move_to_end(digest)
                 return self._maps[digest]
         finding = (await self._engine.inspect(source, talk=True)).finding
-        _require_read(finding)
+        _require_read(finding, param=None)
         data = await asyncio.to_thread(self._drawn, finding)
         with self._lock:
             self._maps[digest] = data
@@ -239,7 +239,7 @@ class Speaker:
 
     def _opened(self, asked: Asked, findings: list[Finding]) -> _Open:
         for finding in findings:
-            _require_read(finding)
+            _require_read(finding, param="messages")
         chat = self._inspector.chat(findings, views=True, reading=asked.reading)
         opened = _Open(chat, tuple(finding.to_json() for finding in findings))
         with self._lock:
@@ -336,11 +336,11 @@ def _require_askable(chat: Chat, question: str, max_tokens: int) -> None:
         raise Fault(400, "bad_request", error.message, hint=error.hint, param="messages") from None
 
 
-def _require_read(finding: Finding) -> None:
+def _require_read(finding: Finding, param: str | None) -> None:
     if finding.error is not None:
         too_large = finding.error.type == "ImageTooLarge"
         status, kind = (413, "image_too_large") if too_large else (422, "unreadable_image")
-        raise Fault(status, kind, finding.error.message, hint=finding.error.hint, param="messages")
+        raise Fault(status, kind, finding.error.message, hint=finding.error.hint, param=param)
 
 
 def _as_message_fault(error: ImageError) -> Fault:

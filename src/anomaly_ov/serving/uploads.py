@@ -12,14 +12,15 @@ import base64
 import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from anomaly_ov.images.sources import Source
+from anomaly_ov.serving.bodies import require_modest
 from anomaly_ov.serving.faults import Fault
 from anomaly_ov.serving.remote_pictures import fetch
 from anomaly_ov.serving.settings import ServeSettings
@@ -58,7 +59,7 @@ class Images(BaseModel):
     """The JSON form of a request with pictures."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
-    images: list[InlineImage | RemoteImage] = Field(min_length=1)
+    images: Annotated[list[InlineImage | RemoteImage], FailFast()] = Field(min_length=1)
 
 
 _FILES = {"type": "array", "minItems": 1, "items": {"type": "string", "contentMediaType": "application/octet-stream"}}
@@ -140,9 +141,14 @@ async def _of_form(request: Request, settings: ServeSettings) -> list[Upload]:
         files = [_file(part) for key, part in form.multi_items() if key in FIELDS]
         for file in files:
             _require_size(file.size or 0, settings)
-        return [Upload(clean_name(file.filename), await file.read()) for file in files]
+        return [Upload(clean_name(_unescaped(file.filename or "")), await file.read()) for file in files]
     finally:
         await _close(form)
+
+
+def _unescaped(name: str) -> str:
+    """A file name as it was before a browser wrote it into a form: quotes and line ends alone are escaped there."""
+    return name.replace("%22", '"').replace("%0D", "\r").replace("%0A", "\n")
 
 
 async def _close(form: FormData) -> None:
@@ -177,6 +183,7 @@ async def _of_json(body: bytes, settings: ServeSettings) -> list[Upload]:
 
 
 def _parsed(body: bytes) -> Images:
+    require_modest(body)
     try:
         return Images.model_validate_json(body)
     except ValidationError as error:

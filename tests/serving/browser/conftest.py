@@ -1,5 +1,5 @@
-"""A real browser and a stand-in service. The browser lives as long as one file's tests: Playwright's loop must not
-outlast them, or no later test could run its own."""
+"""A real browser and a stand-in service. The browser lives as long as the tests of this folder, which is a package for
+that reason alone: Playwright's loop must not outlast them, or no later test could run its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[sync_api.Browser]:
     """Chromium, without a window."""
     if CHROMIUM is None:
@@ -41,18 +41,39 @@ def server(fake: Fake) -> Iterator[str]:
         yield running.url
 
 
-@pytest.fixture
-def page(browser: sync_api.Browser) -> Iterator[sync_api.Page]:
-    """A fresh profile; an error in the page, or something its security policy stops, fails the test."""
-    context = browser.new_context(viewport={"width": 1280, "height": 800}, accept_downloads=True)
+@pytest.fixture(scope="package")
+def window(browser: sync_api.Browser) -> Iterator[sync_api.Page]:
+    """One for all tests: opening another costs more than most of them. Each test's server is an origin of its own, so
+    none finds what another one stored."""
+    context = browser.new_context(accept_downloads=True)
     made = context.new_page()
     made.set_default_timeout(15_000)
     sync_api.expect.set_options(timeout=15_000)
-    wrong: list[str] = []
-    made.on("pageerror", lambda error: wrong.append(str(error)))
-    made.on("console", lambda one: wrong.append(one.text) if "Content Security Policy" in one.text else None)
     yield made
     context.close()
+
+
+@pytest.fixture
+def page(window: sync_api.Page) -> Iterator[sync_api.Page]:
+    """An empty window; an error in the page, or something its security policy stops, fails the test."""
+    wrong: list[str] = []
+
+    def note_error(error: sync_api.Error) -> None:
+        wrong.append(str(error))
+
+    def note_policy(message: sync_api.ConsoleMessage) -> None:
+        if "Content Security Policy" in message.text:
+            wrong.append(message.text)
+
+    window.set_viewport_size({"width": 1280, "height": 800})
+    window.on("pageerror", note_error)
+    window.on("console", note_policy)
+    yield window
+    window.context.set_offline(False)
+    window.goto("about:blank")
+    window.remove_listener("pageerror", note_error)
+    window.remove_listener("console", note_policy)
+    window.context.clear_cookies()
     assert not wrong
 
 

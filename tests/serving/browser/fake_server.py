@@ -7,6 +7,7 @@ What a picture "shows" follows from its bytes, so a run repeats. Names steer the
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import io
 import json
@@ -23,6 +24,8 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from PIL import Image
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from anomaly_ov.images.colours import palette
 from anomaly_ov.images.regions import regions
@@ -90,6 +93,7 @@ class Fake:
     speaks: bool = True
     seconds_per_picture: float = 0.0
     seconds_per_word: float = 0.01
+    seconds_per_list: float = 0.0
     busy_answers: int = 0
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
     items: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -150,7 +154,7 @@ class Fake:
         sha = hashlib.sha256(data).hexdigest()
         if (batch, sha, name) in self.known:
             return self.known[batch, sha, name]
-        files = files or made(Image.open(io.BytesIO(data)), int(sha[:8], 16), int(sha[8], 16) % 4)
+        files = files or made_of(data)
         pending = sum(item["state"] == "pending" for item in self.of(batch)) if self.seconds_per_picture else 0
         position = sum(key[0] == batch for key in self.known)
         item = {
@@ -184,13 +188,8 @@ class Fake:
 
     def add_findings(self, batch: str, count: int) -> None:
         """``count`` scored pictures made of a few drawn ones."""
-        kinds = []
-        for kind in range(10):
-            grey = 205 - spots(kind, 640, 480, kind % 4) * 90
-            shade = np.repeat(grey[..., None], 3, 2) * np.array([1, 0.985 - 0.004 * kind, 0.95])
-            kinds.append(made(Image.fromarray(shade.clip(0, 255).astype(np.uint8)), kind, kind % 4))
         for index in range(count):
-            self.add(batch, f"part_{index:04d}.jpg", f"{batch}{index}".encode(), kinds[index * 7 % len(kinds)])
+            self.add(batch, f"part_{index:04d}.jpg", f"{batch}{index}".encode(), drawn(index * 7 % 10))
 
     def decide(self, item: dict[str, Any], decision: dict[str, Any] | None) -> None:
         """Sets and tells."""
@@ -254,6 +253,21 @@ class Fake:
         self.changed[item["id"]] = self.revision
 
 
+@functools.cache
+def made_of(data: bytes) -> Files:
+    """What is served of a picture sent as ``data``; the same object each time, which nobody changes."""
+    sha = hashlib.sha256(data).hexdigest()
+    return made(Image.open(io.BytesIO(data)), int(sha[:8], 16), int(sha[8], 16) % 4)
+
+
+@functools.cache
+def drawn(kind: int) -> Files:
+    """What is served of a picture that never was a file."""
+    grey = 205 - spots(kind, 640, 480, kind % 4) * 90
+    shade = np.repeat(grey[..., None], 3, 2) * np.array([1, 0.985 - 0.004 * kind, 0.95])
+    return made(Image.fromarray(shade.clip(0, 255).astype(np.uint8)), kind, kind % 4)
+
+
 def made(picture: Image.Image, seed: int, count: int) -> Files:
     """What is served of one picture with ``count`` spots."""
     width, height = picture.size
@@ -275,20 +289,37 @@ def refused(status: int, kind: str, message: str, **headers: str) -> JSONRespons
     return JSONResponse({"error": error}, status, headers=headers)
 
 
+class Watch:
+    """Notes every request, asks for the token and adds the headers. Plain ASGI: the page has some forty files."""
+
+    def __init__(self, app: ASGIApp, fake: Fake) -> None:
+        self._app, self._fake = app, fake
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request, fake = Request(scope), self._fake
+        path = request.url.path
+        fake.seen.append((request.method, f"{path}?{request.url.query}"))
+
+        async def headed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        given = request.cookies.get("session") == "yes"
+        if fake.token and path.startswith("/v1/") and path != "/v1/session" and not given:
+            await refused(401, "unauthorized", "this service asks for a token")(scope, receive, send)
+        else:
+            await self._app(scope, receive, headed)
+
+
 def create_fake(fake: Fake) -> FastAPI:
     """The application."""
     app = FastAPI()
 
-    @app.middleware("http")
-    async def watch(request: Request, call_next: Any) -> Response:
-        fake.seen.append((request.method, str(request.url.path) + "?" + str(request.url.query)))
-        path = request.url.path
-        given = request.cookies.get("session") == "yes"
-        if fake.token and path.startswith("/v1/") and path != "/v1/session" and not given:
-            return refused(401, "unauthorized", "this service asks for a token")
-        response: Response = await call_next(request)
-        response.headers.update(HEADERS)
-        return response
+    app.add_middleware(Watch, fake=fake)
 
     @app.post("/v1/session")
     async def session(body: dict[str, str]) -> Response:
@@ -332,6 +363,7 @@ def add_batches(app: FastAPI, fake: Fake) -> None:
 
     @app.get("/v1/batches")
     async def batches(limit: int = 20) -> dict[str, Any]:
+        await asyncio.sleep(fake.seconds_per_list)
         return {"batches": [fake.state(batch) for batch in list(fake.batches)[::-1][:limit]]}
 
     @app.get("/v1/batches/{batch}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import re
 from collections.abc import Callable
@@ -37,6 +38,7 @@ def drop(page: Page, files: list[tuple[str, bytes]]) -> None:
     page.evaluate(DROP, [[[name, base64.b64encode(data).decode()] for name, data in files]])
 
 
+@functools.cache
 def example(name: str) -> bytes:
     """A small one: how long the stand-in takes for it is nobody's concern here."""
     data = io.BytesIO()
@@ -55,7 +57,7 @@ def open_batch(page: Page, server: str, batch: str, more: str = "") -> None:
 
 def open_first(page: Page) -> None:
     cards(page).first.click()
-    expect(page.locator("#region-count")).to_have_text(re.compile(r"\d+ on this picture"))
+    expect(page.locator("#region-count")).to_have_text(re.compile("on this picture|none this high"))
 
 
 def until(page: Page, true: Callable[[], bool]) -> None:
@@ -86,6 +88,28 @@ def test_dropped_pictures_are_sent_in_parts_scored_and_shown(page: Page, server:
     scores = [float(text) for text in page.locator(".card .score").all_text_contents()]
     assert len(scores) == 19
     assert page.locator(".card").evaluate_all("all => all.every((card) => card.role === 'option')")
+
+
+def test_what_is_dropped_before_the_page_is_ready_is_not_lost(page: Page, server: str, fake: Fake) -> None:
+    fake.seconds_per_list = 0.3
+    page.goto(server)
+    drop(page, [("early.jpg", example("buttons_good"))])
+    expect(cards(page)).to_have_count(1)
+
+
+def test_a_bare_address_leads_to_the_only_batch_and_to_the_start_where_there_are_several(
+    page: Page, server: str, batch: str, fake: Fake
+) -> None:
+    page.goto(server)
+    expect(cards(page)).to_have_count(8)
+    page.get_by_role("button", name="Anomaly-OV").click()
+    expect(page.locator("#provenance")).to_contain_text("threshold 0.50 (default)")
+    fake.add(fake.new_batch("Second"), "one.jpg", example("panel_good"))
+    page.goto("about:blank")
+    page.goto(server)
+    expect(page.locator(".recent .entry")).to_have_count(2)
+    page.locator(".recent .entry", has_text="Second").click()
+    expect(cards(page)).to_have_count(1)
 
 
 def test_a_busy_service_is_asked_again_when_it_says_so(page: Page, server: str, fake: Fake) -> None:
@@ -158,6 +182,16 @@ def test_the_map_threshold_redraws_regions(page: Page, server: str, batch: str, 
     expect(shown).to_have_count(1)
 
 
+def test_where_nothing_is_that_high_the_way_to_weaker_regions_is_shown(page: Page, server: str, batch: str) -> None:
+    open_batch(page, server, batch, "&sort=name&m=1")
+    open_first(page)
+    expect(page.locator("#region-count")).to_have_text(re.compile(r"^none this high; the highest here is 0\.\d\d$"))
+    expect(page.locator(".badge")).to_have_count(0)
+    page.get_by_role("button", name="show it").click()
+    expect(page.locator("#region-count")).to_have_text(re.compile(r"^[1-9]\d* on this picture$"))
+    expect(page.get_by_role("button", name="show it")).to_be_hidden()
+
+
 def test_the_score_threshold_relabels_and_filters_at_once(page: Page, server: str, batch: str) -> None:
     open_batch(page, server, batch)
     page.locator("#score-threshold").fill("0")
@@ -181,6 +215,7 @@ def test_a_question_about_a_region_streams_its_answer(page: Page, server: str, b
     answer = page.locator(".turn.assistant p")
     expect(answer).to_have_text(re.compile("^There is"))
     assert answer.text_content() != ANSWER
+    fake.seconds_per_word = 0
     expect(answer).to_have_text(re.compile(re.escape(ANSWER)))
     expect(page.locator(".turn.assistant")).to_contain_text("P(yes) 0.87")
     asked = fake.questions[-1]
@@ -213,7 +248,7 @@ def test_review_by_keys_with_undo(page: Page, server: str, batch: str, fake: Fak
 
 
 def test_these_are_good_rescores(page: Page, server: str, batch: str, fake: Fake) -> None:
-    open_batch(page, server, batch, "&sort=score")
+    open_batch(page, server, batch, "&sort=score&t=0.9&m=0.9")
     page.locator("#grid").focus()
     page.keyboard.press("x")
     page.keyboard.press("ArrowRight")
@@ -225,6 +260,9 @@ def test_these_are_good_rescores(page: Page, server: str, batch: str, fake: Fake
     cards(page).first.click()
     expect(page.locator(".compared")).to_contain_text("without")
     assert bodies(fake, "PUT", "/context")
+    # They had been chosen for scores that are gone.
+    expect(page.locator("#score-threshold")).to_have_value("0.5")
+    expect(page.locator("#map-threshold")).to_have_value("0.5")
 
 
 def test_export_links_carry_the_thresholds(page: Page, server: str, batch: str, tmp_path: Path) -> None:
@@ -237,6 +275,9 @@ def test_export_links_carry_the_thresholds(page: Page, server: str, batch: str, 
         links.nth(1).click()
     download.value.save_as(tmp_path / "findings.csv")
     assert (tmp_path / "findings.csv").read_text().startswith("name,score")
+    page.locator(".threshold").get_by_role("button", name="reset").click()
+    page.get_by_role("button", name="Export").click()
+    assert (links.nth(1).get_attribute("href") or "").endswith("/results?format=csv&map_threshold=0.6")
 
 
 def test_a_reload_brings_back_batch_picture_thresholds_and_talk(page: Page, server: str, batch: str) -> None:
@@ -268,7 +309,7 @@ def test_a_service_that_is_gone_is_said_and_waited_for(page: Page, server: str, 
     page.get_by_role("button", name="Try now").click()
     expect(page.locator("#banner")).to_be_hidden()
     until(page, lambda: list(decisions(fake).values()) == ["anomalous"])
-    expect(page.locator("#region-count")).to_have_text(re.compile(r"\d+ on this picture"))
+    expect(page.locator("#region-count")).to_have_text(re.compile("on this picture|none this high"))
 
 
 def test_the_token_is_asked_for_once(page: Page, server: str, fake: Fake) -> None:

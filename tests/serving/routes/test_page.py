@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from importlib import resources
+from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from anomaly_ov.serving.routes.page import FILES, router
+from anomaly_ov.serving.routes import page
+from anomaly_ov.serving.routes.page import EXAMPLES, FILES, router
 
 PAGE = resources.files("anomaly_ov.serving").joinpath("page")
+CHECKOUT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -19,13 +23,9 @@ def client() -> TestClient:
     return TestClient(app)
 
 
-def in_the_package() -> set[str]:
-    top = {path.name for path in PAGE.iterdir() if path.is_file()} - {"index.html"}
-    return top | {f"examples/{path.name}" for path in PAGE.joinpath("examples").iterdir()}
-
-
-def test_the_list_is_what_the_package_holds(client: TestClient) -> None:
-    assert in_the_package() == FILES
+def test_the_list_is_what_there_is(client: TestClient) -> None:
+    own = {path.name for path in PAGE.iterdir() if path.is_file()} - {"index.html"}
+    assert own | {f"examples/{path.name}" for path in CHECKOUT.glob("examples/*.jpg")} == FILES
     kinds = {client.get(f"/static/{name}").headers["content-type"] for name in FILES}
     assert kinds == {"text/css; charset=utf-8", "text/javascript; charset=utf-8", "image/svg+xml", "image/jpeg"}
 
@@ -70,3 +70,17 @@ def test_every_element_that_scripts_look_for_exists() -> None:
     scripts = "".join(PAGE.joinpath(name).read_text() for name in FILES if name.endswith(".js"))
     made = set(re.findall(r'\bid: "([\w-]+)"', scripts)) | set(re.findall(r'\bid="([\w-]+)"', html))
     assert set(re.findall(r'byId\("([\w-]+)"\)', scripts)) <= made
+
+
+def test_the_examples_are_those_of_the_checkout_and_a_wheel_brings_them_along(
+    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in EXAMPLES:
+        assert client.get(f"/static/{name}").content == (CHECKOUT / name).read_bytes()
+    hatch = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert hatch["force-include"]["examples"] == "anomaly_ov/serving/page/examples"
+    packed = tmp_path / "page" / EXAMPLES[0]
+    packed.parent.mkdir(parents=True)
+    packed.write_bytes(b"packed")
+    monkeypatch.setattr(page.resources, "files", lambda _: tmp_path)
+    assert page._file.__wrapped__(EXAMPLES[0])[0] == b"packed"

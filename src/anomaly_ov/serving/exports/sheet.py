@@ -8,6 +8,7 @@ from PIL import Image
 from anomaly_ov.images.messages import printable
 from anomaly_ov.images.overlay import overlay
 from anomaly_ov.images.regions import regions
+from anomaly_ov.images.score_lines import score_lines
 from anomaly_ov.serving.exports.rejudged import stored_map
 from anomaly_ov.serving.reviewed import Reviewed
 
@@ -32,20 +33,7 @@ def sheet(row: Reviewed, map_threshold: float) -> Image.Image | None:
 
 
 def _caption(row: Reviewed) -> list[str]:
-    record = row.record or {}
-    verdict = "anomalous" if record["anomalous"] else "not anomalous"
-    suspicion = f"; {record['level']} suspicious" if record["level"] else ""
-    lines = [
-        printable(row.name),
-        f"score {record['score']:.3f}, threshold {record['threshold']['value']:.3f}: {verdict}{suspicion}",
-    ]
-    context = record["context"]
-    if record["score_context"] is not None:
-        distance = "" if context["distance"] is None else f": {context['distance']:.1f} times the usual distance"
-        lines.append(
-            f"expert alone {record['score_expert']:.3f}, context {record['score_context']:.3f}{distance} "
-            f"from {context['references']} references"
-        )
+    lines = [printable(row.name), *score_lines(row.record or {})]
     if row.decision is not None:
         note = " ".join(row.decision.note.split())[:MAX_NOTE]
         lines.append(f"decided: {row.decision.verdict}{f' ({note})' if note else ''}")

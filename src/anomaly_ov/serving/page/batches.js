@@ -4,7 +4,7 @@ import { byId, el, plural } from "./dom.js";
 import { closeMenus, confirmed } from "./dialogs.js";
 import { failed, say } from "./notices.js";
 import { rearrange, takeItems } from "./order.js";
-import { on, state, tell } from "./state.js";
+import { forgetThresholds, on, state, tell } from "./state.js";
 
 const PAGE = 250;
 const WHILE_RUNNING_MS = 1000;
@@ -96,9 +96,6 @@ async function round() {
   poll();
 }
 
-// They were chosen for another batch's scores.
-const forgetThresholds = () => Object.assign(state, { threshold: null, mapThreshold: null });
-
 export function home() {
   clearTimeout(timer);
   forgetThresholds();
@@ -111,6 +108,12 @@ export function home() {
 }
 
 export const recentBatches = async () => (await get("/v1/batches?limit=12")).batches;
+
+// Its id if there is exactly one with pictures in it.
+export async function onlyBatch() {
+  const [batch, ...others] = await recentBatches();
+  return batch?.counts.total && !others.length ? batch.id : null;
+}
 
 export function batchLine(batch) {
   const { total, anomalous, decided } = batch.counts;

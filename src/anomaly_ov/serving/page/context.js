@@ -4,7 +4,7 @@ import { poll } from "./batches.js";
 import { closeMenus } from "./dialogs.js";
 import { byId, el, plural } from "./dom.js";
 import { failed, say, toast } from "./notices.js";
-import { on, state, tell } from "./state.js";
+import { forgetThresholds, on, state, tell } from "./state.js";
 
 const CHOICES = [
   ["none", "Nothing", "Each picture is judged by the model alone."],
@@ -14,7 +14,8 @@ const CHOICES = [
 async function setContext(body) {
   closeMenus();
   state.batch = await call("PUT", `/v1/batches/${encodeURIComponent(state.batch.id)}/context`, { json: body });
-  tell("batch");
+  forgetThresholds();
+  for (const topic of ["batch", "threshold", "map-threshold"]) tell(topic);
   say("The batch is scored anew.");
   poll(true);
 }
@@ -70,7 +71,7 @@ function fillMenu() {
     el("span", { text: "Good pictures" }),
     el("span", {
       class: "note",
-      text: ticked ? `Use the ${plural(ticked, "ticked picture")}.` : "Tick some in the gallery first (X).",
+      text: ticked ? `Use the ${plural(ticked, "ticked picture")}.` : "Tick some first: the box on a picture, or X.",
     }),
   );
   const failure = context.error

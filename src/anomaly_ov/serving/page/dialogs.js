@@ -130,7 +130,7 @@ async function askToken() {
     };
     const closed = openDialog(
       "This service asks for a token",
-      el("p", { class: "note", text: "It is the one that “anomaly-ov serve --token” was started with." }),
+      el("p", { class: "note", text: "The service was started with it: --token-file or ANOMALY_OV_TOKEN." }),
       el("form", { class: "row", onsubmit: submit }, field, el("button", { class: "primary", text: "Open" })),
       note,
     );

@@ -1,4 +1,5 @@
-// The export menu: plain links, so that the browser saves them, with the thresholds as they are set on the page.
+// The export menu: plain links, so that the browser saves them, with the thresholds where they were
+// set by hand; else the records keep their own, and say where those come from.
 import { closeMenus } from "./dialogs.js";
 import { byId, el } from "./dom.js";
 import { mapThreshold, on, scoreThreshold, state } from "./state.js";
@@ -14,7 +15,9 @@ const FORMATS = [
 function fill() {
   const base = `/v1/batches/${encodeURIComponent(state.batch.id)}/results`;
   const links = FORMATS.map(([format, title, text]) => {
-    const query = new URLSearchParams({ format, threshold: scoreThreshold(), map_threshold: mapThreshold() });
+    const query = new URLSearchParams({ format });
+    if (state.threshold !== null) query.set("threshold", state.threshold);
+    if (state.mapThreshold !== null) query.set("map_threshold", state.mapThreshold);
     return el(
       "a",
       {

@@ -40,8 +40,8 @@ function scoreLine(item) {
       el("span", { class: "spacer" }),
       el("span", {
         class: "soft level",
-        text: item.level,
-        title: "How strongly the model suspects something, by itself",
+        text: `${item.level} suspicious`,
+        title: "How strongly the model suspects something by itself, before any comparison",
       }),
     ),
     meter,

@@ -35,14 +35,20 @@ function writeHash() {
 
 export const arrivedAt = (batch, item) => (lastPlace = `${batch ?? undefined} ${Boolean(item)}`);
 
-// Sliders tell sixty times a second and browsers limit how often the address may change.
+// Sliders tell sixty times a second and browsers limit how often the address may change; a single change shows at once.
+const LEAST_MS = 150;
 let waiting = null;
+let written = -LEAST_MS;
 export function keepHash() {
   arrivedAt(state.batch?.id, state.current);
   on("batch item items threshold map-threshold", () => {
-    waiting ??= setTimeout(() => {
-      waiting = null;
-      writeHash();
-    }, 150);
+    waiting ??= setTimeout(
+      () => {
+        waiting = null;
+        written = performance.now();
+        writeHash();
+      },
+      Math.max(0, written + LEAST_MS - performance.now()),
+    );
   });
 }

@@ -74,7 +74,7 @@ function put(canvas, painted) {
   painted.bitmap.close();
 }
 
-// {token, grey, width, height} of the map, once it is on the stage.
+// {token, grey, peak, width, height} of the map, once it is on the stage.
 export async function showMap(layers, item, signal) {
   const painted = await paint("map", await blobOf(item, "map", signal), mapColours());
   signal.throwIfAborted();

@@ -1,6 +1,6 @@
 // Puts the parts together and brings back what the address says.
 import { get, patiently } from "./api.js";
-import { home, openBatch, setUpBatches } from "./batches.js";
+import { home, onlyBatch, openBatch, setUpBatches } from "./batches.js";
 import { setUpChat } from "./chat.js";
 import { setUpContext } from "./context.js";
 import { setUpDialogs } from "./dialogs.js";
@@ -16,7 +16,7 @@ import { failed, toast, watchService } from "./notices.js";
 import { rearrange } from "./order.js";
 import { setUpProgress } from "./progress.js";
 import { setUpReview } from "./review.js";
-import { state, tell } from "./state.js";
+import { markStarted, state, tell } from "./state.js";
 import { setUpUpload } from "./upload.js";
 import { closeItem, openItem, setUpViewer } from "./viewer.js";
 
@@ -69,6 +69,8 @@ async function start() {
   const wanted = readHash();
   state.about = await patiently(() => get("/v1/about"), null, { longest: 5 });
   tell("about");
+  // Whoever names pictures on the command line, or comes back to the one batch there is, wants to see them.
+  if (!wanted.batch) wanted.batch = await onlyBatch();
   await open(wanted);
   keepHash();
 }
@@ -88,4 +90,4 @@ addEventListener("hashchange", () => {
   else if (!wanted.item && state.current) closeItem();
 });
 
-start().catch(failed);
+start().catch(failed).finally(markStarted);

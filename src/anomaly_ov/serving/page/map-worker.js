@@ -21,16 +21,22 @@ async function paint({ layer, token, blob, colours }) {
   source.close();
   const image = pen.getImageData(0, 0, width, height);
   const grey = new Uint8Array(width * height);
+  let peak = 0;
   const pixels = new Uint32Array(image.data.buffer);
   for (let i = 0; i < grey.length; i += 1) {
     grey[i] = pixels[i] & 255;
     pixels[i] = colours[grey[i]];
+    if (grey[i] > peak) peak = grey[i];
   }
   kept.set(layer, { token, grey, width, height });
   const bitmap = await createImageBitmap(image);
   const copy = grey.slice();
-  self.postMessage({ kind: "painted", layer, token, bitmap, grey: copy, width, height }, [bitmap, copy.buffer]);
+  const answer = { kind: "painted", layer, token, bitmap, grey: copy, peak: peak / 255, width, height };
+  self.postMessage(answer, [bitmap, copy.buffer]);
 }
+
+// The middle of a region's topmost row, in map cells: a place on its outline, unlike the corner of its box.
+const anchorOf = ([y, start, end]) => [(start + end) / 2, y];
 
 function find({ layer, token, threshold, imageWidth, imageHeight }) {
   const map = kept.get(layer);
@@ -40,6 +46,6 @@ function find({ layer, token, threshold, imageWidth, imageHeight }) {
     return;
   }
   const found = regions(map.grey, map.width, map.height, threshold, imageWidth, imageHeight);
-  const listed = found.map(({ runs, ...rest }) => ({ ...rest, outline: outline({ runs }) }));
+  const listed = found.map(({ runs, ...rest }) => ({ ...rest, outline: outline({ runs }), anchor: anchorOf(runs[0]) }));
   self.postMessage({ kind: "regions", layer, token, threshold, regions: listed, width: map.width, height: map.height });
 }

@@ -25,8 +25,9 @@ function drawProvenance() {
     `model ${model.name}`,
     `revision ${model.revision.slice(0, 12)}`,
     `${model.device} ${model.dtype}`,
-    `threshold ${scoreThreshold().toFixed(2)} (${source})`,
     `context ${state.batch?.context?.kind ?? "none"}`,
+    // Last, for its source is long and may be cut.
+    `threshold ${scoreThreshold().toFixed(2)} (${source})`,
   ];
   byId("provenance").textContent = parts.join(" · ");
   byId("provenance").title = parts.join("\n");

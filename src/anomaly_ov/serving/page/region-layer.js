@@ -34,11 +34,12 @@ export function drawRegions(layer, found, mapSize, item, choose) {
   });
   // The larger lie below, so that a small one inside a large box can still be hit.
   layer.drawing.replaceChildren(...shapes.sort((a, b) => found[b.dataset.index].area - found[a.dataset.index].area));
-  layer.badges.replaceChildren(...found.slice(0, NUMBERED).map((region, index) => badge(region, index, item, choose)));
+  const numbered = found.slice(0, NUMBERED);
+  layer.badges.replaceChildren(...numbered.map((region, index) => badge(region, index, mapSize, choose)));
   markChosen(layer);
 }
 
-function badge(region, index, item, choose) {
+function badge(region, index, mapSize, choose) {
   const button = el("button", {
     type: "button",
     class: "badge",
@@ -48,8 +49,8 @@ function badge(region, index, item, choose) {
     "aria-label": `Region ${index + 1}, peak ${region.peak.toFixed(2)}: ask about it`,
     onclick: () => choose(index),
   });
-  button.style.left = `${(region.box[0] / item.width) * 100}%`;
-  button.style.top = `${(region.box[1] / item.height) * 100}%`;
+  button.style.left = `${(region.anchor[0] / mapSize.width) * 100}%`;
+  button.style.top = `${(region.anchor[1] / mapSize.height) * 100}%`;
   return button;
 }
 

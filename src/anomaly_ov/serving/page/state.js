@@ -34,8 +34,12 @@ export function tell(topic, detail) {
   for (const listener of listeners.get(topic) ?? []) listener(detail);
 }
 
-export const scoreThreshold = () => state.threshold ?? state.batch?.threshold?.value ?? 0.5;
+const usual = () => state.batch?.threshold ?? state.about?.threshold;
+export const scoreThreshold = () => state.threshold ?? usual()?.value ?? 0.5;
 export const mapThreshold = () => state.mapThreshold ?? state.batch?.map_threshold ?? state.about?.map_threshold ?? 0.5;
+
+// Those set by hand were chosen for other scores: another batch's, or those beside another context.
+export const forgetThresholds = () => Object.assign(state, { threshold: null, mapThreshold: null });
 
 // An earlier score stays in sight while the picture is scored anew.
 export const isScored = (item) => item.score !== null && item.state !== "failed";
@@ -47,3 +51,12 @@ export function isAnomalous(item) {
 }
 
 export const currentItem = () => state.items.get(state.current) ?? null;
+
+// Resolved once the page shows what its address says. What is dropped before that waits, or it would go out of sight.
+export const { promise: started, resolve: markStarted } = deferred();
+
+function deferred() {
+  const parts = {};
+  parts.promise = new Promise((resolve) => (parts.resolve = resolve));
+  return parts;
+}

@@ -5,7 +5,7 @@ import { newBatch, poll } from "./batches.js";
 import { byId, el, plural } from "./dom.js";
 import { failed, say } from "./notices.js";
 import { takeItems } from "./order.js";
-import { on, state, tell } from "./state.js";
+import { on, started, state, tell } from "./state.js";
 
 const CHUNK_PICTURES = 8;
 const CHUNK_BYTES = 32 * 2 ** 20;
@@ -24,6 +24,7 @@ export async function upload(files, name = "") {
     show();
     return;
   }
+  await started;
   const batch = state.batch ?? (await newBatch(name || today()));
   seen.batch = batch.id;
   for (const file of pictures) queue.push({ file, batch: batch.id });

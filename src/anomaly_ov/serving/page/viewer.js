@@ -10,7 +10,7 @@ import { currentItem, isScored, mapThreshold, on, state, tell } from "./state.js
 
 let parts = null; // {stage, layers, regions, tools, legend}
 let loading = new AbortController();
-let map = null; // {token, grey, width, height} of what is on the stage
+let map = null; // {token, grey, peak, width, height} of what is on the stage
 let loaded = ""; // which scoring of which item that is
 export let found = []; // regions on the stage
 
@@ -172,13 +172,13 @@ function readMap(event) {
 }
 
 function fillTools(percent) {
-  const tool = (name, text, key, on) =>
+  const tool = (name, text, key, on, what) =>
     el("button", {
       type: "button",
       "data-tool": name,
       "aria-pressed": String(on),
       text,
-      title: `${text} (${key})`,
+      title: `${what} (${key})`,
       onclick: tools[name],
     });
   const icon = (text, label, onclick) =>
@@ -191,6 +191,7 @@ function fillTools(percent) {
     step: 0.01,
     value: 0.7,
     "aria-label": "Opacity of the map",
+    title: "Opacity of the map",
     oninput: ({ target }) => parts.layers.set({ opacity: Number(target.value) }),
   });
   byId("tools").append(
@@ -202,11 +203,11 @@ function fillTools(percent) {
       "aria-label": "Back to the gallery",
       onclick: closeItem,
     }),
-    tool("map", "Map", "M", true),
+    tool("map", "Map", "M", true, "What looks unusual, in colours"),
     opacity,
-    tool("wipe", "Wipe", "W", false),
-    tool("regions", "Regions", "R", true),
-    tool("selection", "Selector", "S", false),
+    tool("wipe", "Wipe", "W", false, "The picture without the map beside it with the map"),
+    tool("regions", "Regions", "R", true, "Outlines of what reaches the threshold below"),
+    tool("selection", "Selector", "S", false, "Which places the model looked at twice"),
     el("span", { class: "spacer" }),
     icon("−", "Smaller (−)", () => tools.zoom(0.8)),
     percent,
@@ -235,8 +236,9 @@ function fillLegend() {
     { class: "ticks", "aria-hidden": "true" },
     ...["0 usual", "0.25", "0.5", "0.75", "1 unusual"].map((text) => el("span", { text })),
   );
+  const weaker = el("button", { type: "button", class: "quiet", text: "show it", onclick: showWeaker });
   byId("legend").append(
-    el("label", { for: "map-threshold" }, el("span", { text: "Regions from" }), value, reset, count),
+    el("label", { for: "map-threshold" }, el("span", { text: "Regions from" }), value, reset, count, weaker),
     el("div", { class: "track" }, scale, slider, ticks),
   );
   const draw = () => {
@@ -245,9 +247,23 @@ function fillLegend() {
     reset.hidden = state.mapThreshold === null;
   };
   on("batch about map-threshold", draw);
-  on("regions finding", () => (count.textContent = map ? `${found.length} on this picture` : ""));
+  on("regions finding", () => {
+    count.textContent = map ? countText() : "";
+    weaker.hidden = !map || found.length > 0 || map.peak < LEAST_SHOWN;
+  });
   on("about", () => paintScale(scale));
 }
+
+// Below this nothing on a picture is worth an outline.
+const LEAST_SHOWN = 0.1;
+
+function countText() {
+  if (found.length) return `${found.length} on this picture`;
+  return map.peak < LEAST_SHOWN ? "none on this picture" : `none this high; the highest here is ${map.peak.toFixed(2)}`;
+}
+
+// A little under the highest place of this picture, so that its surroundings come into sight.
+const showWeaker = () => setMapThreshold(Math.floor(map.peak * 90) / 100);
 
 function setMapThreshold(value) {
   state.mapThreshold = value;

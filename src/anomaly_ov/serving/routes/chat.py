@@ -33,7 +33,11 @@ from anomaly_ov.serving.uploads import Upload, decode_picture_url, sources_of
 router = APIRouter(tags=["chat"])
 
 DEFAULT_TOKENS = 200
-_STREAM = {"schema": {"type": "string"}, "example": 'data: {"object": "chat.completion.chunk"}\n\ndata: [DONE]\n\n'}
+# No type: some take the schema for that of the whole stream, some for that of each event.
+_STREAM = {
+    "schema": {"description": "Events whose data are OpenAI's chunks"},
+    "example": 'data: {"object": "chat.completion.chunk"}\n\ndata: [DONE]\n\n',
+}
 _BODY = {"required": True, "content": {"application/json": {"schema": request_schema()}}}
 
 Events = AsyncGenerator[Begun | str | Answer, None]
@@ -154,7 +158,13 @@ async def _subject(service: Service, wanted: ChatRequest, said: Conversation) ->
     most = service.settings.max_pictures
     if len(said.pictures) > most:
         raise Fault(413, "too_large", f"a request may hold {most} pictures", hint="send fewer", param="messages")
-    uploads = [await _picture_at(url, service) for url in said.pictures]
+    uploads, left = [], service.settings.max_request_bytes
+    for url in said.pictures:
+        uploads.append(await _picture_at(url, service))
+        left -= len(uploads[-1].data)
+        if left < 0:  # what is fetched is not part of the body
+            what = f"the pictures of a request may hold {service.settings.max_request_bytes} bytes"
+            raise Fault(413, "too_large", what, hint="send fewer", param="messages")
     by_digest = await asyncio.to_thread(lambda: {hashlib.sha256(one.data).hexdigest(): one for one in uploads})
     return Subject(tuple(sources_of(list(by_digest.values()))), tuple(by_digest))
 

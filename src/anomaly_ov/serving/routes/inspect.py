@@ -10,13 +10,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from fastapi import APIRouter
-from PIL import Image
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from anomaly_ov.records import ErrorInfo, Finding
 from anomaly_ov.serving.faults import Fault
+from anomaly_ov.serving.grey_png import grey_png
 from anomaly_ov.serving.leaving import unless_gone
 from anomaly_ov.serving.replies import Record
 from anomaly_ov.serving.service import service_of
@@ -70,18 +70,11 @@ def fault_of_picture(error: ErrorInfo) -> Fault:
 
 
 def _with_maps(findings: list[Finding], format: MapFormat) -> list[dict[str, Any]]:
-    encode = as_png if format == "png" else _as_npy
+    encode = grey_png if format == "png" else _as_npy
     return [
         one.to_json() | {"map_data": None if one.significance_map is None else _base64(encode(one.significance_map))}
         for one in findings
     ]
-
-
-def as_png(map_HW: npt.NDArray[np.float32]) -> bytes:
-    """The map as a grey PNG at its own size, 0..255 for 0..1."""
-    buffer = io.BytesIO()
-    Image.fromarray(np.rint(map_HW.clip(0, 1) * 255).astype(np.uint8)).save(buffer, "PNG", compress_level=3)
-    return buffer.getvalue()
 
 
 def _as_npy(map_HW: npt.NDArray[np.float32]) -> bytes:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 from importlib import resources
-from pathlib import PurePosixPath
+from importlib.resources.abc import Traversable
+from pathlib import Path, PurePosixPath
 
 from fastapi import APIRouter, Request, Response
 from starlette.exceptions import HTTPException
@@ -62,6 +63,7 @@ EXAMPLES = (
     "examples/sweets_rusty.jpg",
 )
 FILES = frozenset(("favicon.svg", *STYLES, *SCRIPTS, *EXAMPLES))
+CHECKOUT = Path(__file__).resolve().parents[4]
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -96,5 +98,11 @@ def _answer(request: Request, name: str) -> Response:
 
 @cache
 def _file(name: str) -> tuple[bytes, str]:
-    data = resources.files("anomaly_ov.serving").joinpath("page", *name.split("/")).read_bytes()
+    data = _place(name).read_bytes()
     return data, f'"{hashlib.sha256(data).hexdigest()[:24]}"'
+
+
+def _place(name: str) -> Traversable:
+    """In the package. The examples are copied there when a wheel is made; a checkout has them at its top."""
+    packed = resources.files("anomaly_ov.serving").joinpath("page", *name.split("/"))
+    return packed if packed.is_file() or name not in EXAMPLES else CHECKOUT / name

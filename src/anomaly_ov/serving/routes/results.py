@@ -47,7 +47,10 @@ _KINDS: dict[str, _Kind] = {
 }
 _BODY = {
     "description": "The file",
-    "content": {kind.media_type.partition(";")[0]: {"schema": {"type": "string"}} for kind in _KINDS.values()},
+    "content": {
+        media_type: {"schema": {"type": "object" if media_type == "application/json" else "string"}}
+        for media_type in (kind.media_type.partition(";")[0] for kind in _KINDS.values())
+    },
 }
 
 

@@ -29,6 +29,9 @@ class Folder:
 
     def __init__(self, root: Path, keep_free: int) -> None:
         self.root, self._keep_free = root, keep_free
+        # Joined once: lists of a hundred thousand items ask for several paths of each.
+        self._pictures, self._thumbnails, self._previews = root / PICTURES, root / THUMBNAILS, root / PREVIEWS
+        self._maps, self._contexts = root / MAPS, root / CONTEXTS
         try:
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
             for name in (PICTURES, THUMBNAILS, PREVIEWS, MAPS, CONTEXTS):
@@ -52,23 +55,23 @@ class Folder:
 
     def picture(self, sha256: str) -> Path:
         """The bytes as they were sent."""
-        return self.root / PICTURES / sha256[:2] / sha256
+        return self._pictures.joinpath(sha256[:2], sha256)
 
     def thumbnail(self, digest: str) -> Path:
         """WebP, at most 256 pixels."""
-        return self.root / THUMBNAILS / f"{digest}.webp"
+        return self._thumbnails / f"{digest}.webp"
 
     def preview(self, digest: str) -> Path:
         """WebP at the size of the picture's map."""
-        return self.root / PREVIEWS / f"{digest}.webp"
+        return self._previews / f"{digest}.webp"
 
     def map(self, item: str, context: str) -> Path:
         """Grey PNG, 0..255 for 0..1."""
-        return self.root / MAPS / f"{item}-{context}.png"
+        return self._maps / f"{item}-{context}.png"
 
     def context(self, context: str) -> Path:
         """A context as ``context.context_file`` writes it."""
-        return self.root / CONTEXTS / f"{context}.ctx"
+        return self._contexts / f"{context}.ctx"
 
     def keep_picture(self, data: bytes) -> str:
         """Puts ``data`` on disk, flushed, unless it is there; its SHA-256. Raises ``Fault`` 507 ``storage_full``."""

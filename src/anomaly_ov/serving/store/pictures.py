@@ -74,7 +74,8 @@ def add(connection: sqlite3.Connection, folder: Folder, batch: str, files: Seque
     ).fetchone()
     revision, ids = 0, []
     for file in files:
-        folder.keep_picture(file.data)  # the batch that it was shared with may have gone meanwhile
+        if not folder.picture(file.sha256).is_file():  # the batch that it was shared with has gone meanwhile
+            folder.keep_picture(file.data)
         for page in range(file.pages):
             name = f"{file.name}#page={page + 1}" if file.pages > 1 else file.name
             known = _known(connection, batch, file.sha256, name, page)
