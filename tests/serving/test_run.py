@@ -177,3 +177,27 @@ def test_the_address_leads_to_the_pictures_it_began_with(tmp_path: Path, monkeyp
     run(FakeInspector(), settings, expand([tmp_path / "a.png"]), name="Parts", say=str)  # type: ignore[arg-type]
     ((batch, address),) = found
     assert re.fullmatch(rf"http://127\.0\.0\.1:\d+/#b={batch}", address)
+
+
+def test_a_second_interrupt_ends_it_at_once(tmp_path: Path) -> None:
+    """With work under way that would never end."""
+    environment = os.environ | {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(tmp_path / "data")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            found = re.search(r"http://127\.0\.0\.1:(\d+)", process.stdout.readline())
+            assert found is not None
+            connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=30)
+            connection.request("POST", "/v1/inspect", png(), {"Content-Type": "image/png"})
+            process.send_signal(signal.SIGINT)
+            assert "Ctrl-C again" in process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=10) == 130
+        finally:
+            process.kill()

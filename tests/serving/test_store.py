@@ -16,7 +16,7 @@ from PIL import Image
 from anomaly_ov.errors import UsageError
 from anomaly_ov.images.read import Limits
 from anomaly_ov.serving.faults import Fault
-from anomaly_ov.serving.store.rows import Problem
+from anomaly_ov.serving.store.rows import Problem, ScoredBy
 from anomaly_ov.serving.store.store import Store, StoreLimits
 from anomaly_ov.serving.uploads import Upload
 from serving_store_fixtures import SCORED_BY, inspected, png, uploads
@@ -29,10 +29,10 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
-def score_all(store: Store, score: float | None = None) -> None:
+def score_all(store: Store, score: float | None = None, scored_by: ScoredBy = SCORED_BY) -> None:
     while (work := store.take(3)) is not None:
         found = [inspected(store.task_source(task), score) for task in work.tasks]
-        store.keep_findings(work, found, SCORED_BY)
+        store.keep_findings(work, found, scored_by)
 
 
 def files_below(folder: Path) -> set[str]:
@@ -234,13 +234,16 @@ def test_a_context_has_everything_scored_anew_and_keeps_decisions(store: Store) 
     store.context_ready(job.id, 1)
     waiting = store.items(batch).items
     assert [(item.state, item.score) for item in waiting] == [("pending", 0.8)] * 2, "earlier scores stay"
-    score_all(store, 0.3)
+    beside = dataclasses.replace(SCORED_BY, map_threshold=0.8)
+    score_all(store, 0.3, beside)
+    assert store.batch(batch).scored_by == beside
     item = store.item(items[0].id).item
     assert (item.score, item.context, item.state) == (0.3, job.id, "done")
     assert item.decision is not None
 
     store.set_context(batch, "none")
     assert [item.score for item in store.items(batch).items] == [0.8, 0.8], "scored without context before"
+    assert store.batch(batch).scored_by == SCORED_BY, "thresholds are those of the scores shown"
     assert store.take(5) is None
     assert store.batch(batch).state == "done"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
@@ -23,6 +25,7 @@ from anomaly_ov.serving.uploads import Upload, clean_name
 
 BACKLOG = 512
 KEEP_ALIVE_SECONDS = 30
+INTERRUPTED = 130
 
 
 def run(
@@ -78,9 +81,11 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # Not the parent's: it raises the signal again in the end, and a service that was told to end has not failed.
+        if self.should_exit and sig == signal.SIGINT:
+            os._exit(INTERRUPTED)  # at once, as by kill -9, which loses nothing that was answered
         self._service.refuse()
-        self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
+        self._say("stopping: what was taken is finished first; Ctrl-C again ends at once")
 
 
 def take_first(service: Service, first: Sequence[Source], name: str, say: Callable[[str], None]) -> str | None:
@@ -132,7 +137,9 @@ def listen(settings: ServeSettings) -> socket.socket:
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
         what = f"cannot listen on {settings.host} port {settings.port}: {why}"
-        raise UsageError(what, hint="another service may run there; choose another --port (0 takes any)") from None
+        foreign = getattr(error, "errno", None) == errno.EADDRNOTAVAIL
+        hint = "give an address of this machine" if foreign else "choose another --port (0 takes any)"
+        raise UsageError(what, hint=hint) from None
 
 
 def _address(listening: socket.socket, settings: ServeSettings) -> str:

@@ -11,6 +11,9 @@ const CHOICES = [
   ["folder", "The batch's other pictures", "What most of them share counts as normal."],
 ];
 
+// From so many good pictures the threshold means something (README, "context").
+const ENOUGH = 4;
+
 async function setContext(body) {
   closeMenus();
   state.batch = await call("PUT", `/v1/batches/${encodeURIComponent(state.batch.id)}/context`, { json: body });
@@ -29,7 +32,8 @@ export async function theseAreGood() {
   await setContext({ kind: "references", items });
   state.picked.clear();
   tell("picked");
-  toast(`Scoring anew beside ${plural(items.length, "good picture")}.`);
+  const guess = items.length < ENOUGH ? " So few make the threshold a guess: trust the order and the maps." : "";
+  toast(`Scoring anew beside ${plural(items.length, "good picture")}.${guess}`);
 }
 
 const NAMES = { none: "none", folder: "other pictures" };

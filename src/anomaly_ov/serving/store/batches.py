@@ -31,6 +31,9 @@ def read_batches(connection: sqlite3.Connection, limit: int) -> list[Batch]:
 
 
 def _batch(connection: sqlite3.Connection, row: sqlite3.Row) -> Batch:
+    scored_by = connection.execute(
+        "SELECT value FROM scored_by WHERE batch = ? AND context = ?", (row["id"], row["context"])
+    ).fetchone()
     counts = connection.execute(_COUNTS, (row["id"],)).fetchone()
     wanted = connection.execute("SELECT * FROM context WHERE id = ?", (row["wanted"],)).fetchone()
     return Batch(
@@ -44,5 +47,5 @@ def _batch(connection: sqlite3.Connection, row: sqlite3.Row) -> Batch:
             wanted["kind"], wanted["source"], wanted["pictures"], wanted["state"], problem_of(wanted["error"])
         ),
         context_id=row["context"],
-        scored_by=ScoredBy.of_json(row["scored_by"]) if row["scored_by"] else None,
+        scored_by=ScoredBy.of_json(scored_by["value"]) if scored_by else None,
     )

@@ -26,9 +26,15 @@ CREATE TABLE batch (
   created TEXT NOT NULL,
   revision INTEGER NOT NULL DEFAULT 1,
   context TEXT NOT NULL DEFAULT 'none' REFERENCES context (id),
-  wanted TEXT NOT NULL DEFAULT 'none' REFERENCES context (id),
-  scored_by TEXT
+  wanted TEXT NOT NULL DEFAULT 'none' REFERENCES context (id)
 ) STRICT;
+
+CREATE TABLE scored_by (
+  batch TEXT NOT NULL REFERENCES batch (id) ON DELETE CASCADE,
+  context TEXT NOT NULL,
+  value TEXT NOT NULL,
+  PRIMARY KEY (batch, context)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE context (
   id TEXT PRIMARY KEY,

@@ -76,10 +76,11 @@ def keep(
         return []
     for result in results:
         _insert(connection, batch, context, result)
+    value = (batch, context, scored_by.to_json())
+    connection.execute("INSERT OR REPLACE INTO scored_by (batch, context, value) VALUES (?, ?, ?)", value)
     if row["context"] != context:
         return []
     revision = next_revision(connection, batch)
-    connection.execute("UPDATE batch SET scored_by = ? WHERE id = ?", (scored_by.to_json(), batch))
     return [gone for result in results for gone in _show(connection, result.item, context, revision)]
 
 
