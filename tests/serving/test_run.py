@@ -195,6 +195,7 @@ def test_a_second_interrupt_ends_it_at_once(tmp_path: Path) -> None:
             assert found is not None
             connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=30)
             connection.request("POST", "/v1/inspect", png(), {"Content-Type": "image/png"})
+            wait_for_pass(int(found[1]))
             process.send_signal(signal.SIGINT)
             assert "Ctrl-C again" in process.stdout.readline()
             process.send_signal(signal.SIGINT)
