@@ -143,7 +143,6 @@ def main(
             "forward passes, ms per picture": (of("forward_ms"), "normalisation, encoder and expert, one thread"),
             "pictures per second": (of("rate"), f"wall, {len(dataset)} pictures of {dataset.name}"),
             "model": (inspector.info.name, inspector.info.revision),
-            "machine": ("shared", "other work ran on it; hence processor seconds"),
         },
         None,
         write,
