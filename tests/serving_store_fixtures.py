@@ -27,6 +27,7 @@ from anomaly_ov.records import (
 )
 from anomaly_ov.serving.engine import Inspected
 from anomaly_ov.serving.store.rows import ScoredBy, ThresholdUsed
+from anomaly_ov.serving.store.store import Store
 from anomaly_ov.serving.uploads import Upload
 
 MODEL = ModelInfo("fake", "1", "cpu", "float32")
@@ -112,3 +113,10 @@ class FakeInspector:
 
     def map_threshold_with(self, context: Any) -> float:
         return self.map_threshold
+
+
+def score_all(store: Store, score: float | None = None, scored_by: ScoredBy = SCORED_BY) -> None:
+    """Scores all that waits, three at a time."""
+    while (work := store.take(3)) is not None:
+        found = [inspected(store.task_source(task), score) for task in work.tasks]
+        store.keep_findings(work, found, scored_by)

@@ -125,6 +125,7 @@ LIGHT = {
     "from anomaly_ov import load": "from anomaly_ov import load, Finding, AnomalyOVError",
     "--help": "from anomaly_ov.cli.main import run; run(['--help'])",
     "inspect --help": "from anomaly_ov.cli.main import run; run(['inspect', '--help'])",
+    "serve --help": "from anomaly_ov.cli.main import run; run(['serve', '--help'])",
     "ask --help": "from anomaly_ov.cli.main import run; run(['ask', '--help'])",
 }
 

@@ -181,7 +181,7 @@ def test_contexts_are_built_saved_and_loaded_again(inspector: Inspector, tmp_pat
         record = store.item(items[4].id).finding
         assert record is not None
         assert record["context"]["source"] == "3 pictures of line 1"
-        assert runner.context_of(items[4].id) is not None
+        assert runner.context_of(items[4].id)[1] is not None
     finally:
         runner.stop()
         engine.stop()

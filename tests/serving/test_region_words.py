@@ -6,20 +6,13 @@ from typing import Any
 
 import pytest
 
-from anomaly_ov.data.synthetic.facts import place
 from anomaly_ov.instruct.questions import wordings
 from anomaly_ov.serving.faults import Fault
-from anomaly_ov.serving.region_words import about_region, in_place, place_of
+from anomaly_ov.serving.region_words import about_region, in_place
 
 
 def record(*boxes: tuple[int, int, int, int]) -> dict[str, Any]:
     return {"image": {"width": 300, "height": 150}, "regions": [{"box": list(box)} for box in boxes]}
-
-
-def test_places_are_those_of_the_training_pictures() -> None:
-    for x in (0, 0.1, 1 / 3, 0.5, 0.99, 1):
-        for y in (0, 0.32, 0.34, 0.66, 0.7, 1):
-            assert place_of(x, y) == place(y, x)
 
 
 @pytest.mark.parametrize(

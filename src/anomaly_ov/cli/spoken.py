@@ -7,7 +7,7 @@ import sys
 import textwrap
 
 from anomaly_ov.images.messages import printable
-from anomaly_ov.records import Answer, Finding, Region
+from anomaly_ov.records import Answer, Finding
 
 MAX_WIDTH = 100
 INDENT = "  "
@@ -57,15 +57,9 @@ def _regions(finding: Finding) -> str:
     found = finding.regions
     if not found:
         return "no region stands out"
+    from anomaly_ov.instruct.seen import place_of
+
     wh = finding.image.width or 1, finding.image.height or 1
-    shown = [f"{_place(region, wh)} ({region.score:.2f})" for region in found[:MAX_REGIONS]]
+    shown = [f"{place_of(region.box, wh)} ({region.score:.2f})" for region in found[:MAX_REGIONS]]
     more = f", and {len(found) - MAX_REGIONS} more" if len(found) > MAX_REGIONS else ""
     return f"{len(found)} suspicious region{'s' * (len(found) > 1)}: {', '.join(shown)}{more}"
-
-
-def _place(region: Region, wh: tuple[int, int]) -> str:
-    from anomaly_ov.instruct.seen import PLACES
-
-    x0, y0, x1, y1 = region.box
-    column, row = (min(int(3 * (low + high) / 2 / side), 2) for low, high, side in ((x0, x1, wh[0]), (y0, y1, wh[1])))
-    return PLACES[3 * row + column]

@@ -26,8 +26,13 @@ def pick(rng: np.random.Generator, options: Sequence[str]) -> str:
 
 
 def in_place(place: str, rng: np.random.Generator) -> str:
-    """ "upper left" -> "in the upper left"."""
-    return pick(rng, _PREPOSITIONS.get(place, (f"in the {place}", f"at the {place}")))
+    """ "upper left" -> "in the upper left" or another way to say it."""
+    return pick(rng, ways_to_place(place))
+
+
+def ways_to_place(place: str) -> tuple[str, ...]:
+    """ "top" -> "at the top", "near the top"; the most usual first."""
+    return _PREPOSITIONS.get(place, (f"in the {place}", f"at the {place}"))
 
 
 def kind_word(defect: SeenDefect) -> str:

@@ -65,6 +65,7 @@ def _service(inspector: Inspector, settings: ServeSettings) -> Service:
     metrics.watch("running_pictures", "Pictures in the networks now", lambda: engine.running)
     store = Store(settings.data, limits=StoreLimits(picture=settings.limits))
     runner, speaker = BatchRunner(engine, store, inspector), Speaker(inspector, engine)
+    metrics.watch("waiting_questions", "Questions that wait for the language model", lambda: speaker.waiting)
     return Service(settings, inspector, engine, Access(settings), metrics, store, runner, speaker)
 
 

@@ -82,10 +82,11 @@ class BatchRunner:
             seconds, pictures = kept[-1][0] - kept[0][0], sum(count for _, count in list(kept)[1:])
         return pictures / seconds if pictures and seconds > 0 else None
 
-    def context_of(self, item: str) -> Context | None:
-        """The context that the shown finding of ``item`` was made with; None if without, or if it is gone."""
-        context = self._store.shown_context(item)
-        return None if context is None else self._shelf.load(context)
+    def context_of(self, item: str) -> tuple[str | None, Context | None]:
+        """Id and context that the shown finding of ``item`` was made with; None both if without, or if it is gone."""
+        id_ = self._store.shown_context(item)
+        context = None if id_ is None else self._shelf.load(id_)
+        return (None, None) if context is None else (id_, context)
 
     def _run(self) -> None:
         with ThreadPoolExecutor(1, thread_name_prefix="batches-keep") as writer:

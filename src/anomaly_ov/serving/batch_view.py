@@ -13,7 +13,7 @@ from anomaly_ov.serving.store.rows import Batch, BatchContext, Counts, Threshold
 
 @dataclass(frozen=True)
 class BatchView:
-    """``model``, ``threshold``, ``map_threshold``: of the latest findings, before the first those of the service.
+    """``model``, ``threshold``, ``map_threshold``: of the findings with this context, before the first the model alone.
 
     ``rate``: pictures per second of late; ``eta_s``: seconds until all are scored at that rate; both null while
     nothing goes on. ``revision`` grows with every change to the batch or its items.

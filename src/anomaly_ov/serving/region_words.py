@@ -17,16 +17,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from anomaly_ov.instruct.seen import PLACES
+from anomaly_ov.instruct.phrases import ways_to_place
+from anomaly_ov.instruct.seen import place_of
 from anomaly_ov.serving.faults import Fault
 
-_PREPOSITIONS = {
-    "centre": "in the centre",
-    "top": "at the top",
-    "bottom": "at the bottom",
-    "left": "on the left",
-    "right": "on the right",
-}
 _YES_OR_NO = re.compile(r"(is|are|do|does|did|has|have|can|could|was|were)\b", re.IGNORECASE)
 _WHOLE_PICTURE = re.compile(r" (here|there|in (?:the|this) (?:image|picture|photo))(?=[?.!,]|$)", re.IGNORECASE)
 
@@ -37,16 +31,9 @@ def about_region(question: str, record: dict[str, Any], region: int) -> str:
     if region >= len(regions):
         what = f"the finding has {len(regions)} regions, counted from 0"
         raise Fault(400, "no_such_region", what, hint="see 'regions' of the finding", param="anomaly.region")
-    x0, y0, x1, y1 = regions[region]["box"]
     image = record["image"]
-    place = place_of((x0 + x1) / 2 / image["width"], (y0 + y1) / 2 / image["height"])
-    return in_place(question.strip(), _PREPOSITIONS.get(place, f"in the {place}"))
-
-
-def place_of(x: float, y: float) -> str:
-    """One of the nine places of a 3 x 3 board; ``x`` across and ``y`` down in 0..1."""
-    column, row = (min(max(int(3 * value), 0), 2) for value in (x, y))
-    return PLACES[3 * row + column]
+    place = place_of(regions[region]["box"], (image["width"], image["height"]))
+    return in_place(question.strip(), ways_to_place(place)[0])
 
 
 def in_place(question: str, where: str) -> str:

@@ -11,14 +11,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from anomaly_ov.serving.batch_view import BatchView, NewBatchView, new_view_of, view_of
-from anomaly_ov.serving.faults import ErrorReply, Fault
+from anomaly_ov.serving.faults import Fault
 from anomaly_ov.serving.service import Service, service_of
 from anomaly_ov.serving.store.names import MAX_NAME
 from anomaly_ov.serving.store.pictures import Rejected
 from anomaly_ov.serving.store.rows import Item
 from anomaly_ov.serving.uploads import UPLOAD_BODY, Upload, invalid, read_uploads
 
-STORAGE_FULL: dict[int | str, dict[str, Any]] = {507: {"model": ErrorReply, "description": "The disk is full"}}
 MAX_BODY = 64 * 2**10
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
@@ -87,7 +86,7 @@ NEW_BATCH_BODY: dict[str, Any] = {
 }
 
 
-@router.post("", status_code=201, responses=STORAGE_FULL, openapi_extra={"requestBody": NEW_BATCH_BODY})
+@router.post("", status_code=201, openapi_extra={"requestBody": NEW_BATCH_BODY})
 async def create(request: Request) -> NewBatchView:
     """A new batch, empty or with the pictures of a form."""
     service = service_of(request)
@@ -120,21 +119,21 @@ def read(request: Request, batch: str) -> BatchView:
     return view_of(service, service.store.batch(batch))
 
 
-@router.patch("/{batch}", responses=STORAGE_FULL)
+@router.patch("/{batch}")
 def rename(request: Request, batch: str, body: Renamed) -> BatchView:
     """Gives it another name."""
     service = service_of(request)
     return view_of(service, service.store.rename_batch(batch, body.name))
 
 
-@router.delete("/{batch}", status_code=204, response_class=Response, responses=STORAGE_FULL)
+@router.delete("/{batch}", status_code=204, response_class=Response)
 def delete(request: Request, batch: str) -> Response:
     """Deletes it with its pictures, findings and decisions."""
     service_of(request).store.delete_batch(batch)
     return Response(status_code=204)
 
 
-@router.post("/{batch}/pictures", responses=STORAGE_FULL, openapi_extra={"requestBody": UPLOAD_BODY})
+@router.post("/{batch}/pictures", openapi_extra={"requestBody": UPLOAD_BODY})
 async def add_pictures(request: Request, batch: str) -> Added:
     """Adds pictures; they are scored in the background. The same file under the same name is added once.
 
@@ -148,7 +147,7 @@ async def add_pictures(request: Request, batch: str) -> Added:
     return await run_in_threadpool(_add, service, batch, uploads)
 
 
-@router.put("/{batch}/context", status_code=202, responses=STORAGE_FULL)
+@router.put("/{batch}/context", status_code=202)
 def set_context(request: Request, batch: str, body: Wanted) -> BatchView:
     """Says what is normal for the batch and has all of it scored anew; earlier scores stay until they are replaced."""
     service = service_of(request)

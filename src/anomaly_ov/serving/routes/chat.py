@@ -180,8 +180,8 @@ async def _picture_at(url: str, service: Service) -> Upload:
 def _stored(service: Service, item: str) -> Subject:
     """A stored picture, seen with the context that its finding was made with."""
     source, digest = service.store.picture_of(item)
-    context, context_id = service.runner.context_of(item), service.store.shown_context(item)
-    return Subject((source,), (digest,), context, None if context is None else context_id)
+    context_id, context = service.runner.context_of(item)
+    return Subject((source,), (digest,), context, context_id)
 
 
 def _card(service: Service) -> ModelCard:

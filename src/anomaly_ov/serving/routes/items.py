@@ -18,7 +18,6 @@ from anomaly_ov.serving.faults import Fault
 from anomaly_ov.serving.leaving import unless_gone
 from anomaly_ov.serving.replies import Record
 from anomaly_ov.serving.reviewed import Verdict
-from anomaly_ov.serving.routes.batches import STORAGE_FULL
 from anomaly_ov.serving.service import service_of
 from anomaly_ov.serving.store.listing import Show, Sort
 from anomaly_ov.serving.store.names import MAX_NAME
@@ -140,14 +139,14 @@ async def selection(request: Request, item: str) -> Response:
     return Response(data, headers={"Cache-Control": SHORT}, media_type="image/png")
 
 
-@router.put("/items/{item}/decision", responses=STORAGE_FULL)
+@router.put("/items/{item}/decision")
 def decide(request: Request, item: str, body: Decided) -> Item:
     """Decides, or decides anew. The history keeps what was decided before."""
     decided: Item = service_of(request).store.decide(item, body.verdict, body.note)
     return decided
 
 
-@router.delete("/items/{item}/decision", responses=STORAGE_FULL)
+@router.delete("/items/{item}/decision")
 def undo(request: Request, item: str) -> Item:
     """One step back: to the decision before, or to none."""
     undone: Item = service_of(request).store.undo(item)

@@ -78,7 +78,8 @@ class ScoredBy:
 class Batch:
     """``number``: order of creation. ``context``: as last asked for; ``context_id``: what scores are made with.
 
-    ``revision`` grows with each change. ``scored_by``: None before the first finding.
+    ``revision`` grows with each change. ``scored_by``: None before the first
+    finding with that context.
     """
 
     id: str

@@ -31,7 +31,7 @@ CREATE TABLE batch (
 
 CREATE TABLE scored_by (
   batch TEXT NOT NULL REFERENCES batch (id) ON DELETE CASCADE,
-  context TEXT NOT NULL,
+  context TEXT NOT NULL REFERENCES context (id) ON DELETE CASCADE,
   value TEXT NOT NULL,
   PRIMARY KEY (batch, context)
 ) STRICT, WITHOUT ROWID;

@@ -76,10 +76,10 @@ def keep(
         return []
     for result in results:
         _insert(connection, batch, context, result)
+    if row["context"] != context:
+        return []  # another one is wanted by now, and this one may be gone
     value = (batch, context, scored_by.to_json())
     connection.execute("INSERT OR REPLACE INTO scored_by (batch, context, value) VALUES (?, ?, ?)", value)
-    if row["context"] != context:
-        return []
     revision = next_revision(connection, batch)
     return [gone for result in results for gone in _show(connection, result.item, context, revision)]
 
