@@ -155,8 +155,9 @@ def _count(counted: HistogramPixels, sample: Sample, map_HW: np.ndarray, image_w
 def equal(one: Context, other: Context) -> bool:
     """Whether two contexts are the same bit by bit, and so score alike."""
     a, b = one.bank, other.bank
-    tensors = ("tokens_RTD", "descriptor_RE", "kind_R", "expert_logit_R")
-    same = all(torch.equal(getattr(a, name), getattr(b, name)) for name in tensors)
+    pairs = [(a.tokens.whole, b.tokens.whole), (a.tokens.detail, b.tokens.detail)]
+    pairs += [(getattr(a, name), getattr(b, name)) for name in ("descriptor_RE", "kind_R", "expert_logit_R")]
+    same = all(torch.equal(one, another) for one, another in pairs)
     return same and a.digests == b.digests and a.usual == b.usual
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from anomaly_ov.context.build import Builder, Encoded
-from anomaly_ov.context.tokens import PictureTokens, picture_tokens
+from anomaly_ov.context.tokens import PictureTokens, Scales, picture_tokens
 from anomaly_ov.errors import ImageError
 from anomaly_ov.images.geometry import Geometry
 from anomaly_ov.images.maps import map_score, significance_map
@@ -130,8 +130,8 @@ class TokenStore:
             tokens = picture_tokens(
                 output.features, views.geometry, self._runner.projection, digest, self._runner.patch
             )
-        file = self._folder / f"{next(self._files):06d}.npy"
-        np.save(file, tokens.tokens_PD.cpu().numpy())
+        file = self._folder / f"{next(self._files):06d}.npz"
+        np.savez(file, whole=tokens.tokens.whole.cpu().numpy(), detail=tokens.tokens.detail.cpu().numpy())
         calibration = self._config.calibration
         map_HW = self._map(output.map_Nhw, views.geometry)
         score = fused_scores(output.score_raw, map_score(map_HW, calibration.map_top), calibration)
@@ -141,5 +141,6 @@ class TokenStore:
         return significance_map(map_Nhw, geometry, patch=self._runner.patch)
 
     def _tokens(self, entry: _Entry) -> PictureTokens:
-        tokens_PD = torch.from_numpy(np.load(entry.file)).to(self._runner.device)
-        return replace(entry.light, tokens_PD=tokens_PD)
+        with np.load(entry.file) as kept:
+            tokens = Scales(kept["whole"], kept["detail"])
+        return replace(entry.light, tokens=tokens.map(lambda one: torch.from_numpy(one).to(self._runner.device)))

@@ -20,7 +20,8 @@ PROJECTION = {"name": "x", "folders": ["a"], "parts": [{"levels": [0, 1], "taps"
 def test_committed_recipes_parse() -> None:
     for path in RECIPES.glob("encoder-*.yaml"):
         recipe = read_encoder_recipe(path, {})
-        assert len(recipe.distill.taps) == len(recipe.encoder.levels), path
+        taught = len(recipe.encoder.levels) if recipe.distill.method == "levels" else 0
+        assert len(recipe.distill.taps) == taught, path
     experts = [read_expert_recipe(path, {}) for path in RECIPES.glob("expert-*.yaml")]
     assert {recipe.name for recipe in experts} >= {"tiny", "expert-siglip-so400m"}
     projections = [read_projection_recipe(path) for path in RECIPES.glob("projection-*.yaml")]
@@ -40,6 +41,13 @@ def test_the_longer_run_goes_on_with_the_same_encoder() -> None:
     assert longer.crop is not None
     assert longer.crop < longer.encoder.image_size
     assert longer.synthetic > 0
+
+
+def test_what_was_taught_block_by_block_goes_on_end_to_end() -> None:
+    blocks, whole = (read_encoder_recipe(RECIPES / f"encoder-tiny-{end}.yaml", {}) for end in ("blocks", "whole"))
+    assert whole.encoder == blocks.encoder
+    assert (blocks.distill.method, whole.distill.method) == ("blockwise", "whole")
+    assert whole.loop.learning_rate < blocks.loop.learning_rate
 
 
 def test_the_embedded_models_projection_reads_levels_that_its_encoder_has() -> None:
@@ -96,6 +104,11 @@ def test_a_wrong_field_is_named(tmp_path: Path, line: str, named: str) -> None:
         ("smallest: 0", "smallest"),
         ("smallest: 1.5", "smallest"),
         ("parts: []", "parts"),
+        ("distill: {}", "taps must name"),
+        ("distill: {method: whole, taps: [[block7]]}", "whole takes none"),
+        ("distill: {method: blockwise, taps: [[]]}", "blockwise takes none"),
+        ("distill: {method: sideways}", "method' = 'sideways'"),
+        ("distill: {method: whole, statistics_crops: 0}", "statistics_crops must be >= 1"),
     ],
 )
 def test_a_wrong_field_of_an_encoder_is_named(tmp_path: Path, line: str, named: str) -> None:

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from anomaly_ov.errors import WeightsError
-from anomaly_ov.training.teacher import MobileNetEdgeTPU, SameConv, load_teacher
+from anomaly_ov.models.edgetpu import SameConv
+from anomaly_ov.training.teacher import MobileNetEdgeTPU, load_teacher
 
 
 def test_taps_have_the_published_widths_and_strides() -> None:

@@ -126,7 +126,7 @@ def _summary(context: Context) -> str:
 
 def _facts(context: Context, file: Path) -> dict[str, Any]:
     bank = context.bank
-    _, tokens, width = bank.tokens_RTD.shape
+    sizes = bank.tokens.map(lambda tokens_RTD: tokens_RTD.shape[1])
     groups = [
         {
             "references": int((bank.kind_R == kind).sum()),
@@ -143,8 +143,8 @@ def _facts(context: Context, file: Path) -> dict[str, Any]:
         "source": context.source,
         "model_revision": context.revision,
         "references": len(bank),
-        "tokens_each": tokens,
-        "token_width": width,
+        "tokens_each": {"whole": sizes.whole, "detail": sizes.detail},
+        "token_width": bank.tokens.whole.shape[2],
         "groups": groups,
         "notes": list(context.notes),
     }
@@ -157,12 +157,13 @@ def _print_table(facts: dict[str, Any]) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True, style="bold")
     table.add_column(overflow="fold")
+    each = " + ".join(f"{count} ({scale})" for scale, count in facts["tokens_each"].items())
     rows = [
         ("file", f"{facts['file']} ({facts['bytes'] / 1e6:.2f} MB)"),
         ("kind", {"folder": "folder (its own pictures)", "references": "good references"}[facts["kind"]]),
         ("source", facts["source"]),
         ("model revision", facts["model_revision"]),
-        ("references", f"{facts['references']}, {facts['tokens_each']} tokens of {facts['token_width']} values each"),
+        ("references", f"{facts['references']}, {each} tokens of {facts['token_width']} values each"),
     ]
     for number, group in enumerate(facts["groups"]):
         name = "usual distance" if len(facts["groups"]) == 1 else f"usual distance, kind {number}"

@@ -44,13 +44,18 @@ def encoder(
 ) -> None:
     """Distil a compact encoder from a teacher over random crops of unlabelled pictures."""
     from anomaly_ov.models.hub import resolve
+    from anomaly_ov.training.blockwise import read_held_out
     from anomaly_ov.training.recipe import read_encoder_recipe
     from anomaly_ov.training.runs import train_encoder
 
     plan = read_encoder_recipe(recipe, {"steps": steps, "seed": seed, "threads": threads})
     begin = None if start is None else resolve(start)
     with _on(device) as where:
-        note(f"model written to {train_encoder(plan, data, teacher, out, where, test or (), begin)}")
+        folder = train_encoder(plan, data, teacher, out, where, test or (), begin)
+    left = (plan.distill.method != "levels" and read_held_out(out)) or {}
+    shares = ", ".join(f"{name} {share:.3f}" for name, share in left.items())
+    ending = f"; share of the teacher's variance left unexplained on other crops: {shares}" if left else ""
+    note(f"model written to {folder}{ending}")
 
 
 @app.command()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from io import BufferedReader
 from typing import cast
 
@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from anomaly_ov.context import choose
-from anomaly_ov.context.bank import Bank, Reference, reference, stacked, tokens_each
-from anomaly_ov.context.context import Context
-from anomaly_ov.context.kinds import kinds, truly_apart
-from anomaly_ov.context.tokens import PictureTokens
+from anomaly_ov.context.bank import Bank, Reference, cut, reference, stacked, tokens_each
+from anomaly_ov.context.context import Context, tops_of
+from anomaly_ov.context.kinds import kinds
+from anomaly_ov.context.tokens import PictureTokens, Scales
 from anomaly_ov.errors import ImageError, UsageError
 from anomaly_ov.images.read import Limits, open_regular
 from anomaly_ov.images.sources import Source, page_digest
@@ -30,11 +30,11 @@ from anomaly_ov.models.config import ContextConfig
 MOST_REFERENCES = 256
 FEWEST_FOR_FOLDER = 3
 FEWEST_FOR_AUTO = 8
-ALIKE = 1.6
+ALIKE = 1.65
 """Pictures whose usual distance exceeds this many times that of the training sets are too unlike to help each other.
 
-With `tiny`, 32 pictures each: 1.61 to 1.69 for three collections of everyday photographs, 0.95 to 1.59 for five folders
-of the training sets (fruit of one sort 1.51, of three sorts 1.59), where a folder's context does help. A narrow gap.
+With `tiny`, 32 pictures each: 1.70 to 1.74 for three collections of everyday photographs, 0.80 to 1.58 for 13 folders of
+the training sets (fruit of three sorts mixed: 1.62), where a folder's context does help. A narrow gap.
 """
 
 
@@ -72,12 +72,12 @@ class Builder:
             elif one.tokens.digest not in {known.digest for known in found}:  # a stream's is known only now
                 # How many can be read shows at the end only; the first tokens of a larger draw are the smaller draw.
                 each = tokens_each(len(found) + 1)
-                found = [*(_cut(known, each) for known in found), reference(one.tokens, one.expert_logit, each)]
+                found = [*(cut(known, each) for known in found), reference(one.tokens, one.expert_logit, each)]
         if not found:
             raise UsageError(f"no readable picture in {source}", hint="give one or more pictures known to be good")
         beyond = len(set(digests)) - len(chosen)
         notes = _left_out(len(found), len(sources), unreadable, beyond)
-        bank = Bank.of(found, [0] * len(found), top=self.config.top, drop_twins=False, device=self.device)
+        bank = Bank.of(found, [0] * len(found), tops=tops_of(self.config), drop_twins=False, device=self.device)
         return Context(bank, "references", source, self.revision, self.config, notes)
 
     def folder(self, sources: Sequence[Source], source: str) -> Context:
@@ -108,9 +108,8 @@ class Builder:
         return self._reduced([sources[i] for i in drawn], tokens_each(choose.CANDIDATES))
 
     def _of_candidates(self, found: list[Reference], pictures: int, source: str) -> Context:
-        by_look_R = kinds(np.stack([one.descriptor_E.cpu().numpy() for one in found]))
-        kind_R = truly_apart(by_look_R, stacked(found))
-        bank = Bank.of(found, kind_R, top=self.config.top, drop_twins=True, device=self.device)
+        kind_R = kinds(stacked(found).detail)
+        bank = Bank.of(found, kind_R, tops=tops_of(self.config), drop_twins=True, device=self.device)
         notes = [f"{len(found)} of {pictures} pictures serve as references"]
         count = max(kind_R) + 1
         if count > 1:
@@ -118,7 +117,7 @@ class Builder:
             notes.append(f"split into {count} kinds of picture ({shares})")
         return Context(bank, "folder", source, self.revision, self.config, tuple(notes))
 
-    def _reduced(self, sources: Sequence[Source], tokens: int) -> list[Reference]:
+    def _reduced(self, sources: Sequence[Source], tokens: Scales[int]) -> list[Reference]:
         encoded = (one for one in self.encode(sources) if one is not None)
         found = (reference(one.tokens, one.expert_logit, tokens) for one in encoded)
         return list({one.digest: one for one in found}.values())  # a stream's digest is known only now
@@ -135,12 +134,6 @@ class Builder:
             if isinstance(source.item, str) and not source.page:
                 of_file[source.item] = digests[-1]
         return digests
-
-
-def _cut(one: Reference, tokens: int) -> Reference:
-    if len(one.tokens_TD) <= tokens:
-        return one
-    return replace(one, tokens_TD=one.tokens_TD[:tokens].clone())  # a slice would keep it all
 
 
 def _left_out(serving: int, given: int, unreadable: int, beyond: int) -> tuple[str, ...]:

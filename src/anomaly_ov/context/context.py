@@ -6,6 +6,7 @@ Made by ``Inspector.context`` and ``Inspector.folder_context``, saved by ``conte
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,13 +15,14 @@ import torch
 
 from anomaly_ov.context.bank import Bank, Usual, picture_distance
 from anomaly_ov.context.fusion import context_score, fused_map, fused_score
-from anomaly_ov.context.tokens import PictureTokens
+from anomaly_ov.context.tokens import Floats, PictureTokens, Scales
 from anomaly_ov.errors import ContextMismatch
 from anomaly_ov.models.config import ContextConfig
 from anomaly_ov.records import ContextInfo, ContextKind, ModelInfo
 
 PRIOR = 2
-"""What is usual on the training sets counts as much as so many references of the context's own."""
+"""What the training sets say counts at least as much as so many references: these were often taken together, and are
+more alike than what will come."""
 
 FLOOR = 0.1
 """The usual distance is at least this share of the training sets' one: identical pictures have none of their own."""
@@ -31,12 +33,12 @@ SPREAD_FLOOR = 0.2
 
 @dataclass(frozen=True)
 class Compared:
-    """One picture against a context. ``distance_P``: of each cell; ``distance``: the picture's (see ``top``).
+    """One picture against a context. ``cells``: distance of each cell; ``distance``: the picture's.
 
     ``usual``: what both are measured by. ``kind``: which of the context's kinds of picture it was compared with.
     """
 
-    distance_P: npt.NDArray[np.float32]
+    cells: Scales[Floats]
     distance: float
     usual: Usual
     kind: int
@@ -85,11 +87,11 @@ class Context:
         kind = self.bank.kind_of(picture.descriptor_E, picture.digest)
         if kind is None:
             return None
-        distance_P = self.bank.distances(picture.tokens_PD, picture.descriptor_E, picture.digest, kind)
-        if distance_P is None:
+        distances = self.bank.distances(picture.tokens, picture.descriptor_E, picture.digest, kind)
+        if distances is None:
             return None
-        distance = picture_distance(distance_P, self.config.top)
-        return Compared(distance_P.cpu().numpy(), distance, self.usual(kind), kind)
+        distance = picture_distance(distances, tops_of(self.config))
+        return Compared(distances.map(lambda one_P: one_P.cpu().numpy()), distance, self.usual(kind), kind)
 
     def usual(self, kind: int) -> Usual:
         """What is usual among the references of ``kind``, drawn towards the training sets' figures if they are few."""
@@ -104,7 +106,7 @@ class Context:
             return Judged(score_expert, None, expert_HW, info)
         config, usual = self.config, compared.usual
         score_context = float(context_score(compared.distance, usual.distance, config.half))
-        context_HW = picture.to_map(context_score(compared.distance_P, usual.distance, config.half))
+        context_HW = picture.to_map(compared.cells.map(lambda one_P: context_score(one_P, usual.distance, config.half)))
         info = ContextInfo(
             self.kind, self.source, len(self.bank), compared.kind, round(compared.distance / usual.distance, 4)
         )
@@ -116,17 +118,35 @@ class Context:
         )
 
 
+def tops_of(config: ContextConfig) -> Scales[float]:
+    """``top`` at both scales."""
+    return Scales(config.whole_top, config.detail_top)
+
+
 def with_prior(own: Usual, config: ContextConfig) -> Usual:
-    """``own`` drawn towards the training sets' figures, the more so the fewer references it rests on (``PRIOR``)."""
-    weight = own.count / (own.count + PRIOR)
+    """``own`` together with what the training sets say, the more of it the fewer references ``own`` rests on.
 
-    def drawn(figure: float, prior: float) -> float:
-        return weight * figure + (1 - weight) * prior
-
-    return Usual(
-        distance=max(drawn(own.distance, config.usual), FLOOR * config.usual),
-        expert_logit=drawn(own.expert_logit, config.expert_usual),
-        count=own.count,
-        distance_spread=max(drawn(own.distance_spread, config.spread), SPREAD_FLOOR * config.spread),
-        expert_spread=max(drawn(own.expert_spread, config.expert_spread), SPREAD_FLOOR * config.expert_spread),
+    What is usual for an object is known from ``count`` references only so well. It is taken as normally distributed
+    around the training sets' figure (``usual_spread``), the references around it (``spread``): the mean of what it may
+    be then lies between the two, and what remains unknown widens the spread by which pictures are judged. So an excess
+    over one reference weighs less than the same over a hundred.
+    """
+    share = own.count / (own.count + PRIOR)
+    spread = max(_between(config.spread, own.distance_spread, share), SPREAD_FLOOR * config.spread)
+    expert_spread = max(_between(config.expert_spread, own.expert_spread, share), SPREAD_FLOOR * config.expert_spread)
+    log_own = math.log(max(own.distance, FLOOR * config.usual))
+    log_usual, spread = _posterior(log_own, own.count, spread, math.log(config.usual), config.usual_spread)
+    expert_logit, expert_spread = _posterior(
+        own.expert_logit, own.count, expert_spread, config.expert_usual, config.expert_usual_spread
     )
+    return Usual(math.exp(log_usual), expert_logit, own.count, spread, expert_spread)
+
+
+def _between(prior: float, own: float, share: float) -> float:
+    return share * own + (1 - share) * prior
+
+
+def _posterior(own: float, count: int, spread: float, prior: float, prior_spread: float) -> tuple[float, float]:
+    """(mean, spread of a new picture around it) of a figure seen in ``count`` references; normal distributions."""
+    known = count / (count + max(PRIOR, (spread / prior_spread) ** 2))
+    return _between(prior, own, known), math.hypot(spread, prior_spread * math.sqrt(1 - known))

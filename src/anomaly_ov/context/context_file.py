@@ -1,8 +1,9 @@
 """A context as one file (``.ctx``), and the union of two: built once, used all day, extended by newly confirmed ones.
 
-The file is safetensors: ``tokens_RTD`` and ``descriptor_RE`` in half precision, to which ``bank.reference`` has rounded
-them, so that saving changes no score; ``expert_logit_R`` in float32; all else as JSON in the metadata, with a SHA-256
-over everything. Names, types and shapes are checked before a tensor is made, and nothing in the file is ever run.
+The file is safetensors: ``whole_RTD``, ``detail_RTD`` and ``descriptor_RE`` in half precision, to which
+``bank.reference`` has rounded them, so that saving changes no score; ``expert_logit_R`` in float32; all else as JSON in
+the metadata, with a SHA-256 over everything. Names, types and shapes are checked before a tensor is made, and nothing
+in the file is ever run.
 
 Legend: R references of T tokens, D token width, E descriptor width.
 """
@@ -14,7 +15,7 @@ import json
 import math
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -22,20 +23,21 @@ import torch
 from torch import Tensor
 
 from anomaly_ov.configuration import parse, to_mapping
-from anomaly_ov.context.bank import Bank, Reference, Usual, tokens_each, unrepeated
+from anomaly_ov.context.bank import Bank, Reference, Usual, cut, tokens_each, unrepeated
 from anomaly_ov.context.build import MOST_REFERENCES
-from anomaly_ov.context.context import Context
+from anomaly_ov.context.context import Context, tops_of
+from anomaly_ov.context.tokens import Scales
 from anomaly_ov.errors import ConfigError, ContextMismatch, UnsafeCheckpoint, UsageError, WeightsError
 from anomaly_ov.files import write_atomic
 from anomaly_ov.images.messages import printable
 from anomaly_ov.images.read import open_regular
 from anomaly_ov.models.config import ContextConfig
 
-FORMAT = "anomaly-ov.context/1"
+FORMAT = "anomaly-ov.context/2"
 MAX_BYTES = 256 * 2**20
 MAX_HEADER_BYTES = 2**20
 MAX_SOURCE = 200
-TYPES = {"tokens_RTD": "F16", "descriptor_RE": "F16", "expert_logit_R": "F32"}
+TYPES = {"whole_RTD": "F16", "detail_RTD": "F16", "descriptor_RE": "F16", "expert_logit_R": "F32"}
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -75,7 +77,8 @@ def save_context(path: str | Path, context: Context) -> None:
 
     bank = context.bank
     tensors = {
-        "tokens_RTD": bank.tokens_RTD.half().cpu().contiguous(),
+        "whole_RTD": bank.tokens.whole.half().cpu().contiguous(),
+        "detail_RTD": bank.tokens.detail.half().cpu().contiguous(),
         "descriptor_RE": bank.descriptor_RE.half().cpu().contiguous(),
         "expert_logit_R": bank.expert_logit_R.float().cpu().contiguous(),
     }
@@ -110,7 +113,7 @@ def load_context(path: str | Path, revision: str | None = None, device: torch.de
             hint="use the model it was made with (--model), or build it again: anomaly-ov context build",
         )
     bank = Bank(
-        tensors["tokens_RTD"].float().to(device),
+        Scales(tensors["whole_RTD"].float().to(device), tensors["detail_RTD"].float().to(device)),
         tensors["descriptor_RE"].float().to(device),
         facts.digests,
         torch.tensor(facts.kinds, device=device),
@@ -136,12 +139,12 @@ def extended(old: Context, new: Context) -> Context:
             f"one context was made by model revision {printable(old.revision)}, the other by {printable(new.revision)}",
             hint="build both with the same model",
         )
-    device = new.bank.tokens_RTD.device
+    device = new.bank.device
     found = {one.digest: one for context in (new, old) for one in _references(context.bank, device)}
     digests = sorted(found)[:MOST_REFERENCES]
     tokens = tokens_each(len(digests))
-    chosen = [replace(found[digest], tokens_TD=found[digest].tokens_TD[:tokens]) for digest in digests]
-    bank = Bank.of(chosen, [0] * len(chosen), top=new.config.top, drop_twins=False, device=device)
+    chosen = [cut(found[digest], tokens) for digest in digests]
+    bank = Bank.of(chosen, [0] * len(chosen), tops=tops_of(new.config), drop_twins=False, device=device)
     notes = [f"{len(found) - len(old.bank)} pictures were added to {len(old.bank)}"]
     if len(found) > len(digests):
         notes.append(f"{len(digests)} of these {len(found)} serve, drawn by digest")
@@ -158,9 +161,14 @@ def require_references(context: Context) -> None:
 
 
 def _references(bank: Bank, device: torch.device) -> list[Reference]:
-    tokens_RTD, descriptor_RE = bank.tokens_RTD.to(device), bank.descriptor_RE.to(device)
+    there = bank.to(device)
     return [
-        Reference(unrepeated(tokens_RTD[r]), descriptor_RE[r], digest, float(bank.expert_logit_R[r]))
+        Reference(
+            Scales(unrepeated(there.tokens.whole[r]), unrepeated(there.tokens.detail[r])),
+            there.descriptor_RE[r],
+            digest,
+            float(there.expert_logit_R[r]),
+        )
         for r, digest in enumerate(bank.digests)
     ]
 
@@ -238,7 +246,7 @@ def _header(path: str | Path, data: bytes) -> tuple[dict[str, Any], dict[str, An
 
 
 def _check_layout(path: str | Path, header: dict[str, Any], references: int) -> None:
-    """Exactly the three tensors, each of its type, with as many references as there are digests."""
+    """Exactly the tensors of ``TYPES``, each of its type, with as many references as there are digests."""
     entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
     if entries.keys() != TYPES.keys():
         _refuse(path, f"it holds {ascii(sorted(entries))[:200]} instead of {', '.join(sorted(TYPES))}")

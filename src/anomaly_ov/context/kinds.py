@@ -1,8 +1,11 @@
-"""Splits a mixed folder into kinds of picture: groups whose looks are connected, far from each other.
+"""Splits a mixed folder into kinds of picture: groups whose cells are connected, far from each other.
 
-Single linkage on descriptors: two pictures are of one kind when a chain of pictures leads from one to the other
-without a step much longer than those usual between neighbours. A group of a few pictures is no kind but a handful of
-odd ones: it joins the kind that it is nearest to.
+How far two pictures lie apart is said by their median cell: a defect changes some cells of a picture, another object
+changes nearly all. Single linkage on that: two pictures are of one kind when a chain of pictures leads from one to the
+other without a step much longer than those usual between neighbours. A group of a few pictures is no kind; it joins
+what is nearest to it, be that another such group, with which it may become a kind.
+
+Legend: R references of T tokens, D token width.
 """
 
 from __future__ import annotations
@@ -10,79 +13,78 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from anomaly_ov.context.nearest import lowest_mean, nearest
+from anomaly_ov.context.nearest import nearest
 
-STEP = 2.0
-"""A step of up to so many times the 95 % quantile of the steps to the nearest picture still connects."""
+Floats = npt.NDArray[np.float64]
 
-APART = 1.5
-"""Cells of another kind lie at least so many times as far from this kind as from their own (see ``truly_apart``)."""
+STEP = 1.2
+"""A step of up to so many times the usual one to the nearest picture still connects."""
 
-PROBED = 8
+USUAL_STEP = 0.75
+"""Which quantile of the steps to the nearest picture is the usual one: odd pictures and rare kinds take longer ones."""
+
+PROBED = 64
+"""Cells of a picture that are compared."""
+
 SMALLEST_SHARE = 0.05
 SMALLEST = 8
 
 
-def kinds(descriptor_RE: npt.NDArray[np.float32]) -> list[int]:
-    """Kind 0, 1, ... of each of R pictures from unit descriptors, the largest kind first."""
-    count = len(descriptor_RE)
+def cells_apart(tokens_RTD: Tensor) -> Floats:
+    """(R, R), symmetric, 0..2: how far the median cell of one picture lies from the nearest cell of the other."""
+    rows = [nearest(tokens_TD[:PROBED], tokens_RTD).median(0).values for tokens_TD in tokens_RTD]
+    apart_RR = torch.stack(rows).cpu().double().numpy()
+    apart_RR = (apart_RR + apart_RR.T) / 2
+    np.fill_diagonal(apart_RR, 0)
+    return np.asarray(apart_RR, np.float64)
+
+
+def kinds(tokens_RTD: Tensor) -> list[int]:
+    """Kind 0, 1, ... of each of R pictures, the largest kind first."""
+    count = len(tokens_RTD)
     if count < 2 * SMALLEST:
         return [0] * count
     # Here, because it takes long to import and few pictures never need it.
-    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.cluster.hierarchy import linkage
     from scipy.spatial.distance import squareform
 
-    apart_RR = np.clip(1 - descriptor_RE.astype(np.float64) @ descriptor_RE.T.astype(np.float64), 0, 2)
-    np.fill_diagonal(apart_RR, np.inf)
-    cut = STEP * float(np.quantile(apart_RR.min(1), 0.95))
-    np.fill_diagonal(apart_RR, 0)
-    apart_RR = (apart_RR + apart_RR.T) / 2
-    group_R = fcluster(linkage(squareform(apart_RR, checks=False), "single"), cut, "distance")
-    sizes = np.bincount(group_R)
-    large = [g for g in np.argsort(-sizes, kind="stable") if sizes[g] >= max(SMALLEST, SMALLEST_SHARE * count)]
-    if len(large) < 2:
-        return [0] * count
-    # The nearest member decides for the pictures of small groups, as single linkage would at a longer step.
-    to_large_RG = np.stack([apart_RR[:, group_R == g].min(1) for g in large], axis=1)
-    kind_R = to_large_RG.argmin(1)
-    rank_K = np.argsort(np.argsort(-np.bincount(kind_R), kind="stable"))  # who joined may have changed the order
-    return [int(rank_K[kind]) for kind in kind_R]
+    apart_RR = cells_apart(tokens_RTD)
+    steps_R = np.where(np.eye(count, dtype=bool), np.inf, apart_RR).min(1)
+    cut = STEP * float(np.quantile(steps_R, USUAL_STEP))
+    merges = linkage(squareform(apart_RR, checks=False), "single")
+    found = _climb(merges, apart_RR, cut, max(SMALLEST, SMALLEST_SHARE * count))
+    kind_R = [0] * count
+    for kind, members in enumerate(sorted(found, key=lambda group: (-len(group), min(group)))):
+        for r in members:
+            kind_R[r] = kind
+    return kind_R
 
 
-def truly_apart(kind_R: list[int], tokens_RTD: torch.Tensor) -> list[int]:
-    """``kind_R`` with those kinds joined whose cells are the same: a defect may change the look, but not the object.
+def _climb(merges: Floats, apart_RR: Floats, cut: float, smallest: float) -> list[list[int]]:
+    """The kinds at the root of the tree of ``merges`` (as scipy's ``linkage`` gives them, shortest step first).
 
-    In an anomalous picture of the same object most cells are as near to the normal pictures as to each other; in a
-    picture of another object hardly any are. Each kind is probed against the larger ones, by the median cell. The
-    largest kind comes first.
+    A branch is a list of groups: kinds, or one group that is too small to be a kind yet.
     """
-    count = max(kind_R) + 1
-    joined = list(range(count))
-    for kind in range(1, count):
-        for larger in range(kind):
-            if joined[larger] == larger and _ratio(kind, larger, kind_R, tokens_RTD) < APART:
-                joined[kind] = larger
-                break
-    found_R = [joined[kind] for kind in kind_R]
-    ranked = sorted(set(joined), key=lambda kept: (-found_R.count(kept), kept))  # who joined may change the order
-    return [ranked.index(kept) for kept in found_R]
+    branches: dict[int, list[list[int]]] = {r: [[r]] for r in range(len(apart_RR))}
+    for step, (left, right, height, _) in enumerate(merges):
+        one, other = branches.pop(int(left)), branches.pop(int(right))
+        if height <= cut:  # the shortest steps come first: neither holds more than one group yet
+            joined = [one[0] + other[0]]
+        elif len(one[0]) >= smallest and len(other[0]) >= smallest:
+            joined = [*one, *other]
+        elif len(one[0]) >= smallest:
+            joined = _joined(one, other[0], apart_RR)
+        else:
+            joined = _joined(other, one[0], apart_RR)
+        branches[len(apart_RR) + step] = joined
+    (root,) = branches.values()
+    return root
 
 
-def _ratio(kind: int, other: int, kind_R: list[int], tokens_RTD: torch.Tensor) -> float:
-    """How much farther the median cell of ``kind`` lies from ``other`` than from the rest of its own kind."""
-    own = [r for r, k in enumerate(kind_R) if k == kind]
-    others = [r for r, k in enumerate(kind_R) if k == other]
-    count = min(len(own) - 1, len(others))  # as many on both sides: more references lie nearer
-    if count < 1:
-        return 0.0
-    ratios = []
-    for probe in own[:PROBED]:
-        rest = [r for r in own if r != probe][:count]
-        to_own = _median_cell(tokens_RTD, probe, rest)
-        ratios.append(_median_cell(tokens_RTD, probe, others[:count]) / max(to_own, 1e-6))
-    return float(np.median(ratios))
-
-
-def _median_cell(tokens_RTD: torch.Tensor, probe: int, references: list[int]) -> float:
-    return float(lowest_mean(nearest(tokens_RTD[probe], tokens_RTD[references]), 0.6).median())
+def _joined(groups: list[list[int]], few: list[int], apart_RR: Floats) -> list[list[int]]:
+    """``groups`` with ``few`` in the one that is nearest to any of them."""
+    to_group = [apart_RR[np.ix_(few, group)].min() for group in groups]
+    nearest_group = int(np.argmin(to_group))
+    return [group + few if k == nearest_group else group for k, group in enumerate(groups)]

@@ -1,14 +1,18 @@
-"""A picture as something that can be compared: one unit token per patch that shows picture, and one for its look.
+"""A picture as something that can be compared: unit tokens of its cells at two scales, and one vector for its look.
 
-Tokens come from the crops, which show the picture at its own resolution (from the only view where there are none);
-the descriptor comes from the base view, which shows the whole.
+The base view shows the picture as a whole: its cells see what is around them, and whether a large part looks wrong.
+The crops show it in detail, at its own resolution: a small defect fills a cell there. Neither does the other's work,
+so both are compared, each with its like. A picture of one view has the same cells at both scales.
 
-Legend: N views, h w cells of a view, P cells that show picture, D width of a token, E of a descriptor.
+Legend: N views, h w cells of a view, Q cells of the base view that show picture, P cells of the crops that do, D width
+of a token, E of a descriptor.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,18 +24,38 @@ from anomaly_ov.images.maps import significance_map
 from anomaly_ov.models.features import Features
 from anomaly_ov.models.projection import Projection
 
+A = TypeVar("A")
+B = TypeVar("B")
+Floats = npt.NDArray[np.float32]
+
 SHOWN = 0.5
 """A cell counts when at least this share of it shows picture rather than padding."""
+
+WHOLE_SHARE = 0.25
+"""Of the base view in the map. Up to a quarter costs no pixel AUROC on the training sets (docs/log.md)."""
+
+
+@dataclass(frozen=True)
+class Scales(Generic[A]):
+    """The same thing of the picture as a whole (base view) and in detail (crops)."""
+
+    whole: A
+    detail: A
+
+    def map(self, change: Callable[[A], B]) -> Scales[B]:
+        """``change`` applied to both."""
+        return Scales(change(self.whole), change(self.detail))
 
 
 @dataclass(frozen=True)
 class PictureTokens:
-    """``tokens_PD`` unit vectors, ``descriptor_E`` a unit vector, both float32; ``shown_Nhw``: where the P cells lie.
+    """``tokens``: unit vectors (Q, D) and (P, D), ``descriptor_E`` a unit vector, all float32.
 
-    ``digest``: of the picture's bytes, by which copies are told. ``patch``: as in ``significance_map``.
+    ``shown_Nhw``: where the cells lie. ``digest``: of the picture's bytes, by which copies are told. ``patch``: as in
+    ``significance_map``.
     """
 
-    tokens_PD: Tensor
+    tokens: Scales[Tensor]
     descriptor_E: Tensor
     shown_Nhw: npt.NDArray[np.bool_]
     geometry: Geometry
@@ -40,13 +64,16 @@ class PictureTokens:
 
     def without_tokens(self) -> PictureTokens:
         """The same for later, without what fills memory."""
-        return replace(self, tokens_PD=self.tokens_PD.new_empty(0, self.tokens_PD.shape[1]))  # a slice keeps it all
+        # A slice of no rows would keep the whole tensor.
+        return replace(self, tokens=self.tokens.map(lambda one_PD: one_PD.new_empty(0, one_PD.shape[1])))
 
-    def to_map(self, values_P: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """(H, W) float32 in 0..1 on the capped picture, from one value in 0..1 per cell."""
+    def to_map(self, values: Scales[Floats]) -> Floats:
+        """(H, W) float32 in 0..1 on the capped picture, from one value in 0..1 per cell: (Q,) and (P,)."""
         maps_Nhw = np.zeros(self.shown_Nhw.shape, np.float32)
-        maps_Nhw[self.shown_Nhw] = values_P
-        return significance_map(maps_Nhw, self.geometry, base_weight=0.0, patch=self.patch)
+        maps_Nhw[:1][self.shown_Nhw[:1]] = values.whole
+        if len(maps_Nhw) > 1:
+            maps_Nhw[1:][self.shown_Nhw[1:]] = values.detail
+        return significance_map(maps_Nhw, self.geometry, base_weight=WHOLE_SHARE, patch=self.patch)
 
 
 def picture_tokens(
@@ -55,12 +82,14 @@ def picture_tokens(
     """``features`` of all views of one picture, base view first; what is kept lies on the features' device."""
     share_Nhw = geometry.content_share(features.grid_hw, patch)
     shown_Nhw = share_Nhw >= SHOWN
-    if geometry.views > 1:
-        shown_Nhw[0] = False
-    if not shown_Nhw.any():  # a strip thinner than half a cell: the cells that show most of it
-        share_Nhw[0] *= geometry.views == 1
-        shown_Nhw = share_Nhw >= share_Nhw.max()
+    for views in (slice(0, 1), slice(1, None)):
+        if shown_Nhw[views].size and not shown_Nhw[views].any():
+            # A strip thinner than half a cell: the cells that show most of it.
+            shown_Nhw[views] = share_Nhw[views] >= share_Nhw[views].max()
     tokens_NPD = projection(features)
     shown = torch.from_numpy(shown_Nhw.reshape(len(shown_Nhw), -1)).to(tokens_NPD.device)
+    whole_QD = tokens_NPD[:1][shown[:1]]
+    detail_PD = tokens_NPD[1:][shown[1:]] if geometry.views > 1 else whole_QD
     base = Features(features.final_NPD[:1], tuple(level[:1] for level in features.levels_NPD), features.grid_hw)
-    return PictureTokens(tokens_NPD[shown], projection.descriptor(base)[0], shown_Nhw, geometry, digest, patch)
+    descriptor_E = projection.descriptor(base)[0]
+    return PictureTokens(Scales(whole_QD, detail_PD), descriptor_E, shown_Nhw, geometry, digest, patch)

@@ -104,21 +104,26 @@ class ProjectionPart:
 class ContextConfig:
     """How distance to a context becomes scores, and how it is fused with the expert; fixed on training sets.
 
-    ``top``: a picture's distance is the mean of this share of its cells' largest. ``half``: a distance of ``half``
-    times the context's usual one scores 0.5. ``usual`` and ``spread``: median distance of normal pictures of a typical
-    set and spread of its logarithm, ``expert_usual`` and ``expert_spread``: those of the logit of the expert's score;
-    priors where a context is too small to say.
+    ``whole_top``, ``detail_top``: of the cells of the base view and of the crops, the share with the largest distances
+    that makes a picture's distance. ``half``: a distance of ``half`` times the context's usual one scores 0.5.
+    ``usual`` and ``spread``: median distance of normal pictures of a typical set and spread of its logarithm;
+    ``usual_spread``: how much the logarithm of ``usual`` varies from object to object. ``expert_usual``,
+    ``expert_spread`` and ``expert_usual_spread``: the same of the logit of the expert's score. All are priors where a
+    context is too small to say.
     ``score = sigmoid(bias + expert_weight * e + context_weight * c)`` with ``e`` the excess of ``logit(score_expert)``
     and ``c`` that of the distance's logarithm over what is usual in the context, each in spreads; ``map_*`` do the same
     for each place of the map.
     """
 
-    top: float = 0.2
+    whole_top: float = 0.3
+    detail_top: float = 0.1
     half: float = 2.0
     usual: float = 0.2
     spread: float = 0.25
+    usual_spread: float = 0.5
     expert_usual: float = 0.0
     expert_spread: float = 0.5
+    expert_usual_spread: float = 0.5
     bias: float = 0.0
     expert_weight: float = 0.0
     context_weight: float = 1.0
@@ -130,9 +135,10 @@ class ContextConfig:
     map_threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 < self.top <= 1:
-            raise ValueError("top must lie in (0, 1]")
-        if min(self.usual, self.spread, self.expert_spread, self.half) <= 0:
+        if not (0 < self.whole_top <= 1 and 0 < self.detail_top <= 1):
+            raise ValueError("whole_top and detail_top must lie in (0, 1]")
+        spreads = (self.spread, self.usual_spread, self.expert_spread, self.expert_usual_spread)
+        if min(self.usual, self.half, *spreads) <= 0:
             raise ValueError("usual, half and the spreads must be > 0")
         if not (0 <= self.threshold <= 1 and 0 <= self.map_threshold <= 1):
             raise ValueError("thresholds must lie in [0, 1]")

@@ -10,12 +10,13 @@ Not here: classification, pooling, every other architecture (``backbones`` takes
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from anomaly_ov.errors import ConfigError
+from anomaly_ov.models.own_config import fields_from
 
 _REDUCTION = 4  # of channels inside a bottleneck
 _ACTIVATIONS = {"relu": nn.ReLU, "silu": nn.SiLU}
@@ -53,12 +54,7 @@ class ResNetConfig:
 
 def config_from(mapping: Mapping[str, Any]) -> ResNetConfig:
     """``mapping`` without ``model_type`` as a ``ResNetConfig``; ``ConfigError`` names a field that does not exist."""
-    known = {field.name for field in fields(ResNetConfig)}
-    for name in mapping:
-        if name not in known:
-            raise ConfigError(f"encoder.backbone: ResNetConfig has no field '{name}'", hint="correct that field")
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in mapping.items()}
-    return ResNetConfig(**values)
+    return fields_from(ResNetConfig, mapping)
 
 
 class ResNet(nn.Module):

@@ -2,8 +2,8 @@
 
 Every picture is scored by the expert of the fold that never saw its set, and compared with contexts made of its own
 set: the folder itself, and draws of 1, 4 and 16 normal pictures. Chosen on mean AUROC over sets and ways of context:
-the share ``top`` and the expert's weight relative to the context's; then slope, bias and thresholds follow. The same
-for the map, by pixel AUROC. Test sets take no part.
+the shares ``whole_top`` and ``detail_top`` and the expert's weight relative to the context's; then slope, bias and
+thresholds follow. The same for the map, by pixel AUROC. Test sets take no part.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import torch
 
 from anomaly_ov.calibration import balanced_weights, f1_max_threshold, fit_logistic
 from anomaly_ov.configuration import to_mapping
-from anomaly_ov.context.bank import Bank, Reference, Usual, picture_distance
+from anomaly_ov.context.bank import Usual, picture_distance
 from anomaly_ov.context.build import FEWEST_FOR_FOLDER, Builder, Encoded
 from anomaly_ov.context.context import Compared, Context, with_prior
 from anomaly_ov.context.fusion import beyond, context_score
-from anomaly_ov.context.tokens import PictureTokens, picture_tokens
+from anomaly_ov.context.tokens import PictureTokens, Scales, picture_tokens
 from anomaly_ov.data.samples import DataSet, Sample
 from anomaly_ov.errors import DataError
 from anomaly_ov.files import write_atomic
@@ -46,9 +46,12 @@ Floats = npt.NDArray[np.float64]
 HALF = 2.0
 """Any value serves: it cancels once distances are told by their logarithm."""
 
-TOPS = (0.02, 0.05, 0.1, 0.2)
+TOPS = tuple(Scales(whole, detail) for whole in (0.1, 0.2, 0.3, 0.5) for detail in (0.02, 0.05, 0.1, 0.2))
 NOISE = 0.005
 """Differences of mean AUROC that mean nothing: about its standard error over some 70 trials."""
+
+WIDER = 2.0
+"""Few training sets show only part of how objects differ: the spread between them is taken so many times as wide."""
 
 EXPERT_WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 DRAWS = ((1, 0), (1, 1), (4, 0), (4, 1), (16, 0), (16, 1))
@@ -194,34 +197,25 @@ def _trials(
 
 
 def _trial(name: str, way: str, context: Context, pictures: Sequence[_Picture]) -> _Trial:
-    tops = [replace(context, config=replace(context.config, top=top), bank=_bank(context.bank, top)) for top in TOPS]
+    bank = context.bank
     labels, experts, distances, pixels = [], [], [], []
     rng = np.random.default_rng(0)
     for one in pictures:
         compared = context.compare(one.tokens)
         if compared is None:
             continue
-        distance_P = torch.from_numpy(compared.distance_P)
+        cells = compared.cells.map(torch.from_numpy)
         labels.append(int(one.sample.label or 0))
         experts.append(one.expert.score)
-        distances.append([picture_distance(distance_P, top) for top in TOPS])
+        distances.append([picture_distance(cells, tops) for tops in TOPS])
         pixels.append(_pixels(one, compared, rng))
     # One kind per category: what is usual is that of the largest.
-    usual = tuple(one.bank.usual[0] for one in tops)
+    among_themselves = bank.among_themselves(0)
+    usual = tuple(bank.usual_of(0, among_themselves, tops) for tops in TOPS)
     joined = tuple(np.concatenate(part) for part in zip(*pixels, strict=True))
     return _Trial(
         name, way, np.array(labels), np.array(experts), np.array(distances), usual, (joined[0], joined[1], joined[2])
     )
-
-
-def _bank(bank: Bank, top: float) -> Bank:
-    """The same references, with what is usual for another ``top``."""
-    references = [
-        Reference(bank.tokens_RTD[r], bank.descriptor_RE[r], bank.digests[r], float(bank.expert_logit_R[r]))
-        for r in range(len(bank))
-    ]
-    kinds = [int(kind) for kind in bank.kind_R]
-    return Bank.of(references, kinds, top=top, drop_twins=bank.drop_twins, device=bank.tokens_RTD.device)
 
 
 def _pixels(
@@ -230,9 +224,10 @@ def _pixels(
     """See ``_Trial.pixels``; none where the truth is not known."""
     height, width = one.expert.map_HW.shape
     mask_HW = mask_of(one.sample, (height, width))
-    context_HW = one.tokens.to_map(context_score(compared.distance_P, compared.usual.distance, HALF))
+    usual = compared.usual.distance
+    context_HW = one.tokens.to_map(compared.cells.map(lambda one_P: context_score(one_P, usual, HALF)))
     values, truth = pixel_sample(np.stack([one.expert.map_HW, context_HW], axis=-1), mask_HW, rng)
-    log_distance = logit(values[:, 1]) + np.log(HALF * compared.usual.distance)
+    log_distance = logit(values[:, 1]) + np.log(HALF * usual)
     return logit(values[:, 0]), log_distance, truth
 
 
@@ -263,9 +258,9 @@ def _fit(trials: Sequence[_Trial]) -> tuple[ContextConfig, dict[str, Any]]:
         for weight in EXPERT_WEIGHTS
     }
     best = max(grid.values())
-    # Where it hardly matters on average, the smallest share: a small defect should be able to raise the score.
-    k = min(k for (k, _), value in grid.items() if value >= best - NOISE)
-    weight = max(EXPERT_WEIGHTS, key=lambda weight: grid[k, weight])
+    # Where it hardly matters on average, the smallest share of details: a small defect should raise the score.
+    least = min(TOPS[k].detail for (k, _), value in grid.items() if value >= best - NOISE)
+    k, weight = max((key for key in grid if TOPS[key[0]].detail == least), key=lambda key: grid[key])
     masked = [trial for trial in trials if trial.pixels[2].any()]
     if not masked:
         raise DataError(
@@ -296,14 +291,17 @@ def _fit(trials: Sequence[_Trial]) -> tuple[ContextConfig, dict[str, Any]]:
             part: {f"{n}, {w}": float(np.mean(v)) for (n, w), v in figure.items()}
             for part, figure in pixel_rows.items()
         },
-        "grid": {f"top {TOPS[i]}, expert weight {w}": value for (i, w), value in grid.items()},
+        "grid": {
+            f"whole {TOPS[i].whole}, detail {TOPS[i].detail}, expert weight {w}": value
+            for (i, w), value in grid.items()
+        },
         "map_grid": {f"expert weight {w}": value for w, value in map_grid.items()},
     }
     return config, table
 
 
 def _typical(trials: Sequence[_Trial], k: int) -> ContextConfig:
-    """The four priors for ``TOPS[k]``: medians over sets of what is usual in the folders' own contexts."""
+    """The priors for ``TOPS[k]``: what is usual in the folders' own contexts, medians over sets, and how it varies."""
     by_set: dict[str, list[Usual]] = {}
     for trial in trials:
         if trial.way == "folder":
@@ -312,12 +310,23 @@ def _typical(trials: Sequence[_Trial], k: int) -> ContextConfig:
     def median(field: str) -> float:
         return float(np.median([np.mean([getattr(usual, field) for usual in own]) for own in by_set.values()]))
 
+    def between(figures: dict[str, list[float]]) -> float:
+        """Standard deviation from category to category, sets counting alike, widened (``WIDER``)."""
+        values, weights = (
+            np.concatenate(part)
+            for part in zip(*((own, np.full(len(own), 1 / len(own))) for own in figures.values()), strict=True)
+        )
+        return max(WIDER * float(np.sqrt(np.cov(values, aweights=weights, ddof=0))), 0.05)
+
     return ContextConfig(
-        top=TOPS[k],
+        whole_top=TOPS[k].whole,
+        detail_top=TOPS[k].detail,
         usual=median("distance"),
         spread=median("distance_spread"),
+        usual_spread=between({name: [float(np.log(one.distance)) for one in own] for name, own in by_set.items()}),
         expert_usual=median("expert_logit"),
         expert_spread=median("expert_spread"),
+        expert_usual_spread=between({name: [one.expert_logit for one in own] for name, own in by_set.items()}),
     )
 
 
@@ -349,13 +358,9 @@ def _config(trials: Sequence[_Trial], k: int, weight: float, map_weight: float) 
     # Both labels alike, or the map would show how rare defects are; the threshold below counts them as they are.
     map_bias, (map_slope,) = fit_logistic(of_map[:, None], truth, balanced_weights(truth, of_trial))
     names = ", ".join(dict.fromkeys(trial.dataset for trial in trials))
-    return ContextConfig(
-        top=TOPS[k],
+    return replace(
+        typical,
         half=f1_max_threshold(times, labels, weights),
-        usual=typical.usual,
-        spread=typical.spread,
-        expert_usual=typical.expert_usual,
-        expert_spread=typical.expert_spread,
         bias=bias,
         expert_weight=slope * weight,
         context_weight=slope,

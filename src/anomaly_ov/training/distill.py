@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,18 +22,49 @@ from anomaly_ov.models.encoder import Encoder, resample
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """``taps``: for each of the student's levels the teacher's maps that it regresses (a level may have none)."""
+    """``method``: ``levels`` regresses taps through linear maps, whatever the student is; ``blockwise`` and ``whole``
+    (``training.blockwise``) teach a network of the teacher's own kind, block by block or end to end.
+
+    ``taps``: with ``levels``, for each of the student's levels the teacher's maps that it regresses (a level may have
+    none). ``statistics_crops``: crops over which the teacher's activations are standardised.
+    """
 
     taps: tuple[tuple[str, ...], ...] = ()
     statistics_crops: int = 512
+    method: Literal["levels", "blockwise", "whole"] = "levels"
 
     def __post_init__(self) -> None:
-        if self.statistics_crops < 1 or not any(self.taps):
-            raise ValueError("statistics_crops must be >= 1, and taps must name at least one map of the teacher")
+        if self.statistics_crops < 1:
+            raise ValueError("statistics_crops must be >= 1")
+        if self.method == "levels" and not any(self.taps):
+            raise ValueError("taps must name at least one map of the teacher")
+        if self.method != "levels" and self.taps:
+            raise ValueError(f"taps are for method: levels; {self.method} takes none")
 
 
 UNSEEN = 2**40
 """Sample indices from here on are never trained on: tap statistics and held-out figures use them."""
+
+
+def require_teacher_pixels(encoder: Encoder) -> None:
+    """Raises ``ConfigError`` unless the encoder normalises pixels as the teacher reads them."""
+    if {*encoder.config.mean, *encoder.config.std} != {0.5}:
+        raise ConfigError("the teacher reads pixels in -1..1", hint="leave encoder.mean and encoder.std at 0.5")
+
+
+def frozen(teacher: nn.Module, device: torch.device) -> nn.Module:
+    """The teacher, in place, ready for ``run_frozen``."""
+    # Pure bf16 is what the matrix units of CPUs and GPUs are fast at; the targets lose nothing that matters.
+    moved: nn.Module = teacher.to(device, torch.bfloat16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return moved
+
+
+@torch.no_grad()
+def run_frozen(teacher: nn.Module, pixels_N3HW: Tensor) -> Mapping[str, Tensor]:
+    """The teacher's maps (N, C, h, w) by name, bfloat16, whatever precision the student is run in."""
+    with torch.autocast(pixels_N3HW.device.type, enabled=False):
+        maps: Mapping[str, Tensor] = teacher(pixels_N3HW.bfloat16())
+        return maps
 
 
 class Student(nn.Module):
@@ -64,11 +95,9 @@ class Distillation:
                 f"distill.taps has {len(config.taps)} entries, the encoder {len(encoder.level_widths)} levels",
                 hint="give one list per level; it may be empty",
             )
-        if {*encoder.config.mean, *encoder.config.std} != {0.5}:
-            raise ConfigError("the teacher reads pixels in -1..1", hint="leave encoder.mean and encoder.std at 0.5")
+        require_teacher_pixels(encoder)
         self._config, self._crops, self._device = config, crops, torch.device(device)
-        # Pure bf16 is what the matrix units of CPUs and GPUs are fast at; the targets lose nothing that matters.
-        self._teacher = teacher.to(self._device, torch.bfloat16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._teacher = frozen(teacher, self._device)
         self._widths = self._tap_widths(encoder.config.image_size)
         self.module: nn.Module = Student(encoder, self._widths).to(self._device).train()
         self._measure_taps()
@@ -91,7 +120,7 @@ class Distillation:
         return {"loss": torch.stack(list(parts.values())).mean()} | parts
 
     def _tap_widths(self, size: int) -> list[int]:
-        maps = self._run_teacher(torch.zeros(1, 3, size, size, device=self._device))
+        maps = run_frozen(self._teacher, torch.zeros(1, 3, size, size, device=self._device))
         unknown = {name for names in self._config.taps for name in names} - set(maps)
         if unknown:
             raise ConfigError(
@@ -99,15 +128,9 @@ class Distillation:
             )
         return [sum(maps[name].shape[1] for name in names) for names in self._config.taps]
 
-    @torch.no_grad()
-    def _run_teacher(self, pixels: Tensor) -> Mapping[str, Tensor]:
-        with torch.autocast(self._device.type, enabled=False):
-            taps: Mapping[str, Tensor] = self._teacher(pixels.bfloat16())
-            return taps
-
     def _taps(self, pixels: Tensor, grid_hw: tuple[int, int]) -> Tensor:
         """All taps on the student's grid, (N, P, sum of widths), float32."""
-        maps = self._run_teacher(pixels)
+        maps = run_frozen(self._teacher, pixels)
         resampled = [resample(maps[name].float(), grid_hw) for names in self._config.taps for name in names]
         return torch.cat(resampled, dim=1).flatten(2).transpose(1, 2)
 

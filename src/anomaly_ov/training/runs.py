@@ -25,6 +25,7 @@ from anomaly_ov.models.expert import Expert
 from anomaly_ov.models.model import AnomalyModel
 from anomaly_ov.models.weights import require_same, shapes_of
 from anomaly_ov.provenance import provenance
+from anomaly_ov.training.blockwise import Blockwise, Pupil, write_held_out
 from anomaly_ov.training.checkpoint import write_run
 from anomaly_ov.training.crops import Crops
 from anomaly_ov.training.defect_samples import DefectSamples
@@ -52,6 +53,7 @@ def train_encoder(
 ) -> Path:
     """Distils the recipe's encoder; returns the model folder ``out/model`` (its expert is untrained).
 
+    Of methods ``blockwise`` and ``whole`` it also writes ``out/held_out.json`` (``blockwise.read_held_out``).
     ``start``: folder of a model whose encoder, of the same shape, is trained further instead of a fresh one.
     ``test``: as in ``train_expert``.
     """
@@ -75,8 +77,14 @@ def train_encoder(
         smallest=recipe.smallest,
         synthetic=recipe.synthetic,
     )
-    student = run(Distillation(encoder, network, recipe.distill, crops, device), recipe.loop, out, record)
-    assert isinstance(student, Student)
+    if recipe.distill.method == "levels":
+        student = run(Distillation(encoder, network, recipe.distill, crops, device), recipe.loop, out, record)
+    else:
+        task = Blockwise(encoder, network, recipe.distill, crops, device)
+        student = run(task, recipe.loop, out, record)
+        assert isinstance(student, Pupil)
+        write_held_out(out, task.unexplained(student.encoder))
+    assert isinstance(student, Student | Pupil)
     config = ModelConfig(
         name=recipe.name,
         encoder=recipe.encoder,
