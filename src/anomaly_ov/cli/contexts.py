@@ -31,9 +31,9 @@ KEPT = "context.ctx"
 FAR = 2.5
 """Pictures at a median of more than so many times the usual distance are hardly of what the references show.
 
-Measured with `tiny` on 13 kinds of object of the training sets, 1, 2, 4 and 10 references each: of 104 runs on the object
-itself, good pictures or bad ones, two were told so (both with the same four references, near-copies of each other), and
-of the runs on an object of another set two in five. The limit was chosen on the same runs.
+Measured with `tiny` on 13 kinds of object of the training sets, 1, 2, 4 and 10 references each: of 104 runs on the
+object itself, good pictures or bad ones, two were told so (both with the same four references, near-copies of each
+other), and of the runs on an object of another set two in five. The limit was chosen on the same runs.
 """
 
 _KEYWORDS: tuple[Literal["none", "auto", "folder"], ...] = ("none", "auto", "folder")
