@@ -1,10 +1,14 @@
-"""Pictures made of tokens alone: an object of 8 x 8 places, each with a look of its own, some of them odd."""
+"""Pictures made of tokens alone: an object of places, each with a look of its own, some of them odd.
+
+The base view shows it in 8 x 8 cells, two crops side by side in 8 x 8 cells each: a cell of the base view shows what
+two cells of the crops show in detail.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -12,14 +16,19 @@ from torch import Tensor
 
 from anomaly_ov.context.bank import Reference, reference
 from anomaly_ov.context.build import Builder, Encoded
-from anomaly_ov.context.tokens import PictureTokens
+from anomaly_ov.context.tokens import PictureTokens, Scales
 from anomaly_ov.images.geometry import Geometry
 from anomaly_ov.images.read import Limits
 from anomaly_ov.images.sources import Source
 from anomaly_ov.models.config import ContextConfig
 
 SIDE, WIDTH = 8, 32
-GEOMETRY = Geometry((SIDE, SIDE), (SIDE, SIDE), (SIDE, SIDE), (0, 0, SIDE, SIDE), (0, 0), SIDE)
+HIGH, WIDE = SIDE, 2 * SIDE
+"""Pixels of a picture: one for each cell of the crops."""
+
+CELLS = Scales(SIDE * SIDE, 2 * SIDE * SIDE)
+GEOMETRY = Geometry((WIDE, HIGH), (WIDE, HIGH), (WIDE, HIGH), (0, 0, WIDE, HIGH), (2, 1), SIDE)
+BOTH = ("whole", "detail")
 
 
 def digest(name: str) -> str:
@@ -32,9 +41,43 @@ def unit(values: np.ndarray) -> Tensor:
     return torch.nn.functional.normalize(torch.from_numpy(np.asarray(values, np.float32)), dim=-1)
 
 
-def token_picture(name: str, tokens_PD: Tensor, descriptor_E: Tensor) -> PictureTokens:
-    """A picture of 8 x 8 cells with these tokens."""
-    return PictureTokens(tokens_PD, descriptor_E, np.ones((1, SIDE, SIDE), np.bool_), GEOMETRY, digest(name))
+def random_units(generator: np.random.Generator, *shape: int) -> Tensor:
+    """Unit vectors of all directions."""
+    return unit(generator.normal(size=shape))
+
+
+def token_picture(name: str, tokens: Scales[Tensor], descriptor_E: Tensor) -> PictureTokens:
+    """A picture with these tokens; of ``CELLS`` cells where it is to have a map."""
+    return PictureTokens(tokens, descriptor_E, np.ones((3, SIDE, SIDE), np.bool_), GEOMETRY, digest(name))
+
+
+def detail_of(places: Sequence[int]) -> list[int]:
+    """The cells of the crops that show what these cells of the base view show, two each."""
+    found = []
+    for place in places:
+        row, column = divmod(place, SIDE)
+        crop, left = divmod(2 * column, SIDE)
+        found += [(crop * SIDE + row) * SIDE + left + k for k in (0, 1)]
+    return found
+
+
+def pixels_of(places: Sequence[int]) -> np.ndarray:
+    """(H, W) bool: the pixels that these cells of the base view show."""
+    mask_HW = np.zeros((HIGH, SIDE, 2), np.bool_)
+    for place in places:
+        mask_HW[divmod(place, SIDE)] = True
+    return mask_HW.reshape(HIGH, WIDE)
+
+
+def marked(picture: PictureTokens, places: Sequence[int], scales: Sequence[str] = BOTH, seed: int = 3) -> PictureTokens:
+    """The same with ``places`` of the base view's cells looking like nothing else, at these scales only."""
+    generator = np.random.default_rng(seed)
+    whole_QD, detail_PD = picture.tokens.whole.clone(), picture.tokens.detail.clone()
+    if "whole" in scales:
+        whole_QD[list(places)] = random_units(generator, len(places), whole_QD.shape[1])
+    if "detail" in scales:
+        detail_PD[detail_of(places)] = random_units(generator, 2 * len(places), detail_PD.shape[1])
+    return replace(picture, tokens=Scales(whole_QD, detail_PD))
 
 
 @dataclass
@@ -49,14 +92,17 @@ class World:
         own = np.random.default_rng([self.seed, int(digest(name)[:8], 16)])
         look = np.random.default_rng([self.seed, kind, 99])
         spread = self.noise if noise is None else noise
-        places_PD = look.normal(size=(SIDE * SIDE, WIDTH))
-        tokens_PD = places_PD + 3 * spread * own.normal(size=places_PD.shape)
-        tokens_PD[own.permutation(SIDE * SIDE)[:odd]] = own.normal(size=(odd, WIDTH))
-        descriptor_E = look.normal(size=WIDTH) + spread * own.normal(size=WIDTH)
-        self.made[name] = token_picture(name, unit(tokens_PD), unit(descriptor_E))
+        whole_QD, detail_PD = (look.normal(size=(cells, WIDTH)) for cells in (CELLS.whole, CELLS.detail))
+        tokens = Scales(whole_QD, detail_PD).map(
+            lambda places_PD: unit(places_PD + 3 * spread * own.normal(size=places_PD.shape))
+        )
+        descriptor_E = unit(look.normal(size=WIDTH) + spread * own.normal(size=WIDTH))
+        places = own.permutation(CELLS.whole)[:odd].tolist()
+        seed = int(own.integers(2**31))
+        self.made[name] = marked(token_picture(name, tokens, descriptor_E), places, seed=seed)
         return self.made[name]
 
-    def reference(self, name: str, odd: int = 0, kind: int = 0, tokens: int = 64) -> Reference:
+    def reference(self, name: str, odd: int = 0, kind: int = 0, tokens: Scales[int] = CELLS) -> Reference:
         return reference(self.picture(name, odd, kind), 0.0, tokens)
 
     def builder(self, expert_logit: float = 0.0, config: ContextConfig | None = None) -> Builder:
@@ -73,3 +119,9 @@ class World:
 def sources(names: Sequence[str]) -> list[Source]:
     """Sources by name. No such file is there, so their names stand for their bytes."""
     return [Source(f"/nowhere/{name}", name) for name in names]
+
+
+def assert_same(first: Scales[Tensor], second: Scales[Tensor]) -> None:
+    """Bit by bit, at both scales."""
+    assert torch.equal(first.whole, second.whole)
+    assert torch.equal(first.detail, second.detail)

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from anomaly_ov.cli.main import run
 from anomaly_ov.context.context_file import load_context, save_context
 from anomaly_ov.inspector import load
 from anomaly_ov.models.model import AnomalyModel
+from context_fixtures import assert_same
 from model_fixtures import small_config
 
 
@@ -45,7 +45,7 @@ def test_build_holds_what_the_inspector_makes(
     found, expected = load_context(tmp_path / "all.CTX"), load(str(small_folder), "cpu").context(str(pictures))
     assert (found.kind, found.source) == ("references", str(pictures))
     assert found.bank.digests == expected.bank.digests
-    assert torch.equal(found.bank.tokens_RTD, expected.bank.tokens_RTD)
+    assert_same(found.bank.tokens, expected.bank.tokens)
 
 
 def test_one_good_picture_is_enough(
@@ -65,7 +65,7 @@ def test_added_is_as_if_built_at_once(
     assert context("build", pictures, "--out", tmp_path / "all.ctx") == 0
     found, expected = load_context(built), load_context(tmp_path / "all.ctx")
     assert found.bank.digests == expected.bank.digests
-    assert torch.equal(found.bank.tokens_RTD, expected.bank.tokens_RTD)
+    assert_same(found.bank.tokens, expected.bank.tokens)
     assert found.bank.usual == expected.bank.usual
 
 
@@ -130,6 +130,13 @@ def test_show(context: Any, built: Path, pictures: Path, capsys: pytest.CaptureF
     facts = json.loads(capsys.readouterr().out)
     assert (facts["kind"], facts["references"], facts["model_revision"]) == ("references", 4, "test")
     assert facts["bytes"] == built.stat().st_size
+    bank = load_context(built).bank
+    assert facts["tokens_each"] == {"whole": bank.tokens.whole.shape[1], "detail": bank.tokens.detail.shape[1]}
+    assert facts["token_width"] == bank.tokens.whole.shape[2]
+    whole, detail = facts["tokens_each"].values()
+    assert f"4, {whole} (whole) + {detail} (detail) tokens of {facts['token_width']} values each" in " ".join(
+        out.split()
+    )
     group = facts["groups"][0]
     assert group["references"] == 4
     assert group["times_training_sets"] == pytest.approx(group["usual_distance"] / 0.2)

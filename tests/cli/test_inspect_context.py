@@ -372,9 +372,10 @@ def test_pictures_far_from_the_references_are_a_warning(capsys: pytest.CaptureFi
     assert warnings_of([], capsys) == ""
 
 
-def test_few_references_take_more(capsys: pytest.CaptureFixture[str]) -> None:
-    assert warnings_of([2.9], capsys, references=3) == ""
-    assert "3.1 times" in warnings_of([3.1], capsys, references=3)
+@pytest.mark.parametrize("references", [1, 3, 40])
+def test_the_limit_is_the_same_for_few_references_and_many(references: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert warnings_of([2.4], capsys, references) == ""
+    assert "2.6 times" in warnings_of([2.6], capsys, references)
 
 
 def test_references_among_the_pictures_are_a_warning(

@@ -4,30 +4,41 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from anomaly_ov.context import build as module
 from anomaly_ov.context import choose
-from anomaly_ov.context.bank import NEAR, tokens_each
+from anomaly_ov.context.bank import NEAR, Reference, tokens_each
 from anomaly_ov.context.build import FEWEST_FOR_AUTO, MOST_REFERENCES, alikeness, digest_of
 from anomaly_ov.context.context import Context
+from anomaly_ov.context.tokens import Scales
 from anomaly_ov.errors import UsageError
 from anomaly_ov.evaluation.metrics import auroc
 from anomaly_ov.images.read import Limits
 from anomaly_ov.images.sources import Source, expand
 from anomaly_ov.models.config import ContextConfig
-from context_fixtures import World, digest, sources, token_picture, unit
+from context_fixtures import (
+    HIGH,
+    WIDE,
+    World,
+    assert_same,
+    digest,
+    marked,
+    random_units,
+    sources,
+    token_picture,
+    unit,
+)
 
 
 def score(context: Context, world: World, name: str) -> float:
     picture = world.made[name]
-    expert_HW = np.full((8, 8), 0.5, np.float32)
+    expert_HW = np.full((HIGH, WIDE), 0.5, np.float32)
     return context.judge(context.compare(picture), picture, 0.5, expert_HW).score
 
 
@@ -65,10 +76,9 @@ def test_a_defect_that_comes_in_many_pictures_is_still_one() -> None:
     """Three in ten pictures show the same defect: the others do not, and they decide."""
     world = World()
     names = names_of(world, 40, 0.3, odd=0)
-    defect = torch.nn.functional.normalize(torch.randn(6, 32, generator=torch.Generator().manual_seed(5)), dim=-1)
     for name in names:
         if "bad" in name:
-            world.made[name].tokens_PD[10:16] = defect
+            world.made[name] = marked(world.made[name], range(10, 16), seed=5)
     assert ranking(world.builder().folder(sources(names), "folder"), world, names) == 1
 
 
@@ -78,8 +88,7 @@ def test_near_copies_of_anomalous_pictures_do_not_excuse_them() -> None:
     generator = np.random.default_rng(0)
     for name in [name for name in names if "bad" in name]:
         own = world.made[name]
-        noise = torch.from_numpy(0.005 * generator.normal(size=own.tokens_PD.shape)).float()
-        near = torch.nn.functional.normalize(own.tokens_PD + noise, dim=-1)
+        near = own.tokens.map(lambda one_PD: unit(one_PD.numpy() + 0.005 * generator.normal(size=one_PD.shape)))
         world.made[f"{name} again"] = token_picture(f"{name} again", near, own.descriptor_E)
         names.append(f"{name} again")
     assert ranking(world.builder().folder(sources(names), "folder"), world, names) > 0.98
@@ -92,7 +101,7 @@ def test_order_of_a_folder_changes_nothing() -> None:
     random.Random(1).shuffle(names)
     second = world.builder().folder(sources(names), "folder")
     assert first.bank.digests == second.bank.digests
-    assert torch.equal(first.bank.tokens_RTD, second.bank.tokens_RTD)
+    assert_same(first.bank.tokens, second.bank.tokens)
     assert first.bank.usual == second.bank.usual
     assert first.notes == second.notes
 
@@ -112,21 +121,46 @@ def test_mixed_folder_is_split_and_says_so() -> None:
 
 
 @pytest.mark.parametrize("odd", [3, 8])
-def test_a_defect_that_changes_the_look_of_the_whole_is_no_kind_of_its_own(odd: int) -> None:
+@pytest.mark.parametrize("share", [1 / 3, 0.4])
+def test_a_defect_that_changes_the_look_of_the_whole_is_no_kind_of_its_own(odd: int, share: float) -> None:
     """A third of the folder: its pictures look alike as a whole, as those of another object would."""
     world = World()
-    names = names_of(world, 42, 1 / 3, odd=odd)
+    names = names_of(world, 42, share, odd=odd)
     look = np.random.default_rng(7).normal(size=32)
     for i, name in enumerate(name for name in names if "bad" in name):
-        own = world.made[name]
         changed = unit(look + 0.05 * np.random.default_rng(i).normal(size=32))
-        world.made[name] = token_picture(name, own.tokens_PD, changed)
-    by_look = module.kinds(np.stack([world.made[name].descriptor_E.numpy() for name in names]))
-    assert set(by_look) == {0, 1}
+        world.made[name] = replace(world.made[name], descriptor_E=changed)
     context = world.builder().folder(sources(names), "folder")
     assert len(context.bank.usual) == 1
     assert not any("kinds" in note for note in context.notes)
     assert ranking(context, world, names) > 0.98
+
+
+def test_a_rare_kind_that_varies_more_is_told_apart_and_searched_on_its_own() -> None:
+    """One in ten pictures shows another object, no two of which are as near as those of the first kind."""
+    world = World(noise=0.05)
+    first = names_of(world, 90, 0.2, kind=0, prefix="first ")
+    world.noise = 0.16
+    second = names_of(world, 10, 0.2, kind=1, prefix="second ", odd=16)
+    context = world.builder().folder(sources([*first, *second]), "folder")
+    assert [one.count for one in context.bank.usual] == [90, 10]
+    assert any("2 kinds of picture (90%, 10%)" in note for note in context.notes)
+    for names in (first, second):
+        assert ranking(context, world, names) > 0.98
+
+
+@pytest.mark.parametrize("scale", ["whole", "detail"])
+def test_a_defect_that_one_scale_sees_is_found_in_a_folder_and_among_good_ones(scale: str) -> None:
+    world = World()
+    names = names_of(world, 30, 0.2, odd=0)
+    for i, name in enumerate(names):
+        if "bad" in name:
+            world.made[name] = marked(world.made[name], range(8 * (i % 6), 8 * (i % 6) + 8), [scale], seed=i)
+    assert ranking(world.builder().folder(sources(names), "folder"), world, names) == 1
+    for count in (1, 4):
+        good = [name for name in names if "good" in name]
+        context = world.builder().references(sources(good[:count]), "shelf")
+        assert ranking(context, world, [*good[count:], *(name for name in names if "bad" in name)]) == 1
 
 
 def test_large_folder_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +221,7 @@ def test_references_of_one_picture() -> None:
         world.picture(name, odd=odd)
     context = world.builder().references(sources(["good"]), "shelf")
     assert (context.kind, len(context.bank)) == ("references", 1)
-    assert context.usual(0).distance == ContextConfig().usual
+    assert context.usual(0).distance == pytest.approx(ContextConfig().usual)
     assert score(context, world, "good") < score(context, world, "fine") < score(context, world, "bad")
 
 
@@ -211,12 +245,13 @@ def test_copies_and_unreadable_references_are_counted() -> None:
     assert not world.builder().references(given[:3], "shelf").notes
 
 
-def large_world(names: Iterable[str], cells: int = 300) -> World:
+def large_world(names: Iterable[str], cells: int = 140) -> World:
     """Pictures of more cells than references may keep; of these only the tokens count."""
     world = World()
     for name in names:
         own = np.random.default_rng(int(digest(name)[:8], 16))
-        world.made[name] = token_picture(name, unit(own.normal(size=(cells, 8))), unit(own.normal(size=8)))
+        tokens = Scales(random_units(own, cells, 8), random_units(own, cells + 50, 8))
+        world.made[name] = token_picture(name, tokens, unit(own.normal(size=8)))
     return world
 
 
@@ -225,28 +260,29 @@ def test_broken_files_among_references_change_no_score(count: int) -> None:
     names = [f"p{i}" for i in range(count)]
     world = large_world(names)
     alone = world.builder().references(sources(names), "shelf")
-    assert alone.bank.tokens_RTD.shape[1] == min(300, tokens_each(count))
+    kept, most = alone.bank.tokens.map(lambda tokens_RTD: tokens_RTD.shape[1]), tokens_each(count)
+    assert kept == Scales(min(140, most.whole), min(190, most.detail))
     for broken in (1, 30):
         among = world.builder().references(sources([*(f"broken {i}" for i in range(broken)), *names]), "shelf")
         assert among.bank.digests == alone.bank.digests
-        assert torch.equal(among.bank.tokens_RTD, alone.bank.tokens_RTD)
+        assert_same(among.bank.tokens, alone.bank.tokens)
         assert among.bank.usual == alone.bank.usual
         assert not among.bank.drop_twins
 
 
 def test_no_more_is_held_than_references_keep(monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"p{i}" for i in range(60)]
-    held: list[int] = []
-    cut = module._cut
+    held: list[Scales[int]] = []
+    cut = module.cut
 
-    def watched(one: Any, tokens: int) -> Any:
+    def watched(one: Reference, tokens: Scales[int]) -> Reference:
         found = cut(one, tokens)
-        held.append(found.tokens_TD.untyped_storage().nbytes() // (4 * 8))
+        held.append(found.tokens.map(lambda tokens_TD: tokens_TD.untyped_storage().nbytes() // (4 * 8)))
         return found
 
-    monkeypatch.setattr(module, "_cut", watched)
+    monkeypatch.setattr(module, "cut", watched)
     large_world(names).builder().references(sources(names), "shelf")
-    assert max(held[-59:]) == tokens_each(60)
+    assert set(held[-59:]) == {tokens_each(60)}
 
 
 def test_references_in_any_order_and_at_most_so_many() -> None:
@@ -257,7 +293,7 @@ def test_references_in_any_order_and_at_most_so_many() -> None:
     assert len(first.bank) == MOST_REFERENCES
     assert first.notes == (f"{MOST_REFERENCES} of {len(names)} pictures serve (beyond the limit of 256: 30)",)
     assert first.bank.digests == second.bank.digests
-    assert torch.equal(first.bank.tokens_RTD, second.bank.tokens_RTD)
+    assert_same(first.bank.tokens, second.bank.tokens)
 
 
 def test_references_do_not_purify() -> None:

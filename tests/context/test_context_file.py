@@ -15,14 +15,14 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from anomaly_ov.context import context_file
+from anomaly_ov.context import build, context_file
 from anomaly_ov.context.bank import reference
-from anomaly_ov.context.build import MOST_REFERENCES
 from anomaly_ov.context.context import Context
 from anomaly_ov.context.context_file import extended, load_context, save_context
+from anomaly_ov.context.tokens import Scales
 from anomaly_ov.errors import ContextMismatch, UnsafeCheckpoint, UsageError, WeightsError
 from anomaly_ov.models.config import ContextConfig
-from context_fixtures import World, sources, token_picture, unit
+from context_fixtures import World, assert_same, random_units, sources, token_picture, unit
 
 Facts, Tensors = dict[str, Any], dict[str, torch.Tensor]
 
@@ -69,7 +69,9 @@ def test_what_is_loaded_scores_as_what_was_saved(make: Callable[[World], Context
         assert getattr(loaded, name) == getattr(context, name)
     for name in ("digests", "usual", "drop_twins"):
         assert getattr(loaded.bank, name) == getattr(context.bank, name)
-    for name in ("tokens_RTD", "descriptor_RE", "kind_R", "expert_logit_R"):
+    assert_same(loaded.bank.tokens, context.bank.tokens)
+    assert loaded.bank.tokens.map(lambda tokens_RTD: tokens_RTD.dtype) == Scales(torch.float32, torch.float32)
+    for name in ("descriptor_RE", "kind_R", "expert_logit_R"):
         found, expected = getattr(loaded.bank, name), getattr(context.bank, name)
         assert found.dtype == expected.dtype
         assert torch.equal(found, expected)
@@ -77,7 +79,8 @@ def test_what_is_loaded_scores_as_what_was_saved(make: Callable[[World], Context
         before, after = context.compare(picture), loaded.compare(picture)
         assert before is not None
         assert after is not None
-        assert np.array_equal(before.distance_P, after.distance_P)
+        assert np.array_equal(before.cells.whole, after.cells.whole)
+        assert np.array_equal(before.cells.detail, after.cells.detail)
         assert (before.distance, before.usual, before.kind) == (after.distance, after.usual, after.kind)
 
 
@@ -92,8 +95,8 @@ def test_the_same_context_gives_the_same_bytes(saved: Path, tmp_path: Path) -> N
 
 
 def test_tokens_take_half_precision(saved: Path) -> None:
-    tokens_RTD = load_context(saved).bank.tokens_RTD
-    assert saved.stat().st_size < 2 * tokens_RTD.numel() + 8192
+    tokens = load_context(saved).bank.tokens
+    assert saved.stat().st_size < 2 * (tokens.whole.numel() + tokens.detail.numel()) + 8192
 
 
 def test_no_such_folder_to_save_to(saved: Path, tmp_path: Path) -> None:
@@ -165,11 +168,44 @@ def test_every_flipped_bit_is_seen(saved: Path) -> None:
 def test_another_version_is_named(saved: Path) -> None:
     def newer(facts: Facts, _: Tensors) -> None:
         facts.clear()
-        facts.update(format="anomaly-ov.context/2", shape="unknown to us")
+        facts.update(format="anomaly-ov.context/3", shape="unknown to us")
 
-    with pytest.raises(WeightsError, match=r"format 'anomaly-ov.context/2'.* reads 'anomaly-ov.context/1'") as error:
+    with pytest.raises(WeightsError, match=r"format 'anomaly-ov.context/3'.* reads 'anomaly-ov.context/2'") as error:
         load_context(rewritten(saved, newer))
     assert not isinstance(error.value, UnsafeCheckpoint)
+
+
+def test_a_file_of_the_first_version_is_named_as_one_to_make_again(saved: Path) -> None:
+    """It held the crops' tokens alone: nothing in it says what the base view shows."""
+
+    def older(facts: Facts, tensors: Tensors) -> None:
+        facts["format"] = "anomaly-ov.context/1"
+        facts["config"] = {"top": 0.1}
+        tensors["tokens_RTD"] = tensors.pop("detail_RTD")
+        del tensors["whole_RTD"]
+
+    with pytest.raises(WeightsError, match=r"format 'anomaly-ov.context/1'.* reads 'anomaly-ov.context/2'") as error:
+        load_context(rewritten(saved, older))
+    assert not isinstance(error.value, UnsafeCheckpoint)
+    assert "make it again" in error.value.hint
+    assert "context build" in error.value.hint
+
+
+def test_the_scales_are_not_interchangeable(saved: Path) -> None:
+    before = load_context(saved).bank.tokens
+    assert before.whole.shape != before.detail.shape
+
+    def swapped(_: Facts, tensors: Tensors) -> None:
+        tensors["whole_RTD"], tensors["detail_RTD"] = tensors["detail_RTD"], tensors["whole_RTD"]
+
+    with safe_open(str(saved), framework="pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    swapped({}, tensors)
+    save_file(tensors, str(saved.parent / "swapped.ctx"), metadata)
+    with pytest.raises(UnsafeCheckpoint, match="checksum"):
+        load_context(saved.parent / "swapped.ctx")
+    after = load_context(rewritten(saved, swapped)).bank.tokens  # under a checksum of its own
+    assert_same(after, Scales(before.detail, before.whole))
 
 
 def with_tensor(name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Facts, Tensors], None]:
@@ -189,13 +225,23 @@ def with_fact(name: str, value: Any) -> Callable[[Facts, Tensors], None]:
 @pytest.mark.parametrize(
     ("edit", "reason"),
     [
-        (with_tensor("tokens_RTD", lambda t: t.float()), "tokens_RTD is 'F32'"),
-        (with_tensor("tokens_RTD", lambda t: t[:2]), "for 3 references"),
-        (with_tensor("tokens_RTD", lambda t: t[:, :0]), "tokens_RTD is 'F16'"),
-        (with_tensor("tokens_RTD", lambda t: t[0]), "tokens_RTD is 'F16'"),
-        (with_tensor("tokens_RTD", lambda t: t * torch.nan), "not finite"),
+        (with_tensor("whole_RTD", lambda t: t.float()), "whole_RTD is 'F32'"),
+        (with_tensor("detail_RTD", lambda t: t.float()), "detail_RTD is 'F32'"),
+        (with_tensor("whole_RTD", lambda t: t[:2]), "for 3 references"),
+        (with_tensor("detail_RTD", lambda t: t[:2]), "for 3 references"),
+        (with_tensor("whole_RTD", lambda t: t[:, :0]), "whole_RTD is 'F16'"),
+        (with_tensor("detail_RTD", lambda t: t[:, :0]), "detail_RTD is 'F16'"),
+        (with_tensor("whole_RTD", lambda t: t[0]), "whole_RTD is 'F16'"),
+        (with_tensor("detail_RTD", lambda t: t[0]), "detail_RTD is 'F16'"),
+        (with_tensor("whole_RTD", lambda t: t[..., :-1]), "wide"),
+        (with_tensor("detail_RTD", lambda t: t[..., :-1]), "wide"),
+        (with_tensor("whole_RTD", lambda t: t * torch.nan), "not finite"),
+        (with_tensor("detail_RTD", lambda t: t * torch.nan), "not finite"),
         (with_tensor("expert_logit_R", lambda t: t + torch.inf), "not finite"),
         (lambda _, tensors: tensors.pop("descriptor_RE"), "instead of"),
+        (lambda _, tensors: tensors.pop("whole_RTD"), "instead of"),
+        (lambda _, tensors: tensors.pop("detail_RTD"), "instead of"),
+        (lambda _, tensors: tensors.update(tokens_RTD=tensors.pop("detail_RTD")), "instead of"),
         (lambda _, tensors: tensors.update(more=torch.zeros(1)), "instead of"),
         (with_fact("digests", ["0" * 64, "0" * 64, "1" * 64]), "each once"),
         (with_fact("digests", ["../x", "0" * 64, "1" * 64]), "64 hex digits"),
@@ -209,6 +255,11 @@ def with_fact(name: str, value: Any) -> Callable[[Facts, Tensors], None]:
         (with_fact("usual", [USUAL | {"expert_spread": -0.1}]), "must be >= 0"),
         (with_fact("usual", [USUAL | {"spread": 0.1}]), "spread"),
         (with_fact("config", {"half": 0.0}), "must be > 0"),
+        (with_fact("config", {"usual_spread": 0.0}), "must be > 0"),
+        (with_fact("config", {"expert_usual_spread": -1.0}), "must be > 0"),
+        (with_fact("config", {"whole_top": 0.0}), "must lie in"),
+        (with_fact("config", {"detail_top": 1.5}), "must lie in"),
+        (with_fact("config", {"top": 0.1}), "top"),
         (with_fact("config", {"unheard_of": 1}), "unheard_of"),
         (with_fact("command", "rm"), "command"),
         (lambda facts, _: facts.pop("notes"), "'notes'"),
@@ -250,10 +301,13 @@ def test_limits_hold_before_anything_is_read(tmp_path: Path) -> None:
 
 def test_a_smaller_draw_is_the_beginning_of_a_larger_one() -> None:
     generator = np.random.default_rng(0)
-    large = token_picture("large", unit(generator.normal(size=(900, 16))), unit(generator.normal(size=16)))
-    whole = reference(large, 0.0, 512)
-    assert torch.equal(whole.tokens_TD[:128], reference(large, 0.0, 128).tokens_TD)
-    assert len({tuple(token) for token in whole.tokens_TD.tolist()}) == 512
+    many = Scales(random_units(generator, 900, 16), random_units(generator, 800, 16))
+    large = token_picture("large", many, unit(generator.normal(size=16)))
+    drawn = reference(large, 0.0, Scales(512, 256)).tokens
+    fewer = reference(large, 0.0, Scales(128, 64)).tokens
+    assert_same(Scales(drawn.whole[:128], drawn.detail[:64]), fewer)
+    assert len({tuple(token) for token in drawn.whole.tolist()}) == 512
+    assert len({tuple(token) for token in drawn.detail.tolist()}) == 256
 
 
 @pytest.mark.parametrize(("first", "second"), [(1, 3), (20, 40), (60, 5)])
@@ -264,7 +318,7 @@ def test_extended_is_as_if_all_had_been_there_from_the_start(first: int, second:
     old, new = references(world, names[:first]), references(world, names[max(0, first - 2) :])  # two are in both
     found = extended(old, new)
     assert found.bank.digests == whole.bank.digests
-    assert torch.equal(found.bank.tokens_RTD, whole.bank.tokens_RTD)
+    assert_same(found.bank.tokens, whole.bank.tokens)
     assert torch.equal(found.bank.descriptor_RE, whole.bank.descriptor_RE)
     assert torch.equal(found.bank.expert_logit_R, whole.bank.expert_logit_R)
     assert found.bank.usual == whole.bank.usual
@@ -275,20 +329,23 @@ def test_extended_is_as_if_all_had_been_there_from_the_start(first: int, second:
 def test_extended_keeps_all_that_larger_pictures_have() -> None:
     """However few cells the pictures had that were there first."""
     world, generator = World(), np.random.default_rng(0)
-    large = token_picture("large", unit(generator.normal(size=(900, 32))), unit(generator.normal(size=32)))
+    many = Scales(random_units(generator, 900, 32), random_units(generator, 700, 32))
+    large = token_picture("large", many, unit(generator.normal(size=32)))
     small = references(world, ["small"])
     world.made["large"] = large
     new = world.builder(0.25).references(sources(["large"]), "good")
     whole = world.builder(0.25).references(sources(["small", "large"]), "good")
     for found in (extended(small, new), extended(new, small)):
         assert found.bank.digests == whole.bank.digests
-        assert found.bank.tokens_RTD.shape == whole.bank.tokens_RTD.shape == (2, 900, 32)
-        assert torch.equal(found.bank.tokens_RTD, whole.bank.tokens_RTD)
+        for one in (found, whole):
+            assert one.bank.tokens.map(lambda tokens_RTD: tuple(tokens_RTD.shape)) == Scales((2, 900, 32), (2, 700, 32))
+        assert_same(found.bank.tokens, whole.bank.tokens)
         picture = world.picture("query", odd=4)
         before, after = whole.compare(picture), found.compare(picture)
         assert before is not None
         assert after is not None
-        np.testing.assert_allclose(after.distance_P, before.distance_P, atol=1e-6)
+        np.testing.assert_allclose(after.cells.whole, before.cells.whole, atol=1e-6)
+        np.testing.assert_allclose(after.cells.detail, before.cells.detail, atol=1e-6)
 
 
 def test_extended_of_pictures_of_many_sizes_is_as_if_all_had_been_there_from_the_start() -> None:
@@ -296,8 +353,8 @@ def test_extended_of_pictures_of_many_sizes_is_as_if_all_had_been_there_from_the
     names = [f"{cells} cells" for cells in (100, 7, 300, 64, 31, 150)]
     for name in names:
         size = int(name.split()[0])
-        tokens_PD = unit(generator.normal(size=(size, 32)))
-        world.made[name] = token_picture(name, tokens_PD, unit(generator.normal(size=32)))
+        tokens = Scales(random_units(generator, size, 32), random_units(generator, 1 + 200 // size, 32))
+        world.made[name] = token_picture(name, tokens, unit(generator.normal(size=32)))
 
     def of(some: list[str]) -> Context:
         return world.builder(0.25).references(sources(some), "good")
@@ -306,22 +363,26 @@ def test_extended_of_pictures_of_many_sizes_is_as_if_all_had_been_there_from_the
     for first in range(1, len(names)):
         found = extended(of(names[:first]), of(names[first - 1 :])).bank
         assert found.digests == whole.digests
-        assert torch.equal(found.tokens_RTD, whole.tokens_RTD)
+        assert_same(found.tokens, whole.tokens)
         assert found.usual == whole.usual
 
 
-def test_extended_keeps_no_more_references_than_build() -> None:
+def test_extended_keeps_no_more_references_than_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert context_file.MOST_REFERENCES == build.MOST_REFERENCES
+    for module in (build, context_file):
+        monkeypatch.setattr(module, "MOST_REFERENCES", 60)
     world = World()
-    names = [f"p{i}" for i in range(MOST_REFERENCES + 50)]
+    names = [f"p{i}" for i in range(85)]
     whole = references(world, names)
-    found = extended(references(world, names[:150]), references(world, names[150:]))
-    assert len(found.bank) == MOST_REFERENCES
+    found = extended(references(world, names[:40]), references(world, names[40:]))
+    assert len(found.bank) == 60
     assert found.bank.digests == whole.bank.digests
-    assert any(f"{MOST_REFERENCES} of these {MOST_REFERENCES + 50} serve" in text for text in found.notes)
+    assert_same(found.bank.tokens, whole.bank.tokens)
+    assert any("60 of these 85 serve" in text for text in found.notes)
 
 
 def test_extended_takes_the_newer_configuration() -> None:
-    world, config = World(), ContextConfig(top=1.0)
+    world, config = World(), ContextConfig(whole_top=1.0, detail_top=0.5)
     found = extended(references(world, ["a", "b"]), references(world, ["c"], config))
     assert found.config == config
     assert found.bank.usual == references(world, ["a", "b", "c"], config).bank.usual

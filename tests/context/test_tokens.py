@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from anomaly_ov.context.tokens import PictureTokens, picture_tokens
+from anomaly_ov.context.tokens import WHOLE_SHARE, Floats, PictureTokens, Scales, picture_tokens
 from anomaly_ov.images.geometry import Geometry
 from anomaly_ov.images.views import ViewsConfig, anyres, multi_image
 from anomaly_ov.models.features import Features
@@ -27,30 +27,97 @@ def geometry_of(width: int, height: int) -> Geometry:
     return anyres(np.zeros((height, width, 3), np.uint8), VIEWS).geometry
 
 
-def test_cells_are_those_of_the_crops_in_order() -> None:
+def normalised(features: Features, views: slice) -> torch.Tensor:
+    """What an empty projection makes of the cells of these views, in order."""
+    return torch.nn.functional.normalize(features.levels_NPD[0][views].flatten(0, 1), dim=-1)
+
+
+def filled(found: PictureTokens, whole: float, detail: float) -> Scales[Floats]:
+    """One value for all cells of a scale."""
+    return Scales(
+        np.full(len(found.tokens.whole), whole, np.float32), np.full(len(found.tokens.detail), detail, np.float32)
+    )
+
+
+def test_cells_are_those_of_the_base_view_and_of_the_crops_in_order() -> None:
     geometry = geometry_of(64, 64)
     assert geometry.grid_wh == (2, 2)
     found, features = tokens_of(geometry)
-    assert not found.shown_Nhw[0].any()
-    assert found.shown_Nhw[1:].all()
-    expected = torch.nn.functional.normalize(features.levels_NPD[0][1:].flatten(0, 1), dim=-1)
-    torch.testing.assert_close(found.tokens_PD, expected)
+    assert found.shown_Nhw.all()
+    torch.testing.assert_close(found.tokens.whole, normalised(features, slice(0, 1)))
+    torch.testing.assert_close(found.tokens.detail, normalised(features, slice(1, None)))
 
 
-def test_the_only_view_stands_in_where_there_are_no_crops() -> None:
+def test_the_only_view_serves_at_both_scales_where_there_are_no_crops() -> None:
     (views,) = multi_image([np.zeros((32, 16, 3), np.uint8)], VIEWS)
-    found, _ = tokens_of(views.geometry)
+    found, features = tokens_of(views.geometry)
     assert found.shown_Nhw.shape == (1, CELLS, CELLS)
     assert found.shown_Nhw.sum() == CELLS * CELLS // 2
-    assert len(found.tokens_PD) == found.shown_Nhw.sum()
+    expected = normalised(features, slice(0, 1))[torch.from_numpy(found.shown_Nhw.ravel())]
+    torch.testing.assert_close(found.tokens.whole, expected)
+    torch.testing.assert_close(found.tokens.detail, expected)
+
+
+def test_the_map_of_the_only_view_shows_its_cells() -> None:
+    (views,) = multi_image([np.zeros((32, 32, 3), np.uint8)], VIEWS)
+    found, _ = tokens_of(views.geometry)
+    values = np.zeros(CELLS * CELLS, np.float32)
+    values[5] = 1  # second row, second column: pixels 8 to 16
+    map_HW = found.to_map(Scales(values, values))
+    assert map_HW[12, 12] == map_HW.max() > 0.8
+    assert map_HW[20:].max() == map_HW[:, 20:].max() == 0
 
 
 def test_padding_does_not_count() -> None:
     geometry = geometry_of(96, 40)  # taller than one row of crops, and does not fill two
-    found, _ = tokens_of(geometry)
+    found, features = tokens_of(geometry)
     share_Nhw = geometry.content_share((CELLS, CELLS))
-    assert (share_Nhw[found.shown_Nhw] >= 0.5).all()
-    assert 0 < found.shown_Nhw.sum() < share_Nhw[1:].size
+    assert found.shown_Nhw[0].all()  # the base view shows nothing but picture
+    np.testing.assert_array_equal(found.shown_Nhw[1:], share_Nhw[1:] >= 0.5)
+    assert 0 < found.shown_Nhw[1:].sum() < share_Nhw[1:].size
+    shown = torch.from_numpy(found.shown_Nhw[1:].ravel())
+    torch.testing.assert_close(found.tokens.detail, normalised(features, slice(1, None))[shown])
+
+
+@pytest.mark.parametrize(("size", "thin"), [((3, 90), True), ((90, 3), True), ((12, 90), False), ((90, 12), False)])
+def test_a_strip_thinner_than_half_a_cell_of_the_crops_keeps_the_cells_that_show_most_of_it(
+    size: tuple[int, int], thin: bool
+) -> None:
+    geometry = geometry_of(*size)
+    share_Nhw = geometry.content_share((CELLS, CELLS))
+    assert (share_Nhw[1:].max() < 0.5) == thin
+    found, features = tokens_of(geometry)
+    middle_hw = np.zeros((CELLS, CELLS), np.bool_)
+    middle_hw[:, 1:3] = True  # it lies on the border of the two columns in the middle
+    expected = np.broadcast_to(middle_hw if size[0] < size[1] else middle_hw.T, found.shown_Nhw[1:].shape)
+    np.testing.assert_array_equal(found.shown_Nhw[1:], expected)
+    shown = torch.from_numpy(expected.ravel())
+    torch.testing.assert_close(found.tokens.detail, normalised(features, slice(1, None))[shown])
+    # Squashed to the base view, a strip fills it.
+    assert found.shown_Nhw[0].all()
+
+
+def test_a_strip_thinner_than_half_a_cell_of_the_only_view() -> None:
+    (views,) = multi_image([np.zeros((90, 3, 3), np.uint8)], VIEWS)
+    share_hw = views.geometry.content_share((CELLS, CELLS))[0]
+    assert 0 < share_hw.max() < 0.5
+    found, _ = tokens_of(views.geometry)
+    np.testing.assert_array_equal(found.shown_Nhw[0], share_hw == share_hw.max())
+    assert len(found.tokens.whole) == len(found.tokens.detail) == found.shown_Nhw.sum() > 0
+
+
+@pytest.mark.parametrize("thin", [slice(0, 1), slice(1, None)], ids=["whole", "detail"])
+def test_cells_of_a_thin_strip_are_found_for_each_scale_on_its_own(
+    thin: slice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where one scale has half cells and the other has not, the one that has them keeps to the rule."""
+    share_Nhw = np.zeros((5, CELLS, CELLS), np.float32)
+    share_Nhw[:, :, :2] = 0.9
+    share_Nhw[thin] = 0.2
+    share_Nhw[thin, 1, 3] = 0.4
+    monkeypatch.setattr(Geometry, "content_share", lambda *_: share_Nhw)
+    found, _ = tokens_of(geometry_of(64, 64))
+    np.testing.assert_array_equal(found.shown_Nhw, share_Nhw >= 0.4)
 
 
 def test_descriptor_is_of_the_base_view() -> None:
@@ -77,35 +144,64 @@ def test_every_pixel_of_the_map_has_a_value_of_the_picture(width: int, height: i
     """One value everywhere comes back as that value everywhere: no pixel of the picture is left without a cell."""
     geometry = geometry_of(width, height)
     found, _ = tokens_of(geometry, patch=patch)
-    assert len(found.tokens_PD) == found.shown_Nhw.sum() > 0
-    map_HW = found.to_map(np.full(len(found.tokens_PD), 0.7, np.float32))
+    assert len(found.tokens.whole) == found.shown_Nhw[0].sum() > 0
+    assert len(found.tokens.detail) == found.shown_Nhw[1:].sum() > 0
+    map_HW = found.to_map(filled(found, 0.7, 0.7))
     assert map_HW.shape == geometry.capped_wh[::-1]
     np.testing.assert_allclose(map_HW, 0.7, atol=1e-5)
+    # Both scales have a say at every pixel, and the same one.
+    np.testing.assert_allclose(found.to_map(filled(found, 0.8, 0.0)), 0.8 * WHOLE_SHARE, atol=1e-5)
+    np.testing.assert_allclose(found.to_map(filled(found, 0.0, 0.8)), 0.8 * (1 - WHOLE_SHARE), atol=1e-5)
 
 
-def test_map_shows_where() -> None:
+def test_map_shows_where_the_crops_see_it() -> None:
     geometry = geometry_of(64, 64)
     found, _ = tokens_of(geometry)
-    values_P = np.zeros(len(found.tokens_PD), np.float32)
-    last = np.flatnonzero(found.shown_Nhw.reshape(len(found.shown_Nhw), -1)[4])  # the crop at the lower right
-    values_P[-len(last) :] = 1
-    map_HW = found.to_map(values_P)
-    assert map_HW[40:, 40:].min() == pytest.approx(1)
+    values = filled(found, 0, 0)
+    values.detail[-CELLS * CELLS :] = 1  # the crop at the lower right
+    map_HW = found.to_map(values)
+    assert map_HW[40:, 40:].min() == pytest.approx(1 - WHOLE_SHARE)
     assert map_HW[:24].max() == map_HW[:, :24].max() == 0
 
 
-def test_map_leaves_the_rim_that_patches_leave() -> None:
-    """Four patches of 7 in a view of 32: the last one ends at 28, and what it says is said of 21 to 28."""
+def test_map_shows_where_the_base_view_sees_it() -> None:
+    found, _ = tokens_of(geometry_of(64, 64))
+    values = filled(found, 0, 0)
+    values.whole[CELLS * CELLS - 1] = 1  # the last cell: pixels 48 to 64
+    map_HW = found.to_map(values)
+    assert map_HW[56:, 56:].min() == pytest.approx(WHOLE_SHARE)
+    assert map_HW[:40].max() == map_HW[:, :40].max() == 0
+
+
+def test_what_both_scales_see_is_brighter_than_what_one_of_them_sees() -> None:
+    found, _ = tokens_of(geometry_of(64, 64))
+    whole, detail, both = (filled(found, 0, 0) for _ in range(3))
+    detail.detail[:3] = both.detail[:3] = 1
+    whole.whole[0] = both.whole[0] = 1
+    of_whole, of_detail, of_both = (float(found.to_map(one)[2, 2]) for one in (whole, detail, both))
+    assert min(of_whole, of_detail) > 0.1
+    assert of_both == pytest.approx(of_whole + of_detail)
+
+
+@pytest.mark.parametrize("scale", ["whole", "detail"])
+def test_map_leaves_the_rim_that_patches_leave(scale: str) -> None:
+    """Four patches of 7 in a view of 32: the last one ends at 28, and what it says is said of 21 to 28.
+
+    The base view shows the picture at half its size: there it is twice as far.
+    """
     geometry = geometry_of(64, 64)
+    view, times = (0, 2) if scale == "whole" else (1, 1)  # the crop at the upper left
     places = []
-    for patch, centre in ((7.0, 7 * 3.5), (None, 8 * 3.5)):
+    for patch, centre in ((7.0, times * 7 * 3.5), (None, times * 8 * 3.5)):
         found, _ = tokens_of(geometry, patch=patch)
         maps_Nhw = np.zeros(found.shown_Nhw.shape, np.float32)
-        maps_Nhw[1, :, 3] = 1  # the last column of the crop at the upper left
-        map_HW = found.to_map(maps_Nhw[found.shown_Nhw])
-        places.append(float(map_HW[10, :32] @ (np.arange(32) + 0.5) / map_HW[10, :32].sum()))
+        maps_Nhw[view, :, 3] = 1
+        values = Scales(maps_Nhw[:1][found.shown_Nhw[:1]], maps_Nhw[1:][found.shown_Nhw[1:]])
+        map_HW = found.to_map(values)
+        width = 32 * times
+        places.append(float(map_HW[10, :width] @ (np.arange(width) + 0.5) / map_HW[10, :width].sum()))
         assert abs(float(map_HW[10].argmax()) + 0.5 - centre) <= 0.5
-        np.testing.assert_array_equal(found.without_tokens().to_map(maps_Nhw[found.shown_Nhw]), map_HW)
+        np.testing.assert_array_equal(found.without_tokens().to_map(values), map_HW)
     assert places[0] < places[1] - 1
 
 
@@ -120,6 +216,6 @@ def test_cells_count_by_the_picture_in_them_where_patches_leave_a_rim() -> None:
 def test_without_tokens_lets_go_of_them_and_still_makes_maps() -> None:
     found, _ = tokens_of(geometry_of(64, 64))
     light = found.without_tokens()
-    assert light.tokens_PD.untyped_storage().nbytes() == 0
-    values_P = np.linspace(0, 1, len(found.tokens_PD), dtype=np.float32)
-    np.testing.assert_array_equal(light.to_map(values_P), found.to_map(values_P))
+    assert light.tokens.whole.untyped_storage().nbytes() == light.tokens.detail.untyped_storage().nbytes() == 0
+    values = found.tokens.map(lambda one_PD: np.linspace(0, 1, len(one_PD), dtype=np.float32))
+    np.testing.assert_array_equal(light.to_map(values), found.to_map(values))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from PIL import Image
 
 from anomaly_ov.cli.main import run
 from anomaly_ov.configuration import parse, to_mapping
+from anomaly_ov.context.bank import Usual
+from anomaly_ov.context.tokens import Scales
 from anomaly_ov.data.layouts import discover
 from anomaly_ov.errors import CheckpointMismatch, DataError, WeightsError
 from anomaly_ov.inspector import Inspector, load
@@ -21,7 +25,7 @@ from anomaly_ov.models.config import ContextConfig
 from anomaly_ov.models.hub import WEIGHTS_FILE
 from anomaly_ov.models.model import CARD_FILE, AnomalyModel
 from anomaly_ov.training import context_fit
-from anomaly_ov.training.context_fit import EXPERT_WEIGHTS, TOPS, ContextPlan, fit_context
+from anomaly_ov.training.context_fit import EXPERT_WEIGHTS, TOPS, WIDER, ContextPlan, fit_context
 from anomaly_ov.training.leave_one_out import rank_auroc
 from anomaly_ov.training.with_fusion import with_fusion
 from model_fixtures import small_config, small_model
@@ -105,6 +109,8 @@ def test_the_config_is_written_and_in_range(root: Path, fitted: tuple[ContextCon
     assert config.context_weight > 0
     assert config.map_context_weight > 0
     assert min(config.half, config.usual, config.spread, config.expert_spread) > 0
+    assert min(config.usual_spread, config.expert_usual_spread) >= 0.05
+    assert Scales(config.whole_top, config.detail_top) in TOPS
     trials = sum(
         ODD + normals + sum(ODD + normals - n for n in (1, 1, 4, 4, 16, 16) if n < normals)
         for normals in NORMALS.values()
@@ -114,19 +120,65 @@ def test_the_config_is_written_and_in_range(root: Path, fitted: tuple[ContextCon
     )
 
 
-def test_the_smallest_share_within_noise_and_its_best_weight_are_chosen(
+def grid_of(table: dict[str, Any]) -> dict[tuple[float, float, float], float]:
+    """Mean AUROC by (share of the base view, share of the crops, expert's weight)."""
+    pattern = re.compile(r"whole ([\d.]+), detail ([\d.]+), expert weight ([\d.]+)")
+    found = {}
+    for key, value in table["grid"].items():
+        match = pattern.fullmatch(key)
+        assert match is not None, key
+        whole, detail, weight = map(float, match.groups())
+        found[whole, detail, weight] = value
+    return found
+
+
+def test_the_smallest_share_of_details_within_noise_and_the_best_with_it_are_chosen(
     fitted: tuple[ContextConfig, dict[str, Any]],
 ) -> None:
     config, table = fitted
     assert len(table["grid"]) == len(TOPS) * len(EXPERT_WEIGHTS)
     assert len(table["map_grid"]) == len(EXPERT_WEIGHTS)
-    grid = {(float(key.split()[1][:-1]), float(key.split()[-1])): value for key, value in table["grid"].items()}
+    grid = grid_of(table)
+    assert {(whole, detail) for whole, detail, _ in grid} == {(tops.whole, tops.detail) for tops in TOPS}
     map_best = max(table["map_grid"], key=table["map_grid"].get).split()
-    good = [top for (top, _), value in grid.items() if value >= max(grid.values()) - context_fit.NOISE]
-    assert config.top == min(good)
-    weight = max(EXPERT_WEIGHTS, key=lambda weight: grid[config.top, weight])
+    good = [detail for (_, detail, _), value in grid.items() if value >= max(grid.values()) - context_fit.NOISE]
+    assert config.detail_top == min(good)
+    with_it = {key: value for key, value in grid.items() if key[1] == config.detail_top}
+    whole, _, weight = max(with_it, key=lambda key: with_it[key])
+    assert config.whole_top == whole
     assert config.expert_weight == pytest.approx(weight * config.context_weight)
     assert config.map_expert_weight == pytest.approx(float(map_best[-1]) * config.map_context_weight)
+
+
+def folder_trial(dataset: str, usual: Usual, way: str = "folder") -> context_fit._Trial:
+    """A trial of which only what is usual in it counts; the same for every pair of shares."""
+    none = np.empty(0)
+    pixels = (none, none, none.astype(bool))
+    return context_fit._Trial(dataset, way, none.astype(int), none, none, (usual,) * len(TOPS), pixels)
+
+
+def test_priors_are_medians_over_sets_and_how_much_objects_differ() -> None:
+    """Set ``many`` has two categories: together they count as much as the one of ``single``."""
+    trials = [
+        folder_trial("many", Usual(math.exp(0), 1.0, 5, 0.1, 0.4)),
+        folder_trial("many", Usual(math.exp(1), 2.0, 5, 0.3, 0.6)),
+        folder_trial("single", Usual(math.exp(3), 7.0, 5, 0.4, 0.8)),
+        folder_trial("single", Usual(math.exp(9), 99.0, 1, 9.0, 9.0), way="1"),  # draws of good pictures say nothing
+    ]
+    found = context_fit._typical(trials, 3)
+    assert Scales(found.whole_top, found.detail_top) == TOPS[3]
+    assert found.usual == pytest.approx(((1 + math.e) / 2 + math.exp(3)) / 2)
+    assert (found.spread, found.expert_usual, found.expert_spread) == pytest.approx((0.3, 4.25, 0.65))
+    # Means 1.75 and 4.25, the squares of what is left by 1/4, 1/4 and 1/2.
+    expected = math.sqrt(1.75**2 / 4 + 0.75**2 / 4 + 1.25**2 / 2), math.sqrt(3.25**2 / 4 + 2.25**2 / 4 + 2.75**2 / 2)
+    assert found.usual_spread == pytest.approx(WIDER * expected[0])
+    assert found.expert_usual_spread == pytest.approx(WIDER * expected[1])
+    assert WIDER >= 1
+
+
+def test_of_one_category_nothing_is_known_of_how_much_objects_differ() -> None:
+    found = context_fit._typical([folder_trial("single", Usual(0.2, 1.0, 5, 0.1, 0.4))], 0)
+    assert (found.usual_spread, found.expert_usual_spread) == (0.05, 0.05)
 
 
 def test_figures_name_every_set_in_every_way_that_it_has(fitted: tuple[ContextConfig, dict[str, Any]]) -> None:
@@ -147,8 +199,9 @@ def test_sets_count_alike_however_few_ways_they_have(root: Path, fitted: tuple[C
     config, table = fitted
     fused = table["auroc"]["fused"]
     of_set = [np.mean([row[name] for row in fused.values() if name in row]) for name in NORMALS]
-    of_top = [value for key, value in table["grid"].items() if key.startswith(f"top {config.top},")]
-    assert max(of_top) == pytest.approx(np.mean(of_set))
+    chosen = (config.whole_top, config.detail_top)
+    of_tops = [value for key, value in grid_of(table).items() if key[:2] == chosen]
+    assert max(of_tops) == pytest.approx(np.mean(of_set))
 
 
 def test_the_same_again(root: Path, tmp_path: Path, fitted: tuple[ContextConfig, dict[str, Any]]) -> None:
@@ -171,7 +224,7 @@ def scores(inspector: Inspector, name: str, data: Path) -> tuple[Any, Any, Any]:
 def test_figures_are_those_of_inspecting_with_the_folds_expert(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(context_fit, "TOPS", (0.1,))
+    monkeypatch.setattr(context_fit, "TOPS", (Scales(0.3, 0.1),))
     monkeypatch.setattr(context_fit, "EXPERT_WEIGHTS", (0.0,))  # only then are ranks free of what is fitted after them
     config = fit_context(sets_of(root, "masked"), root / "model", root / "folds", tmp_path, PLAN)
     table = figures(tmp_path)["auroc"]
@@ -245,7 +298,7 @@ def test_a_set_of_which_too_little_is_drawn_is_named(root: Path, tmp_path: Path)
 def test_figures_of_a_set_are_the_means_of_its_categories(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(context_fit, "TOPS", (0.1,))
+    monkeypatch.setattr(context_fit, "TOPS", (Scales(0.3, 0.1),))
     # Ranks by the context alone do not hang on the priors, which are those of all categories together.
     monkeypatch.setattr(context_fit, "EXPERT_WEIGHTS", (0.0,))
     found = {}

@@ -239,11 +239,10 @@ def tokens_each(references: int) -> Scales[int]:
 def picture_distance(distances: Scales[Tensor], tops: Scales[float]) -> float:
     """One number for a picture from (P,) distances of its cells at both scales.
 
-    At each scale the mean of the largest ``tops`` share of cells, then the geometric mean of the two: each scale counts
-    by how many times farther than usual it lies, whatever its own size.
+    At each scale the mean of the largest ``tops`` share of cells, then the mean of the two: what only one scale sees
+    still counts where the other sees nothing at all.
     """
-    whole, detail = _top_mean(distances.whole, tops.whole), _top_mean(distances.detail, tops.detail)
-    return float((whole * detail) ** 0.5)
+    return (_top_mean(distances.whole, tops.whole) + _top_mean(distances.detail, tops.detail)) / 2
 
 
 def _top_mean(distance_P: Tensor, top: float) -> float:

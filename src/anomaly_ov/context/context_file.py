@@ -257,6 +257,9 @@ def _check_layout(path: str | Path, header: dict[str, Any], references: int) -> 
         fits = len(sizes) == len(name.rpartition("_")[2]) and sizes[0] == references
         if found != type_ or not fits or not all(isinstance(size, int) and size >= 1 for size in sizes):
             _refuse(path, f"{name} is {ascii(found)[:20]} {ascii(shape)[:60]} for {references} references")
+    widths = [entries[name]["shape"][2] for name in ("whole_RTD", "detail_RTD")]
+    if widths[0] != widths[1]:
+        _refuse(path, f"tokens of the whole are {widths[0]} wide, those of the details {widths[1]}")
 
 
 def _checksum(facts: dict[str, Any], tensors: dict[str, Tensor]) -> str:

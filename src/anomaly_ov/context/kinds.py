@@ -20,10 +20,13 @@ from anomaly_ov.context.nearest import nearest
 Floats = npt.NDArray[np.float64]
 
 STEP = 1.2
-"""A step of up to so many times the usual one to the nearest picture still connects."""
+"""A step of up to so many times the usual one still connects."""
 
 USUAL_STEP = 0.75
-"""Which quantile of the steps to the nearest picture is the usual one: odd pictures and rare kinds take longer ones."""
+"""Which quantile of the steps that connect all pictures is the usual one: odd pictures and rare kinds take longer ones.
+
+Not of the steps to the nearest picture: where each picture is there twice these are 0.
+"""
 
 PROBED = 64
 """Cells of a picture that are compared."""
@@ -51,9 +54,8 @@ def kinds(tokens_RTD: Tensor) -> list[int]:
     from scipy.spatial.distance import squareform
 
     apart_RR = cells_apart(tokens_RTD)
-    steps_R = np.where(np.eye(count, dtype=bool), np.inf, apart_RR).min(1)
-    cut = STEP * float(np.quantile(steps_R, USUAL_STEP))
     merges = linkage(squareform(apart_RR, checks=False), "single")
+    cut = STEP * float(np.quantile(merges[:, 2], USUAL_STEP))
     found = _climb(merges, apart_RR, cut, max(SMALLEST, SMALLEST_SHARE * count))
     kind_R = [0] * count
     for kind, members in enumerate(sorted(found, key=lambda group: (-len(group), min(group)))):
