@@ -123,10 +123,16 @@ class Bank:
         return self.descriptor_RE.device
 
     def kind_of(self, descriptor_E: Tensor, digest: str) -> int | None:
-        """The kind whose references look most like the picture; None if only copies of it are here."""
+        """The kind whose references look most like the picture; None if only copies of it are here.
+
+        A folder's picture that is itself a reference keeps its kind, where others are of it.
+        """
         similar_R = self.descriptor_RE @ descriptor_E
-        if self.drop_twins:
-            similar_R[self._copies(digest)] = -torch.inf
+        copies = self._copies(digest) if self.drop_twins else []
+        for own in {int(self.kind_R[r]) for r in copies}:
+            if int((self.kind_R == own).sum()) > len(copies):
+                return own
+        similar_R[copies] = -torch.inf
         best = int(similar_R.argmax())
         return None if similar_R[best] == -torch.inf else int(self.kind_R[best])
 

@@ -129,7 +129,8 @@ def with_prior(own: Usual, config: ContextConfig) -> Usual:
     What is usual for an object is known from ``count`` references only so well. It is taken as normally distributed
     around the training sets' figure (``usual_spread``), the references around it (``spread``): the mean of what it may
     be then lies between the two, and what remains unknown widens the spread by which pictures are judged. So an excess
-    over one reference weighs less than the same over a hundred.
+    over two references weighs less than the same over a hundred. One reference has none to be compared with (``count``
+    0): the training sets' figures stand alone.
     """
     share = own.count / (own.count + PRIOR)
     spread = max(_between(config.spread, own.distance_spread, share), SPREAD_FLOOR * config.spread)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from anomaly_ov.configuration import parse, to_mapping
-from anomaly_ov.context.bank import Bank, Reference, Usual, cut, tokens_each, unrepeated
+from anomaly_ov.context.bank import MOST_TOKENS, Bank, Reference, Usual, cut, tokens_each, unrepeated
 from anomaly_ov.context.build import MOST_REFERENCES
 from anomaly_ov.context.context import Context, tops_of
 from anomaly_ov.context.tokens import Scales
@@ -37,6 +37,9 @@ FORMAT = "anomaly-ov.context/2"
 MAX_BYTES = 256 * 2**20
 MAX_HEADER_BYTES = 2**20
 MAX_SOURCE = 200
+MAX_FIGURE = 1000.0
+"""Of what is usual: distances are at most 2, logits of scores at most 14; beyond this, arithmetic would overflow."""
+
 TYPES = {"whole_RTD": "F16", "detail_RTD": "F16", "descriptor_RE": "F16", "expert_logit_R": "F32"}
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -66,6 +69,10 @@ class _Facts:
             raise ValueError("good references are of one kind")
         if any(min(one.distance, one.count, one.distance_spread, one.expert_spread) < 0 for one in self.usual):
             raise ValueError("usual distances, spreads and counts must be >= 0")
+        for one in self.usual:
+            largest = max(one.distance, abs(one.expert_logit), one.distance_spread, one.expert_spread)
+            if largest > MAX_FIGURE or one.count > len(self.digests):
+                raise ValueError(f"usual figures must be at most {MAX_FIGURE:g}, and counts at most one per digest")
 
 
 def save_context(path: str | Path, context: Context) -> None:
@@ -257,9 +264,11 @@ def _check_layout(path: str | Path, header: dict[str, Any], references: int) -> 
         fits = len(sizes) == len(name.rpartition("_")[2]) and sizes[0] == references
         if found != type_ or not fits or not all(isinstance(size, int) and size >= 1 for size in sizes):
             _refuse(path, f"{name} is {ascii(found)[:20]} {ascii(shape)[:60]} for {references} references")
-    widths = [entries[name]["shape"][2] for name in ("whole_RTD", "detail_RTD")]
-    if widths[0] != widths[1]:
-        _refuse(path, f"tokens of the whole are {widths[0]} wide, those of the details {widths[1]}")
+    whole, detail = (entries[name]["shape"] for name in ("whole_RTD", "detail_RTD"))
+    if whole[2] != detail[2]:
+        _refuse(path, f"tokens of the whole are {whole[2]} wide, those of the details {detail[2]}")
+    if max(whole[1], detail[1]) > MOST_TOKENS:
+        _refuse(path, f"{max(whole[1], detail[1])} tokens a picture are more than the {MOST_TOKENS} there may be")
 
 
 def _checksum(facts: dict[str, Any], tensors: dict[str, Tensor]) -> str:

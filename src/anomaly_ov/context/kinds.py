@@ -28,6 +28,9 @@ USUAL_STEP = 0.75
 Not of the steps to the nearest picture: where each picture is there twice these are 0.
 """
 
+COPY = 0.25
+"""A step shorter than this share of the median between any two pictures leads to a near-copy and tells nothing."""
+
 PROBED = 64
 """Cells of a picture that are compared."""
 
@@ -55,13 +58,20 @@ def kinds(tokens_RTD: Tensor) -> list[int]:
 
     apart_RR = cells_apart(tokens_RTD)
     merges = linkage(squareform(apart_RR, checks=False), "single")
-    cut = STEP * float(np.quantile(merges[:, 2], USUAL_STEP))
+    cut = _longest_step(merges[:, 2], apart_RR)
     found = _climb(merges, apart_RR, cut, max(SMALLEST, SMALLEST_SHARE * count))
     kind_R = [0] * count
     for kind, members in enumerate(sorted(found, key=lambda group: (-len(group), min(group)))):
         for r in members:
             kind_R[r] = kind
     return kind_R
+
+
+def _longest_step(steps: Floats, apart_RR: Floats) -> float:
+    """How long a step may be that still connects two pictures of a kind; ``steps``: those that connect all of them."""
+    between_any = apart_RR[np.triu_indices(len(apart_RR), 1)]
+    telling = steps[steps >= COPY * np.median(between_any)]
+    return STEP * float(np.quantile(telling if len(telling) else steps, USUAL_STEP))
 
 
 def _climb(merges: Floats, apart_RR: Floats, cut: float, smallest: float) -> list[list[int]]:

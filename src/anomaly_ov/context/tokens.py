@@ -68,11 +68,16 @@ class PictureTokens:
         return replace(self, tokens=self.tokens.map(lambda one_PD: one_PD.new_empty(0, one_PD.shape[1])))
 
     def to_map(self, values: Scales[Floats]) -> Floats:
-        """(H, W) float32 in 0..1 on the capped picture, from one value in 0..1 per cell: (Q,) and (P,)."""
+        """(H, W) float32 in 0..1 on the capped picture, from one value in 0..1 per cell: (Q,) and (P,).
+
+        Of a picture of one view the cells have two values, which are averaged.
+        """
         maps_Nhw = np.zeros(self.shown_Nhw.shape, np.float32)
-        maps_Nhw[:1][self.shown_Nhw[:1]] = values.whole
         if len(maps_Nhw) > 1:
+            maps_Nhw[:1][self.shown_Nhw[:1]] = values.whole
             maps_Nhw[1:][self.shown_Nhw[1:]] = values.detail
+        else:
+            maps_Nhw[self.shown_Nhw] = (values.whole + values.detail) / 2
         return significance_map(maps_Nhw, self.geometry, base_weight=WHOLE_SHARE, patch=self.patch)
 
 

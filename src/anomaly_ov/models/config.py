@@ -108,8 +108,8 @@ class ContextConfig:
     that makes a picture's distance. ``half``: a distance of ``half`` times the context's usual one scores 0.5.
     ``usual`` and ``spread``: median distance of normal pictures of a typical set and spread of its logarithm;
     ``usual_spread``: how much the logarithm of ``usual`` varies from object to object. ``expert_usual``,
-    ``expert_spread`` and ``expert_usual_spread``: the same of the logit of the expert's score. All are priors where a
-    context is too small to say.
+    ``expert_spread`` and ``expert_usual_spread``: the same of the logit of the expert's score. The last six are
+    priors, which count the more the fewer references a context has.
     ``score = sigmoid(bias + expert_weight * e + context_weight * c)`` with ``e`` the excess of ``logit(score_expert)``
     and ``c`` that of the distance's logarithm over what is usual in the context, each in spreads; ``map_*`` do the same
     for each place of the map.

@@ -29,6 +29,7 @@ _MOST = {
     "first_expansion": 16,
     "expansion": 16,
 }
+_PER_STAGE = ("hidden_sizes", "depths", "strides", "kernels")
 _MOST_STAGES = 16
 
 
@@ -58,7 +59,7 @@ class EdgeTPUConfig:
     def __post_init__(self) -> None:
         for name, most in _MOST.items():
             value = getattr(self, name)
-            numbers = value if isinstance(value, tuple) else (value,)
+            numbers = value if isinstance(value, tuple) and name in _PER_STAGE else (value,)
             if not all(type(number) is int and 1 <= number <= most for number in numbers):
                 raise ConfigError(
                     f"encoder.backbone: {name} = {value!r} is out of range", hint=f"whole numbers from 1 to {most}"
