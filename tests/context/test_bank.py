@@ -168,6 +168,22 @@ def test_order_of_the_references_changes_nothing(world: World) -> None:
     assert there.usual[0].distance == pytest.approx(back.usual[0].distance, abs=1e-6)
 
 
+def test_a_picture_of_the_folder_keeps_the_kind_it_was_put_in(world: World) -> None:
+    """Kinds are found by cells; its look as a whole may be nearer to another one."""
+    own, odd = [world.reference(f"a{i}") for i in range(5)], world.reference("b0", kind=1)
+    references = [*own, odd, world.reference("b1", kind=1)]
+    last = own[-1]
+    nearest_to_b = replace(last, descriptor_E=odd.descriptor_E)
+    references[4] = nearest_to_b
+    kinds = [0] * 5 + [1] * 2
+    folder = bank_of(references, drop_twins=True, kinds=kinds)
+    assert folder.kind_of(nearest_to_b.descriptor_E, last.digest) == 0
+    assert folder.kind_of(references[-1].descriptor_E, digest("another")) == 1
+    # Alone in its kind it has nothing to be compared with there.
+    alone = bank_of(references[4:], drop_twins=True, kinds=[0, 1, 1])
+    assert alone.kind_of(nearest_to_b.descriptor_E, last.digest) == 1
+
+
 def test_each_kind_is_compared_with_its_own(world: World) -> None:
     references = [world.reference(f"a{i}", kind=0) for i in range(5)]
     references += [world.reference(f"b{i}", kind=1) for i in range(4)]

@@ -171,6 +171,15 @@ def test_each_picture_there_again_is_no_kind_of_its_own(seed: int, times: int) -
     assert set(kinds(torch.nn.functional.normalize(tokens_RTD + noise_RTD, dim=-1))) == {0}
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(("shown", "times"), [(20, 8), (12, 16), (24, 5)])
+def test_bursts_are_no_kinds(seed: int, shown: int, times: int) -> None:
+    """Most steps then lead to another picture of the same burst and say nothing of how alike two places are."""
+    tokens_RTD = tokens_of(World(seed), [(shown, 0, 0)]).repeat_interleave(times, 0)
+    noise_RTD = 0.01 * torch.randn(tokens_RTD.shape, generator=torch.Generator().manual_seed(seed))
+    assert set(kinds(torch.nn.functional.normalize(tokens_RTD + noise_RTD, dim=-1))) == {0}
+
+
 # ---- several kinds --------------------------------------------------------------------------------------------------
 
 

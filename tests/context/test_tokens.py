@@ -66,6 +66,8 @@ def test_the_map_of_the_only_view_shows_its_cells() -> None:
     map_HW = found.to_map(Scales(values, values))
     assert map_HW[12, 12] == map_HW.max() > 0.8
     assert map_HW[20:].max() == map_HW[:, 20:].max() == 0
+    for half in (Scales(values, 0 * values), Scales(0 * values, values)):
+        np.testing.assert_allclose(found.to_map(half), map_HW / 2)
 
 
 def test_padding_does_not_count() -> None:

@@ -28,8 +28,9 @@ USUAL_STEP = 0.75
 Not of the steps to the nearest picture: where each picture is there twice these are 0.
 """
 
-COPY = 0.25
-"""A step shorter than this share of the median between any two pictures leads to a near-copy and tells nothing."""
+COPY, LOOKALIKES = 0.1, 0.1
+"""A step shorter than this share of the way to the farthest of a picture's lookalikes, the nearest tenth of the others,
+leads to a near-copy and tells nothing."""
 
 PROBED = 64
 """Cells of a picture that are compared."""
@@ -69,8 +70,10 @@ def kinds(tokens_RTD: Tensor) -> list[int]:
 
 def _longest_step(steps: Floats, apart_RR: Floats) -> float:
     """How long a step may be that still connects two pictures of a kind; ``steps``: those that connect all of them."""
-    between_any = apart_RR[np.triu_indices(len(apart_RR), 1)]
-    telling = steps[steps >= COPY * np.median(between_any)]
+    count = len(apart_RR)
+    others_RR = apart_RR[~np.eye(count, dtype=bool)].reshape(count, count - 1)
+    to_lookalikes = float(np.median(np.quantile(others_RR, LOOKALIKES, axis=1)))
+    telling = steps[steps >= COPY * to_lookalikes]
     return STEP * float(np.quantile(telling if len(telling) else steps, USUAL_STEP))
 
 
