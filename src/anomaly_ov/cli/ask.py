@@ -14,7 +14,7 @@ import typer
 from anomaly_ov.cli import brain, contexts, spoken
 from anomaly_ov.cli.console import Bar, note, print_error, print_json_line
 from anomaly_ov.errors import AnomalyOVError, EndpointError, EndpointRefused, ImageError, UsageError
-from anomaly_ov.images.messages import printable
+from anomaly_ov.images.messages import counted, printable
 
 if TYPE_CHECKING:
     from anomaly_ov.images.sources import Source
@@ -237,7 +237,7 @@ def _ask_views(
 
 def _say_done(tally: Tally, inspector: Inspector, endpoint: Endpoint | None) -> None:
     seconds = time.perf_counter() - tally.started
-    counts = f"{tally.done} picture{'s' * (tally.done != 1)}: {tally.answered} answered"
+    counts = f"{counted(tally.done, 'picture')}: {tally.answered} answered"
     if tally.unreadable:
         counts += f", {tally.unreadable} unreadable"
     if left := tally.done - tally.answered - tally.unreadable:

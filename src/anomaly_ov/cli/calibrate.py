@@ -15,7 +15,7 @@ import typer
 from anomaly_ov.cli import contexts
 from anomaly_ov.cli.console import Bar, note, print_error, stdout_console
 from anomaly_ov.errors import DataError, UsageError, WeightsError
-from anomaly_ov.images.messages import printable
+from anomaly_ov.images.messages import counted, printable
 
 if TYPE_CHECKING:
     from anomaly_ov.context.context import Context
@@ -237,7 +237,7 @@ def _print_table(stored: StoredThreshold, unreadable: int) -> None:
             )
         )
     if stored.context is not None:
-        rows.append(("context", f"{stored.context.references} good pictures from {stored.context.source}"))
+        rows.append(("context", f"{counted(stored.context.references, 'good picture')} from {stored.context.source}"))
     rows.append(("model", f"{stored.model.name} {stored.model.revision}, {stored.model.dtype}"))
     rows.append(("written to", stored.path))
     table = Table(box=None, pad_edge=False, show_header=False)

@@ -12,7 +12,7 @@ from anomaly_ov.cli.console import note, stdout_console
 from anomaly_ov.cli.contexts import good_references, require_existing
 from anomaly_ov.context import SUFFIX, is_context_file
 from anomaly_ov.errors import UsageError
-from anomaly_ov.images.messages import printable
+from anomaly_ov.images.messages import counted, printable
 
 if TYPE_CHECKING:
     from anomaly_ov.context.context import Context
@@ -121,7 +121,7 @@ def _require_pictures(good: list[str]) -> None:
 def _summary(context: Context) -> str:
     count = len(context.bank)
     usual = f", usual distance {context.bank.usual[0].distance:.3f}" if count > 1 else ""
-    return f"{count} good picture{'s' * (count != 1)}{usual}"
+    return f"{counted(count, 'good picture')}{usual}"
 
 
 def _facts(context: Context, file: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from anomaly_ov.cli.console import Bar, note, print_error, warn
 from anomaly_ov.context import is_context_file
 from anomaly_ov.errors import ImageError, UsageError
-from anomaly_ov.images.messages import printable
+from anomaly_ov.images.messages import counted, printable
 
 if TYPE_CHECKING:
     from anomaly_ov.cli.outputs import Finished
@@ -215,7 +215,7 @@ def keep(out: Path, context: Context | None) -> None:
 
 
 def _another(out: Path, used: dict[str, Any]) -> UsageError:
-    described = f"{used['references']} good pictures from {printable(str(used['source']))}"
+    described = f"{counted(used['references'], 'good picture')} from {printable(str(used['source']))}"
     if used["kind"] == "none":
         described = "--context auto, which chose none" if used["note"] else "no context"
     elif used["kind"] == "folder":
@@ -235,7 +235,7 @@ def announce(chosen: Chosen) -> None:
         return
     count, source = len(context.bank), printable(context.source)
     if context.kind == "references":
-        text = f"{count} good picture{'s' * (count != 1)} from {source}"
+        text = f"{counted(count, 'good picture')} from {source}"
     else:
         text = f"the folder's own pictures, {count} references from {source}"
     note("; ".join([f"context: {text}", *([chosen.reason] if chosen.reason else []), *map(printable, context.notes)]))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anomaly_ov.cli.console import Bar, note, stdout_console
+from anomaly_ov.images.messages import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,7 +84,7 @@ def _print(report: Report, console: Console) -> None:
         _print_title(f"{overlap.first} and {overlap.second}", console)
         _print_remarks(overlap.remarks, console)
         console.print()
-    kinds = f"{report.problems} kind{'s' * (report.problems != 1)} of problems"
+    kinds = f"{counted(report.problems, 'kind')} of problems"
     verdict = kinds if report.problems else "no problems"
     console.print(verdict, style="red" if report.problems else "green", highlight=False)
 

@@ -14,7 +14,7 @@ import typer
 from anomaly_ov.cli import brain, contexts, spoken
 from anomaly_ov.cli.console import Bar, note, print_error, print_json_line, stdout_console
 from anomaly_ov.errors import UsageError
-from anomaly_ov.images.messages import printable
+from anomaly_ov.images.messages import counted, printable
 
 if TYPE_CHECKING:
     from anomaly_ov.cli.outputs import Finished, Outputs
@@ -275,7 +275,7 @@ def _context_cell(finding: Finding) -> Any:
 
 def _say_done(tally: Tally, info: ModelInfo, threshold: Threshold, out: Path | None) -> None:
     seconds = time.perf_counter() - tally.started
-    counts = f"{tally.done} picture{'s' * (tally.done != 1)}: {tally.anomalous} anomalous"
+    counts = f"{counted(tally.done, 'picture')}: {tally.anomalous} anomalous"
     if tally.unreadable:
         counts += f", {tally.unreadable} unreadable"
     note(f"{counts}; {seconds:.1f} s ({tally.done / seconds:.1f}/s), model {info.name}, {info.device} {info.dtype}")

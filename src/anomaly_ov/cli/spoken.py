@@ -6,7 +6,7 @@ import shutil
 import sys
 import textwrap
 
-from anomaly_ov.images.messages import printable
+from anomaly_ov.images.messages import counted, printable
 from anomaly_ov.records import Answer, Finding
 
 MAX_WIDTH = 100
@@ -62,4 +62,4 @@ def _regions(finding: Finding) -> str:
     wh = finding.image.width or 1, finding.image.height or 1
     shown = [f"{place_of(region.box, wh)} ({region.score:.2f})" for region in found[:MAX_REGIONS]]
     more = f", and {len(found) - MAX_REGIONS} more" if len(found) > MAX_REGIONS else ""
-    return f"{len(found)} suspicious region{'s' * (len(found) > 1)}: {', '.join(shown)}{more}"
+    return f"{counted(len(found), 'suspicious region')}: {', '.join(shown)}{more}"

@@ -29,6 +29,7 @@ from PIL import Image
 from anomaly_ov.errors import DataError, UsageError
 from anomaly_ov.files import write_atomic
 from anomaly_ov.images.maps import to_image_pixels
+from anomaly_ov.images.messages import counted
 from anomaly_ov.records import ContextKind, Finding, ModelInfo
 from anomaly_ov.thresholds import MadeContext, context_digest
 
@@ -78,7 +79,7 @@ class ContextUsed:
         if self.transductive:
             return "folder (transductive)"
         drawn = "" if self.draw is None else f", draw {self.draw}"
-        return f"{self.references} reference{'s' * (self.references != 1)}{drawn}"
+        return f"{counted(self.references, 'reference')}{drawn}"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What every error about an input has in common: one line that names the input and says what is wrong with it."""
+"""What lines for people have in common; of errors about an input: one line that names it and says what is wrong."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from anomaly_ov.errors import UnreadableImage
 def printable(name: str) -> str:
     """``name`` fit for a one-line message: odd characters escaped, an empty name quoted."""
     return name if name.isprintable() and name.strip() else ascii(name)
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 picture``, ``2 pictures``; for nouns that take an s."""
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def unreadable(label: str, cause: str, hint: str) -> NoReturn:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from anomaly_ov.images.messages import counted
+
 
 def score_lines(record: Mapping[str, Any]) -> list[str]:
     """Score, threshold and verdict, and what each part says where there is a context; of a picture with a score.
@@ -20,6 +22,6 @@ def score_lines(record: Mapping[str, Any]) -> list[str]:
         distance = "" if context["distance"] is None else f": {context['distance']:.1f} times the usual distance"
         lines.append(
             f"expert alone {record['score_expert']:.3f}, context {record['score_context']:.3f}{distance} "
-            f"from {context['references']} references"
+            f"from {counted(context['references'], 'reference')}"
         )
     return lines

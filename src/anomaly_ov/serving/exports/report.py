@@ -19,7 +19,7 @@ from typing import Any
 
 from anomaly_ov.evaluation.page.charts import Chart, histogram_chart
 from anomaly_ov.images.colours import palette
-from anomaly_ov.images.messages import printable
+from anomaly_ov.images.messages import counted, printable
 from anomaly_ov.serving.exports.about import About, Result, State, result_of, state_of
 from anomaly_ov.serving.exports.rejudged import stored_map
 from anomaly_ov.serving.exports.small_pictures import LARGE, SMALL, map_layer, small_picture
@@ -201,7 +201,7 @@ def _chart(briefs: list[Brief], about: About) -> Chart | None:
         return None
     # Of one label: what is drawn are all pictures, whatever they are.
     chart = histogram_chart([0] * len(scores), scores, about.threshold.value)
-    return replace(chart, note=f"share of {len(scores)} scored picture{'s' * (len(scores) != 1)}")
+    return replace(chart, note=f"share of {counted(len(scores), 'scored picture')}")
 
 
 def _colours() -> list[str]:
