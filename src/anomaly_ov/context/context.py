@@ -119,7 +119,7 @@ class Context:
 
 
 def tops_of(config: ContextConfig) -> Scales[float]:
-    """``top`` at both scales."""
+    """At each scale, the share of cells that makes a picture's distance (``bank.picture_distance``)."""
     return Scales(config.whole_top, config.detail_top)
 
 
