@@ -18,6 +18,9 @@ from anomaly_ov.models.reasoning import folder as folders
 from anomaly_ov.models.reasoning.folder import Reasoner, load_reasoner, save_language
 from model_fixtures import save_small_model, small_model, small_reasoner
 
+ROUNDING = {"rtol": 0.0, "atol": 1e-5}
+"""Equal weights give logits that differ in the last bits: AMD processors take another path for unaligned memory."""
+
 PICTURE = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
 
 
@@ -46,7 +49,7 @@ def logits(reasoner: Reasoner) -> torch.Tensor:
 
 class TestRoundTrip:
     @pytest.mark.parametrize("config", [{}, {"annotate": False, "reading": "highlight", "crop_budget": 5}])
-    def test_float32_is_bit_equal(self, tmp_path: Path, config: dict[str, Any]) -> None:
+    def test_float32_weights_are_bit_equal(self, tmp_path: Path, config: dict[str, Any]) -> None:
         folder, reasoner = saved(tmp_path / "model", **config)
         again = load_reasoner(folder)
         assert not again.model.training
@@ -54,7 +57,7 @@ class TestRoundTrip:
         assert set(again.model.state_dict()) == set(expected)
         for name, value in again.model.state_dict().items():
             assert torch.equal(value, expected[name]), name
-        assert torch.equal(logits(again), logits(reasoner))
+        torch.testing.assert_close(logits(again), logits(reasoner), **ROUNDING)
         assert again.model.config.reading == reasoner.model.config.reading
         assert again.tokenizer.get_vocab() == reasoner.tokenizer.get_vocab()
         assert again.tokenizer.chat_template == reasoner.tokenizer.chat_template
@@ -88,7 +91,7 @@ class TestRoundTrip:
         folder, reasoner = saved(tmp_path / "model")
         shards = list((folder / "language").glob("model-*.safetensors"))
         assert len(shards) > 1
-        assert torch.equal(logits(load_reasoner(folder)), logits(reasoner))
+        torch.testing.assert_close(logits(load_reasoner(folder)), logits(reasoner), **ROUNDING)
         shards[0].unlink()
         with pytest.raises(WeightsError, match="language"):
             load_reasoner(folder)
@@ -131,7 +134,7 @@ class TestRoundTrip:
                 patched.setattr(Path, "rename", failing)
             with pytest.raises(OSError, match="disk full"):
                 save_language(small_reasoner(seed=1).model, reasoner.tokenizer, folder)
-        assert torch.equal(logits(load_reasoner(folder)), before)
+        torch.testing.assert_close(logits(load_reasoner(folder)), before, **ROUNDING)
 
 
 class TestStrictness:
