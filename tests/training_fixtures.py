@@ -16,7 +16,6 @@ BACKBONE = {
     "hidden_sizes": [4, 8],
     "depths": [1, 1],
 }
-ENCODER = {"backbone": BACKBONE, "levels": [1, 2], "final": 2, "image_size": 32, "grid_hw": [4, 4]}
 
 
 def encoder_config() -> EncoderConfig:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from anomaly_ov.cli.main import run
-from training_fixtures import ENCODER, labelled_folder
+from training_fixtures import labelled_folder
 
 LOOP = {"steps": 2, "batch": 2, "workers": 0, "log_every": 1, "warmup_steps": 1}
 VIEWS = {"base_size": 32, "grids": [[1, 1], [2, 1]], "cap": 64}
@@ -103,19 +103,13 @@ def test_what_training_says_goes_to_stderr(
     assert "model written to" in said.err
 
 
-def test_an_absent_device_and_an_absent_teacher_have_their_own_exit_codes(
+def test_an_absent_device_has_its_own_exit_code(
     data: Path, recipe: Path, small_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     common = ["--data", str(data), "--out", str(tmp_path / "x")]
     expert = ["train", "expert", "--recipe", str(recipe), "--start", str(small_folder), *common]
     assert run([*expert, "--device", "cuda:99"]) == 5
     assert "cuda:99" in capsys.readouterr().err
-    path = tmp_path / "encoder.yaml"
-    values = {"name": "e", "folders": ["one"], "encoder": ENCODER, "distill": {"taps": [[], ["block7"]]}}
-    path.write_text(yaml.safe_dump(values))
-    encoder = ["train", "encoder", "--recipe", str(path), *common, "--teacher", str(tmp_path / "none.safetensors")]
-    assert run(encoder) == 4
-    assert "no teacher weights" in capsys.readouterr().err
 
 
 def test_two_sets_of_one_name_do_not_share_a_folder(

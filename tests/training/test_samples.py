@@ -11,47 +11,9 @@ from PIL import Image
 
 from anomaly_ov.data.layouts import discover
 from anomaly_ov.data.samples import Sample
-from anomaly_ov.training.crops import Crops, flip, random_view
+from anomaly_ov.training.crops import flip, random_view
 from anomaly_ov.training.defect_samples import DefectSamples, MixConfig, cell_targets, collate, mask_of
 from training_fixtures import labelled_folder
-
-
-def test_crops_depend_on_seed_and_index_only(tmp_path: Path) -> None:
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)).save(tmp_path / "a.png")
-    one, same, other = (Crops([tmp_path / "a.png"], size=24, seed=seed) for seed in (1, 1, 2))
-    assert one[3].shape == (24, 24, 3)
-    assert torch.equal(one[3], same[3])
-    assert not torch.equal(one[3], one[4])
-    assert not torch.equal(one[3], other[3])
-
-
-def test_without_a_synthetic_share_the_draws_are_those_of_the_pictures_alone(tmp_path: Path) -> None:
-    paths = [tmp_path / "a.png", tmp_path / "b.png"]
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 50, 70, 3), np.uint8)
-    for path, picture in zip(paths, pixels, strict=True):
-        Image.fromarray(picture).save(path)
-    crops = Crops(paths, size=24, seed=7, synthetic=0.0)
-    for index in range(6):
-        rng = np.random.default_rng((7, index))
-        view = random_view(pixels[rng.integers(2)], 24, rng, 0.35)
-        assert np.array_equal(crops[index].numpy(), view)
-
-
-def test_generated_crops_depend_on_seed_and_index_only_and_need_no_picture() -> None:
-    one, same, other = (Crops([], size=24, seed=seed, synthetic=1.0) for seed in (1, 1, 2))
-    assert one[3].shape == (24, 24, 3)
-    assert one[3].dtype == torch.uint8
-    assert torch.equal(one[3], same[3])
-    assert not torch.equal(one[3], one[4])
-    assert not torch.equal(one[3], other[3])
-
-
-def test_the_synthetic_share_is_that_of_generated_crops(tmp_path: Path) -> None:
-    Image.new("RGB", (40, 40), (120, 120, 120)).save(tmp_path / "flat.png")
-    crops = Crops([tmp_path / "flat.png"], size=8, seed=0, synthetic=0.25)
-    # Crops of a flat picture stay flat; generated pictures never are.
-    generated = [bool(crops[index].float().std((0, 1)).max() > 0) for index in range(80)]
-    assert 10 <= sum(generated) <= 32
 
 
 @pytest.mark.parametrize("shape", [(1, 2000, 3), (5, 5, 3), (300, 9, 3)])

@@ -8,23 +8,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from anomaly_ov.errors import CheckpointMismatch, ConfigError, DataError, LeakageError
 from anomaly_ov.images.views import ViewsConfig
-from anomaly_ov.models.config import ExpertConfig
+from anomaly_ov.models.config import ExpertConfig, ModelConfig
+from anomaly_ov.models.create import expert_for
 from anomaly_ov.models.encoder import Encoder
 from anomaly_ov.models.expert import Expert
 from anomaly_ov.models.model import AnomalyModel
 from anomaly_ov.training.checkpoint import RUN
 from anomaly_ov.training.defect_samples import MixConfig
-from anomaly_ov.training.distill import DistillConfig
 from anomaly_ov.training.leave_one_out import leave_one_set_out, read_calibration
 from anomaly_ov.training.loop import LoopConfig
-from anomaly_ov.training.recipe import EncoderRecipe, ExpertRecipe
-from anomaly_ov.training.runs import labelled_sets, train_encoder, train_expert
+from anomaly_ov.training.recipe import ExpertRecipe
+from anomaly_ov.training.runs import labelled_sets, train_expert
 from anomaly_ov.training.stage1 import Stage1Config, prepare_encoder
-from anomaly_ov.training.teacher import MobileNetEdgeTPU
 from anomaly_ov.training.tracker import METRICS
 from training_fixtures import encoder_config, labelled_folder
 
@@ -41,15 +39,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def start(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A distilled encoder: this is also the test that ``train_encoder`` runs and exports."""
-    folder = tmp_path_factory.mktemp("encoder")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of random weights."""
     torch.manual_seed(0)
-    save_file(MobileNetEdgeTPU().state_dict(), folder / "teacher.safetensors")
-    recipe = EncoderRecipe(
-        "small", encoder_config(), DistillConfig(((), ("block7", "block11")), statistics_crops=32), ("one",), LOOP
-    )
-    return train_encoder(recipe, data, folder / "teacher.safetensors", folder / "run")
+    expert = expert_for(Encoder(encoder_config()), ExpertConfig(hidden=64))
+    model = AnomalyModel(ModelConfig(encoder=encoder_config(), expert=expert, views=ViewsConfig(base_size=32)))
+    return model.save_pretrained(tmp_path_factory.mktemp("start"), torch.float16)  # as trained models are
 
 
 def recipe(**changes: object) -> ExpertRecipe:
@@ -162,6 +157,17 @@ def test_a_test_picture_among_the_training_pictures_is_refused(data: Path, start
         train_expert(recipe(), data, start, tmp_path, test=[data / "two"])
 
 
+def test_a_test_picture_among_the_photographs_is_refused(data: Path, start: Path, tmp_path: Path) -> None:
+    with pytest.raises(LeakageError):
+        train_expert(recipe(photos=("three",)), data, start, tmp_path, test=[data / "three"])
+
+
+def test_a_folder_without_photographs_is_named(data: Path, start: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no pictures in .*nowhere"):
+        train_expert(recipe(photos=("nowhere",)), data, start, tmp_path)
+    assert not (tmp_path / RUN).exists()
+
+
 def test_leaving_out_an_unknown_set_is_refused(data: Path, start: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nine"):
         train_expert(recipe(), data, start, tmp_path, leave_out=["nine"])
@@ -235,23 +241,3 @@ def test_a_frozen_encoders_batch_norms_do_not_follow_the_batches(mode: str) -> N
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     encoder(torch.randn(2, 3, 32, 32))
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
-
-
-@pytest.mark.parametrize(
-    ("taps", "said"),
-    [((("block7",),), "1 entries, the encoder 2 levels"), (((), ("block99",)), "no map block99")],
-)
-def test_taps_that_do_not_exist_are_named(
-    data: Path, tmp_path: Path, taps: tuple[tuple[str, ...], ...], said: str
-) -> None:
-    save_file(MobileNetEdgeTPU().state_dict(), tmp_path / "teacher.safetensors")
-    wrong = EncoderRecipe("small", encoder_config(), DistillConfig(taps, statistics_crops=32), ("one",), LOOP)
-    with pytest.raises(ConfigError, match=said):
-        train_encoder(wrong, data, tmp_path / "teacher.safetensors", tmp_path / "run")
-
-
-def test_an_encoder_is_not_distilled_over_test_pictures(data: Path, tmp_path: Path) -> None:
-    save_file(MobileNetEdgeTPU().state_dict(), tmp_path / "teacher.safetensors")
-    plan = EncoderRecipe("small", encoder_config(), DistillConfig(((), ("block7",))), ("one",), LOOP)
-    with pytest.raises(LeakageError):
-        train_encoder(plan, data, tmp_path / "teacher.safetensors", tmp_path / "run", test=[data / "one"])

@@ -1,4 +1,4 @@
-"""``anomaly-ov train``: encoder, projection, expert, its calibration, its fusion with a context, and stage 2."""
+"""``anomaly-ov train``: the expert, its calibration, its fusion with a context, and stage 2."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from anomaly_ov.cli.console import note
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train an encoder, the expert, or what talks.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train the expert, or what talks.")
 
 Recipe = Annotated[Path, typer.Option("--recipe", help="A recipe, for example recipes/expert-tiny.yaml.")]
 Data = Annotated[Path, typer.Option("--data", help="The folder that the recipe's folders are relative to.")]
@@ -25,59 +25,6 @@ Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threa
 Test = Annotated[
     list[Path] | None, typer.Option("--test", help="Folder to be tested on; checked for leakage before training.")
 ]
-
-
-@app.command()
-def encoder(
-    recipe: Recipe,
-    data: Data,
-    teacher: Annotated[Path, typer.Option("--teacher", help="The teacher's safetensors file.")],
-    out: Out,
-    start: Annotated[
-        str | None, typer.Option("--start", help="Name or folder of a model whose encoder is trained further.")
-    ] = None,
-    test: Test = None,
-    device: Device = "cpu",
-    steps: Steps = None,
-    seed: Seed = None,
-    threads: Threads = None,
-) -> None:
-    """Distil a compact encoder from a teacher over random crops of unlabelled pictures."""
-    from anomaly_ov.models.hub import resolve
-    from anomaly_ov.training.blockwise import read_held_out
-    from anomaly_ov.training.recipe import read_encoder_recipe
-    from anomaly_ov.training.runs import train_encoder
-
-    plan = read_encoder_recipe(recipe, {"steps": steps, "seed": seed, "threads": threads})
-    begin = None if start is None else resolve(start)
-    with _on(device) as where:
-        folder = train_encoder(plan, data, teacher, out, where, test or (), begin)
-    left = (plan.distill.method != "levels" and read_held_out(out)) or {}
-    shares = ", ".join(f"{name} {share:.3f}" for name, share in left.items())
-    ending = f"; share of the teacher's variance left unexplained on other crops: {shares}" if left else ""
-    note(f"model written to {folder}{ending}")
-
-
-@app.command()
-def projection(
-    recipe: Recipe,
-    data: Data,
-    model: Annotated[str, typer.Option("--model", help="Name or folder of the model whose levels are projected.")],
-    teacher: Annotated[Path, typer.Option("--teacher", help="The teacher's safetensors file.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the model with its projection.")],
-    test: Test = None,
-    device: Device = "cpu",
-) -> None:
-    """Fit linear maps from the encoder's levels to a teacher's taps: what contexts compare pictures by."""
-    from anomaly_ov.models.hub import resolve
-    from anomaly_ov.training.projection_fit import fit_projection
-    from anomaly_ov.training.recipe import read_projection_recipe
-
-    plan = read_projection_recipe(recipe)
-    with _on(device) as where:
-        explained = fit_projection(plan, data, resolve(model), teacher, out, where, test or ())
-    shares = ", ".join(f"{share:.3f}" for share in explained)
-    note(f"model written to {out}; share of the taps' variance explained on other crops: {shares}")
 
 
 @app.command()

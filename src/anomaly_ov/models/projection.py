@@ -2,9 +2,9 @@
 
 A trained encoder keeps what its task needs; cosine distances between its raw tokens also count directions that say
 nothing about looks. ``Projection`` applies one linear map per part and normalises each part to unit length, so that the
-cosine of two concatenated tokens is the mean of the parts' cosines. The maps are fitted in closed form to the taps of
-the network that the encoder was distilled from (``training/projection_fit``). A model without fitted parts uses its raw
-levels; wide ones go through fixed random directions first, which keep angles (Johnson and Lindenstrauss, 1984).
+cosine of two concatenated tokens is the mean of the parts' cosines. Fitted maps come with a model folder. A model
+without fitted parts uses its raw levels; wide ones go through fixed random directions first, which keep angles (Johnson
+and Lindenstrauss, 1984).
 
 Legend: N views, P patches, D width of the concatenated token, E width of the descriptor.
 """

@@ -1,1 +1,1 @@
-"""Training: distilling a compact encoder, and stage 1 of the expert; one loop, one checkpoint format, one tracker."""
+"""Training: stages 1 and 2, ablations, fusion with a context; one loop, one checkpoint format, one tracker."""

@@ -1,60 +1,22 @@
-"""Unlabelled training crops: sample ``i`` is a random crop of a random picture, a function of (seed, i) alone.
-
-A share of them may come from the synthetic generator instead, with and without a defect: inspection pictures (textures,
-parts, scans) look unlike everyday photographs, and a student follows its teacher only where it has seen something like
-it.
-"""
+"""Random views of pictures for training: one square crop, flipped, turned and jittered."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
-from torch import Tensor
-from torch.utils.data import Dataset
-
-from anomaly_ov.data.synthetic import generate, normal
-from anomaly_ov.images.read import read
 
 T = TypeVar("T", bound=np.generic)
 FLIPS = 8
 """The eight symmetries of the square."""
 
-GENERATED_SIZE = 256
-"""Side of the generated pictures that crops are cut from, in pixels."""
-
-
-class Crops(Dataset[Tensor]):
-    """Square crops covering ``smallest``..1 of the shorter side, flipped, turned, jittered; uint8 (size, size, 3).
-
-    ``synthetic``: share of crops that are cut from generated pictures.
-    """
-
-    def __init__(
-        self, pictures: Sequence[Path], *, size: int, seed: int, smallest: float = 0.35, synthetic: float = 0.0
-    ) -> None:
-        self._pictures, self._size, self._seed, self._smallest = list(pictures), size, seed, smallest
-        self._synthetic = synthetic
-
-    def __getitem__(self, index: int) -> Tensor:
-        rng = np.random.default_rng((self._seed, index))
-        if self._synthetic and rng.random() < self._synthetic:
-            make = generate if rng.random() < 0.5 else normal
-            made_HW3 = make(int(rng.integers(2**62)), GENERATED_SIZE).image_HW3
-            return torch.from_numpy(random_view(made_HW3, self._size, rng, self._smallest))
-        picture = read(self._pictures[int(rng.integers(len(self._pictures)))])
-        return torch.from_numpy(random_view(picture.pixels_HW3, self._size, rng, self._smallest))
-
 
 def random_view(
     pixels_HW3: npt.NDArray[np.uint8], size: int, rng: np.random.Generator, smallest: float
 ) -> npt.NDArray[np.uint8]:
-    """One augmented square view (size, size, 3) of a picture."""
+    """One augmented square view (size, size, 3) of a picture, covering ``smallest``..1 of its shorter side."""
     height, width = pixels_HW3.shape[:2]
     side = max(8, int(min(height, width) * rng.uniform(smallest, 1.0)))
     side = min(side, height, width)

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -17,81 +16,23 @@ from anomaly_ov.data.layouts import discover_all
 from anomaly_ov.data.leakage import LeakageReport, check
 from anomaly_ov.data.samples import DataSet
 from anomaly_ov.errors import ConfigError, DataError
-from anomaly_ov.images.views import ViewsConfig
-from anomaly_ov.models.config import CalibrationConfig, ExpertConfig, ModelConfig
+from anomaly_ov.models.config import CalibrationConfig
 from anomaly_ov.models.create import expert_for
-from anomaly_ov.models.encoder import Encoder
 from anomaly_ov.models.expert import Expert
 from anomaly_ov.models.model import AnomalyModel
 from anomaly_ov.models.weights import require_same, shapes_of
 from anomaly_ov.provenance import provenance
-from anomaly_ov.training.blockwise import Blockwise, Pupil, write_held_out
 from anomaly_ov.training.checkpoint import write_run
-from anomaly_ov.training.crops import Crops
 from anomaly_ov.training.defect_samples import DefectSamples
-from anomaly_ov.training.distill import Distillation, Student
 from anomaly_ov.training.feature_cache import FeatureCache, feature_key, model_key
 from anomaly_ov.training.loop import run
 from anomaly_ov.training.multi_view_samples import MultiViewSamples
-from anomaly_ov.training.recipe import EncoderRecipe, ExpertRecipe
+from anomaly_ov.training.recipe import ExpertRecipe
 from anomaly_ov.training.stage1 import CachedStage1, EncoderAndExpert, LiveStage1, merge_lora
 from anomaly_ov.training.synthetic_set import synthetic_set
-from anomaly_ov.training.teacher import load_teacher
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 MASK_FOLDERS = {"ground_truth", "masks", "mask"}
-
-
-def train_encoder(
-    recipe: EncoderRecipe,
-    data: Path,
-    teacher: Path,
-    out: Path,
-    device: str = "cpu",
-    test: Sequence[Path] = (),
-    start: Path | None = None,
-) -> Path:
-    """Distils the recipe's encoder; returns the model folder ``out/model`` (its expert is untrained).
-
-    Of methods ``blockwise`` and ``whole`` it also writes ``out/held_out.json`` (``blockwise.read_held_out``).
-    ``start``: folder of a model whose encoder, of the same shape, is trained further instead of a fresh one.
-    ``test``: as in ``train_expert``.
-    """
-    network = load_teacher(teacher)
-    pictures = pictures_in(data / folder for folder in recipe.folders)
-    refuse_leakage(pictures, test)
-    hashes = {"teacher": sha256_file(teacher), "pictures": hash_of(pictures)}
-    torch.manual_seed(recipe.loop.seed)
-    encoder = Encoder(recipe.encoder)
-    if start is not None:
-        before = AnomalyModel.from_pretrained(start).encoder.state_dict()
-        require_same(shapes_of(encoder.state_dict()), shapes_of(before), f"the encoder of {start}")
-        encoder.load_state_dict(before)
-        hashes["start"] = model_key(encoder, ViewsConfig(base_size=recipe.encoder.image_size))
-    record = _record(recipe, recipe.loop.seed, hashes)
-    write_run(out, record)
-    crops = Crops(
-        pictures,
-        size=recipe.crop or recipe.encoder.image_size,
-        seed=recipe.loop.seed,
-        smallest=recipe.smallest,
-        synthetic=recipe.synthetic,
-    )
-    if recipe.distill.method == "levels":
-        student = run(Distillation(encoder, network, recipe.distill, crops, device), recipe.loop, out, record)
-    else:
-        task = Blockwise(encoder, network, recipe.distill, crops, device)
-        student = run(task, recipe.loop, out, record)
-        assert isinstance(student, Pupil)
-        write_held_out(out, task.unexplained(student.encoder))
-    assert isinstance(student, Student | Pupil)
-    config = ModelConfig(
-        name=recipe.name,
-        encoder=recipe.encoder,
-        expert=expert_for(student.encoder, ExpertConfig(hidden=64)),
-        views=ViewsConfig(base_size=recipe.encoder.image_size),
-    )
-    return _export(AnomalyModel(config), student.encoder, None, out / "model")
 
 
 def train_expert(
@@ -127,7 +68,7 @@ def train_expert(
         )
     hashes = {"start": model_key(base, recipe.views), "photos": hash_of(photos)}
     hashes |= {one.name: hash_of_set(one) for one in sets}
-    record = _record(recipe, recipe.loop.seed, hashes)
+    record = {"recipe": to_mapping(recipe), "data": hashes, "provenance": provenance(recipe.loop.seed)}
     write_run(out, record)
     torch.manual_seed(recipe.loop.seed)
     expert = Expert(expert_for(base.encoder, recipe.expert))
@@ -229,13 +170,8 @@ def hash_of_set(one: DataSet) -> str:
     return digest.hexdigest()
 
 
-def _record(recipe: Any, seed: int, hashes: dict[str, str]) -> dict[str, Any]:
-    return {"recipe": to_mapping(recipe), "data": hashes, "provenance": provenance(seed)}
-
-
-def _export(model: AnomalyModel, encoder: nn.Module, expert: nn.Module | None, folder: Path, card: str = "") -> Path:
+def _export(model: AnomalyModel, encoder: nn.Module, expert: nn.Module, folder: Path, card: str) -> Path:
     model.encoder.load_state_dict(encoder.state_dict())
-    if expert is not None:
-        model.expert.load_state_dict(expert.state_dict())
+    model.expert.load_state_dict(expert.state_dict())
     model.save_pretrained(folder, dtype=torch.float16, card=card)
     return folder
