@@ -157,7 +157,7 @@ def equal(one: Context, other: Context) -> bool:
     a, b = one.bank, other.bank
     pairs = [(a.tokens.whole, b.tokens.whole), (a.tokens.detail, b.tokens.detail)]
     pairs += [(getattr(a, name), getattr(b, name)) for name in ("descriptor_RE", "kind_R", "expert_logit_R")]
-    same = all(torch.equal(one, another) for one, another in pairs)
+    same = all(np.array_equal(one, another) for one, another in pairs)
     return same and a.digests == b.digests and a.usual == b.usual
 
 

@@ -13,7 +13,6 @@ from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from anomaly_ov.context.build import Builder, Encoded
 from anomaly_ov.context.tokens import PictureTokens, Scales, picture_tokens
@@ -70,7 +69,7 @@ class TokenStore:
     def builder(self) -> Builder:
         """Makes contexts of stored pictures; those not stored yet are encoded first."""
         config = self._config
-        return Builder(self.encode, config.context, config.revision, self._runner.device, self._limits)
+        return Builder(self.encode, config.context, config.revision, self._limits)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -126,12 +125,10 @@ class TokenStore:
 
     def _entry(self, views: Views, output: PictureOutput, digest: str) -> _Entry:
         assert output.features is not None
-        with torch.inference_mode():
-            tokens = picture_tokens(
-                output.features, views.geometry, self._runner.projection, digest, self._runner.patch
-            )
+        levels, grid = output.features.level_arrays(), output.features.grid_hw
+        tokens = picture_tokens(levels, grid, views.geometry, self._runner.token_maps, digest, self._runner.patch)
         file = self._folder / f"{next(self._files):06d}.npz"
-        np.savez(file, whole=tokens.tokens.whole.cpu().numpy(), detail=tokens.tokens.detail.cpu().numpy())
+        np.savez(file, whole=tokens.tokens.whole, detail=tokens.tokens.detail)
         calibration = self._config.calibration
         map_HW = self._map(output.map_Nhw, views.geometry)
         score = fused_scores(output.score_raw, map_score(map_HW, calibration.map_top), calibration)
@@ -143,4 +140,4 @@ class TokenStore:
     def _tokens(self, entry: _Entry) -> PictureTokens:
         with np.load(entry.file) as kept:
             tokens = Scales(kept["whole"], kept["detail"])
-        return replace(entry.light, tokens=tokens.map(lambda one: torch.from_numpy(one).to(self._runner.device)))
+        return replace(entry.light, tokens=tokens)

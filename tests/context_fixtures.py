@@ -11,8 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from anomaly_ov.context.bank import Reference, reference
 from anomaly_ov.context.build import Builder, Encoded
@@ -21,6 +19,8 @@ from anomaly_ov.images.geometry import Geometry
 from anomaly_ov.images.read import Limits
 from anomaly_ov.images.sources import Source
 from anomaly_ov.models.config import ContextConfig
+from anomaly_ov.models.token_maps import Floats
+from anomaly_ov.models.token_maps import unit as of_unit_length
 
 SIDE, WIDTH = 8, 32
 HIGH, WIDE = SIDE, 2 * SIDE
@@ -36,17 +36,17 @@ def digest(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 
-def unit(values: np.ndarray) -> Tensor:
+def unit(values: np.ndarray) -> Floats:
     """Vectors along the last axis at unit length, float32."""
-    return torch.nn.functional.normalize(torch.from_numpy(np.asarray(values, np.float32)), dim=-1)
+    return of_unit_length(np.asarray(values, np.float32))
 
 
-def random_units(generator: np.random.Generator, *shape: int) -> Tensor:
+def random_units(generator: np.random.Generator, *shape: int) -> Floats:
     """Unit vectors of all directions."""
     return unit(generator.normal(size=shape))
 
 
-def token_picture(name: str, tokens: Scales[Tensor], descriptor_E: Tensor) -> PictureTokens:
+def token_picture(name: str, tokens: Scales[Floats], descriptor_E: Floats) -> PictureTokens:
     """A picture with these tokens; of ``CELLS`` cells where it is to have a map."""
     return PictureTokens(tokens, descriptor_E, np.ones((3, SIDE, SIDE), np.bool_), GEOMETRY, digest(name))
 
@@ -72,7 +72,7 @@ def pixels_of(places: Sequence[int]) -> np.ndarray:
 def marked(picture: PictureTokens, places: Sequence[int], scales: Sequence[str] = BOTH, seed: int = 3) -> PictureTokens:
     """The same with ``places`` of the base view's cells looking like nothing else, at these scales only."""
     generator = np.random.default_rng(seed)
-    whole_QD, detail_PD = picture.tokens.whole.clone(), picture.tokens.detail.clone()
+    whole_QD, detail_PD = picture.tokens.whole.copy(), picture.tokens.detail.copy()
     if "whole" in scales:
         whole_QD[list(places)] = random_units(generator, len(places), whole_QD.shape[1])
     if "detail" in scales:
@@ -113,7 +113,7 @@ class World:
                 made = self.made.get(source.id)
                 yield None if made is None else Encoded(made, expert_logit)
 
-        return Builder(encode, config or ContextConfig(), "test", torch.device("cpu"), Limits())
+        return Builder(encode, config or ContextConfig(), "test", Limits())
 
 
 def sources(names: Sequence[str]) -> list[Source]:
@@ -121,7 +121,12 @@ def sources(names: Sequence[str]) -> list[Source]:
     return [Source(f"/nowhere/{name}", name) for name in names]
 
 
-def assert_same(first: Scales[Tensor], second: Scales[Tensor]) -> None:
+def assert_same(first: Scales[Floats], second: Scales[Floats]) -> None:
     """Bit by bit, at both scales."""
-    assert torch.equal(first.whole, second.whole)
-    assert torch.equal(first.detail, second.detail)
+    assert np.array_equal(first.whole, second.whole)
+    assert np.array_equal(first.detail, second.detail)
+
+
+def held(array: Floats) -> int:
+    """Bytes that are kept as long as ``array`` is: its own, or those of what it is a part of."""
+    return held(array.base) if isinstance(array.base, np.ndarray) else array.nbytes

@@ -139,7 +139,20 @@ def test_no_torch_before_it_is_needed(code: str) -> None:
     assert done.stdout.splitlines()[-1] == "LOADED []"
 
 
-@pytest.mark.parametrize("folder", ["images", "data", "instruct"])
+CONTEXT = [module_name(path) for path in FILES if path.parent.name == "context"] + ["anomaly_ov.models.token_maps"]
+
+
+@pytest.mark.parametrize("module", CONTEXT)
+def test_contexts_load_no_torch(module: str) -> None:
+    """Nor does what they import: pictures are compared in plain arrays."""
+    heavy = "{'torch', 'transformers'}"
+    code = f"import {module}, safetensors.numpy, sys; print('LOADED', sorted({heavy} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "LOADED []"
+
+
+@pytest.mark.parametrize("folder", ["images", "data", "instruct", "context"])
 def test_pictures_and_data_need_no_torch(folder: str) -> None:
     for path in (PACKAGE / folder).rglob("*.py"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:

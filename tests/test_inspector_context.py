@@ -33,6 +33,7 @@ from anomaly_ov.models.config import (
 )
 from anomaly_ov.models.model import AnomalyModel
 from anomaly_ov.models.score import expert_alone, logit
+from anomaly_ov.models.token_maps import Floats
 from anomaly_ov.records import Finding
 from context_fixtures import assert_same
 from model_fixtures import small_config, small_model
@@ -116,10 +117,10 @@ def assert_close(first: Finding, second: Finding, tolerance: float = 1e-3) -> No
     np.testing.assert_allclose(first.significance_map, second.significance_map, atol=5 * tolerance)
 
 
-def assert_near(first: Scales[torch.Tensor], second: Scales[torch.Tensor]) -> None:
+def assert_near(first: Scales[Floats], second: Scales[Floats]) -> None:
     """Up to what another batch changes in the last digits."""
-    torch.testing.assert_close(first.whole, second.whole, atol=1e-3, rtol=0)
-    torch.testing.assert_close(first.detail, second.detail, atol=1e-3, rtol=0)
+    np.testing.assert_allclose(first.whole, second.whole, atol=1e-3, rtol=0)
+    np.testing.assert_allclose(first.detail, second.detail, atol=1e-3, rtol=0)
 
 
 def test_odd_pictures_of_a_folder_come_first(inspector: Inspector, shelf: Path, folder_context: Context) -> None:
@@ -271,7 +272,7 @@ def test_order_changes_nothing(inspector: Inspector, shelf: Path, build: str) ->
     back = getattr(inspector, build)(paths[::-1], batch_size=1)
     assert there.bank.digests == back.bank.digests
     assert_same(there.bank.tokens, back.bank.tokens)
-    assert torch.equal(there.bank.descriptor_RE, back.bank.descriptor_RE)
+    assert np.array_equal(there.bank.descriptor_RE, back.bank.descriptor_RE)
     assert there.bank.usual == back.bank.usual
     assert there.source == back.source == str(shelf)
 
@@ -456,29 +457,6 @@ def test_a_context_file_that_will_not_do(inspector: Inspector, shelf: Path, tmp_
 def test_a_folder_may_be_called_like_a_context_file(inspector: Inspector, shelf: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(shelf, tmp_path / "part.ctx"))
     assert inspector.context(folder).bank.digests == inspector.context(shelf).bank.digests
-
-
-def test_a_context_is_brought_to_the_inspectors_device(
-    inspector: Inspector, shelf: Path, folder_context: Context, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is compared with is what ``to`` gives, wherever the context was made."""
-
-    class Elsewhere(Context):
-        def compare(self, picture: PictureTokens) -> Any:
-            raise AssertionError("compared with a bank on another device")
-
-    moved: list[torch.device] = []
-
-    def to(self: Context, device: torch.device) -> Context:
-        moved.append(device)
-        return folder_context
-
-    monkeypatch.setattr(Elsewhere, "to", to)
-    away = Elsewhere(**vars(folder_context))
-    expected = inspector.inspect(shelf / "odd00.png", folder_context)
-    assert_close(inspector.inspect(shelf / "odd00.png", away), expected)
-    assert_close(next(iter(inspector.stream([shelf / "odd00.png"], context=away))), expected)
-    assert moved == [torch.device("cpu")] * 2
 
 
 def test_references_need_not_have_the_size_of_what_they_judge(inspector: Inspector, shelf: Path) -> None:

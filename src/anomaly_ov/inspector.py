@@ -162,7 +162,7 @@ class Inspector:
         if isinstance(pictures, (str, Path)) and is_context_file(pictures):
             from anomaly_ov.context.context_file import load_context
 
-            return load_context(pictures, self._info.revision, self._runner.device)
+            return load_context(pictures, self._info.revision)
         sources, name = named_sources(pictures)
         return self._builder(batch_size, progress).references(sources, name)
 
@@ -279,7 +279,7 @@ class Inspector:
         from anomaly_ov.context.build import Builder
 
         encode = partial(self._encode, batch_size=batch_size, progress=progress)
-        return Builder(encode, self._context_config, self._info.revision, self._runner.device, self._limits)
+        return Builder(encode, self._context_config, self._info.revision, self._limits)
 
     def _encode(self, sources: Sequence[Source], batch_size: int, progress: Progress) -> Iterator[Encoded | None]:
         """What contexts are made of, one per picture, None for one that cannot be read."""
@@ -325,20 +325,18 @@ class Inspector:
     ) -> _Outputs:
         if not compare or output.features is None or prepared.views is None:
             return _Outputs(output)
-        import torch
-
         from anomaly_ov.context.tokens import picture_tokens
 
         light = output if talk else replace(output, features=None)
-        with torch.inference_mode():
-            own = self._runner.projection, prepared.digest, self._runner.patch
-            tokens = picture_tokens(output.features, prepared.views.geometry, *own)
-            if context is None:
-                return _Outputs(light, tokens)
-            started = time.perf_counter()
-            compared = context.compare(tokens)
-            prepared.timing_ms["context"] = ms_since(started)
-            return _Outputs(light, tokens.without_tokens(), compared)
+        levels, grid = output.features.level_arrays(), output.features.grid_hw
+        own = self._runner.token_maps, prepared.digest, self._runner.patch
+        tokens = picture_tokens(levels, grid, prepared.views.geometry, *own)
+        if context is None:
+            return _Outputs(light, tokens)
+        started = time.perf_counter()
+        compared = context.compare(tokens)
+        prepared.timing_ms["context"] = ms_since(started)
+        return _Outputs(light, tokens.without_tokens(), compared)
 
     def _finish(self, prepared: Prepared, output: _Outputs | None, context: Context | None) -> Finding:
         """The record of one picture from its maps."""
@@ -392,9 +390,8 @@ class Inspector:
         return Encoded(output.tokens, float(logit(score)))
 
     def _own(self, context: Context | None) -> Context | None:
-        """The context on this device. Raises ``ContextMismatch`` for one of another model, ``ThresholdMismatch``."""
+        """The context. Raises ``ContextMismatch`` for one of another model, ``ThresholdMismatch``."""
         require_context(self._wanted, context)
-        if context is None:
-            return None
-        context.require_model(self._info, self._context_config)
-        return context.to(self._runner.device)
+        if context is not None:
+            context.require_model(self._info, self._context_config)
+        return context

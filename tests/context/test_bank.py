@@ -8,10 +8,8 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from anomaly_ov.context import bank as module
 from anomaly_ov.context.bank import (
@@ -25,6 +23,7 @@ from anomaly_ov.context.bank import (
     unrepeated,
 )
 from anomaly_ov.context.tokens import PictureTokens, Scales
+from anomaly_ov.models.token_maps import Floats
 from context_fixtures import (
     CELLS,
     WIDTH,
@@ -32,6 +31,7 @@ from context_fixtures import (
     assert_same,
     detail_of,
     digest,
+    held,
     marked,
     random_units,
     token_picture,
@@ -45,23 +45,23 @@ def bank_of(references: Sequence[Reference], *, drop_twins: bool, kinds: Sequenc
     return Bank.of(references, kinds or [0] * len(references), tops=TOPS, drop_twins=drop_twins)
 
 
-def distance(bank: Bank, world: World, name: str, kind: int = 0) -> Scales[Tensor]:
+def distance(bank: Bank, world: World, name: str, kind: int = 0) -> Scales[Floats]:
     return distance_of(bank, world.made[name], kind)
 
 
-def distance_of(bank: Bank, picture: PictureTokens, kind: int = 0) -> Scales[Tensor]:
+def distance_of(bank: Bank, picture: PictureTokens, kind: int = 0) -> Scales[Floats]:
     found = bank.distances(picture.tokens, picture.descriptor_E, picture.digest, kind)
     assert found is not None
     return found
 
 
-def each(distances: Scales[Tensor]) -> tuple[Tensor, Tensor]:
+def each(distances: Scales[Floats]) -> tuple[Floats, Floats]:
     return distances.whole, distances.detail
 
 
-def assert_near(first: Scales[Tensor], second: Scales[Tensor], atol: float = 1e-6) -> None:
+def assert_near(first: Scales[Floats], second: Scales[Floats], atol: float = 1e-6) -> None:
     for one, other in zip(each(first), each(second), strict=True):
-        torch.testing.assert_close(one, other, atol=atol, rtol=0)
+        np.testing.assert_allclose(one, other, atol=atol, rtol=0)
 
 
 def left_out(references: Sequence[Reference], tops: Scales[float] = TOPS) -> list[float]:
@@ -87,7 +87,7 @@ def test_odd_places_stand_out(world: World, drop_twins: bool) -> None:
     fine = distance_of(bank, world.picture("fine"))
     odd = distance_of(bank, marked(world.picture("odd"), places))
     for distance_P, cells in ((odd.whole, places), (odd.detail, detail_of(places))):
-        plain = torch.ones(len(distance_P), dtype=torch.bool)
+        plain = np.ones(len(distance_P), np.bool_)
         plain[cells] = False
         assert distance_P[~plain].min() > 2 * distance_P[plain].max()
     assert picture_distance(odd, Scales(0.1, 0.1)) > 2 * picture_distance(fine, Scales(0.1, 0.1))
@@ -101,11 +101,11 @@ def test_a_defect_that_one_scale_sees_raises_the_distance_there(world: World, dr
     places = list(range(8))
     before, after = distance_of(bank, plain), distance_of(bank, marked(plain, places, [scale]))
     other = "detail" if scale == "whole" else "whole"
-    assert torch.equal(getattr(after, other), getattr(before, other))
+    assert np.array_equal(getattr(after, other), getattr(before, other))
     cells = places if scale == "whole" else detail_of(places)
     raised = getattr(after, scale) - getattr(before, scale)
     assert raised[cells].min() > 0.2
-    assert raised.abs().sum() == pytest.approx(float(raised[cells].sum()), abs=1e-4)
+    assert np.abs(raised).sum() == pytest.approx(float(raised[cells].sum()), abs=1e-4)
     assert picture_distance(after, TOPS) > 1.3 * picture_distance(before, TOPS)
 
 
@@ -131,7 +131,7 @@ def test_a_copy_serves_among_good_references_and_never_in_a_folder(world: World)
 def test_a_near_copy_of_an_odd_picture_does_not_excuse_it_in_a_folder(world: World) -> None:
     odd = world.picture("odd", odd=10)
     generator = np.random.default_rng(0)
-    again = odd.tokens.map(lambda one_PD: unit(one_PD.numpy() + 0.01 * generator.normal(size=one_PD.shape)))
+    again = odd.tokens.map(lambda one_PD: unit(one_PD + 0.01 * generator.normal(size=one_PD.shape)))
     near = token_picture("saved again", again, odd.descriptor_E)
     references = [world.reference(f"r{i}") for i in range(7)]
     with_near = [*references, reference(near, 0.0, CELLS)]
@@ -300,9 +300,9 @@ def test_reference_draws_by_digest(world: World) -> None:
     assert_same(first.tokens, again.tokens)
     other = reference(replace(picture, digest=digest("b")), 0.0, few)
     for drawn_TD, other_TD, all_PD in zip(each(first.tokens), each(other.tokens), each(picture.tokens), strict=True):
-        assert not torch.equal(drawn_TD, other_TD)
+        assert not np.array_equal(drawn_TD, other_TD)
         # Each is one of the picture's at this scale, none comes twice.
-        found = (drawn_TD[:, None] - all_PD.half().float()[None]).abs().amax(-1) == 0
+        found = (drawn_TD[:, None] == all_PD.astype(np.float16)[None]).all(-1)
         assert found.sum(1).tolist() == [1] * len(drawn_TD)
         assert found.sum(0).max() == 1
     assert first.tokens.map(len) == few
@@ -310,11 +310,18 @@ def test_reference_draws_by_digest(world: World) -> None:
 
 def test_reference_leaves_the_global_random_state_alone(world: World) -> None:
     picture = world.picture("a")
-    torch.manual_seed(0)
-    expected = torch.rand(1)
-    torch.manual_seed(0)
+    before = np.random.get_state()[1].copy()
     reference(picture, 0.0, Scales(16, 16))
-    assert torch.equal(torch.rand(1), expected)
+    np.testing.assert_array_equal(np.random.get_state()[1], before)
+
+
+def test_draws_are_the_same_in_every_version(world: World) -> None:
+    """Contexts made years apart are joined as if all their references had been drawn at once."""
+    numbers_PD = np.arange(100, dtype=np.float32)[:, None]
+    picture = replace(world.picture("a"), tokens=Scales(numbers_PD, numbers_PD[:50]))
+    drawn = reference(picture, 0.0, Scales(6, 4)).tokens
+    assert drawn.whole[:, 0].tolist() == [52, 39, 73, 30, 57, 34]
+    assert drawn.detail[:, 0].tolist() == [4, 45, 42, 23]
 
 
 def first_cells(picture: PictureTokens, cells: Scales[int]) -> PictureTokens:
@@ -337,9 +344,9 @@ def test_stacked_repeats_what_a_small_picture_has(world: World, cells: Scales[in
             rows = list(getattr(stacked([small, large][::order]), scale))[::order]
             count, length = getattr(cells, scale), getattr(tokens, scale)
             assert rows[0].shape == rows[1].shape == (length, WIDTH)
-            assert torch.equal(rows[0][:count], getattr(small.tokens, scale))
-            assert len(rows[0].unique(dim=0)) == count
-            assert len(rows[1].unique(dim=0)) == length
+            assert np.array_equal(rows[0][:count], getattr(small.tokens, scale))
+            assert len(np.unique(rows[0], axis=0)) == count
+            assert len(np.unique(rows[1], axis=0)) == length
 
 
 @pytest.mark.parametrize("cells", [1, 2, 7, 31, 63, 64])
@@ -350,7 +357,7 @@ def test_unrepeated_undoes_stacking(world: World, cells: int) -> None:
     assert rows.map(len) == CELLS
     assert_same(rows.map(unrepeated), one.tokens)
     # A picture of one look has equal tokens: one of them stands for all, and stacking gives the same again.
-    even = replace(one, tokens=one.tokens.map(lambda tokens_TD: tokens_TD[:1].repeat(cells, 1)))
+    even = replace(one, tokens=one.tokens.map(lambda tokens_TD: np.tile(tokens_TD[:1], (cells, 1))))
     assert_same(even.tokens.map(unrepeated), one.tokens.map(lambda tokens_TD: tokens_TD[:1]))
     assert_same(stacked([replace(even, tokens=even.tokens.map(unrepeated)), large]), stacked([even, large]))
 
@@ -358,7 +365,7 @@ def test_unrepeated_undoes_stacking(world: World, cells: int) -> None:
 def test_a_token_that_comes_again_is_no_repetition_of_the_row() -> None:
     row_TD = unit(np.random.default_rng(0).normal(size=(9, WIDTH)))
     row_TD[4] = row_TD[0]
-    assert torch.equal(unrepeated(row_TD), row_TD)
+    assert np.array_equal(unrepeated(row_TD), row_TD)
 
 
 def test_repeated_tokens_change_no_distance(world: World) -> None:
@@ -378,9 +385,9 @@ def test_reference_is_what_half_precision_can_hold_and_holds_no_picture(world: W
     picture = world.picture("a")
     found = reference(picture, 0.0, Scales(8, 9))
     for kept in (found.tokens.whole, found.tokens.detail, found.descriptor_E):
-        assert kept.dtype == torch.float32
-        assert torch.equal(kept.half().float(), kept)
-    assert found.tokens.map(lambda kept: kept.untyped_storage().nbytes()) == Scales(8 * WIDTH * 4, 9 * WIDTH * 4)
+        assert kept.dtype == np.float32
+        assert np.array_equal(kept.astype(np.float16), kept)
+    assert found.tokens.map(held) == Scales(8 * WIDTH * 4, 9 * WIDTH * 4)
 
 
 def test_a_reference_is_cut_to_its_first_tokens_and_lets_go_of_the_rest(world: World) -> None:
@@ -389,8 +396,8 @@ def test_a_reference_is_cut_to_its_first_tokens_and_lets_go_of_the_rest(world: W
         found = cut(one, fewer)
         assert found.tokens.map(len) == Scales(min(64, fewer.whole), min(128, fewer.detail))
         for part, all_TD in zip(each(found.tokens), each(one.tokens), strict=True):
-            assert torch.equal(part, all_TD[: len(part)])
-            assert part.untyped_storage().nbytes() == len(part) * WIDTH * 4
+            assert np.array_equal(part, all_TD[: len(part)])
+            assert held(part) == len(part) * WIDTH * 4
     assert cut(one, CELLS) is one
 
 
@@ -407,8 +414,8 @@ def test_tokens_each_keeps_the_work_constant() -> None:
 
 # ---- one number of both scales --------------------------------------------------------------------------------------
 
-FIVE_P = torch.tensor([0.1, 0.9, 0.2, 0.7, 0.3])
-THREE_P = torch.tensor([0.05, 0.2, 0.01])
+FIVE_P = np.array([0.1, 0.9, 0.2, 0.7, 0.3], np.float32)
+THREE_P = np.array([0.05, 0.2, 0.01], np.float32)
 
 
 def test_picture_distance_is_the_mean_of_both_scales_means_of_the_largest() -> None:
@@ -430,12 +437,14 @@ def test_both_scales_count_alike(times: float, whole: float, detail: float) -> N
     """However many cells each has; all twice as far is twice as far."""
     distances, tops = Scales(FIVE_P, THREE_P), Scales(whole, detail)
     before = picture_distance(distances, tops)
-    assert picture_distance(distances.map(lambda one_P: times * one_P), tops) == pytest.approx(before * times, rel=1e-4)
+    assert picture_distance(distances.map(lambda one_P: np.float32(times) * one_P), tops) == pytest.approx(
+        before * times, rel=1e-4
+    )
     assert picture_distance(Scales(THREE_P, FIVE_P), Scales(detail, whole)) == pytest.approx(before, rel=1e-5)
 
 
 def test_what_one_scale_sees_counts_where_the_other_sees_nothing() -> None:
     """A copy of a reference that was damaged in small: its base view lies at 0, its crops do not."""
-    nothing_P = torch.zeros(5)
+    nothing_P = np.zeros(5, np.float32)
     for distances in (Scales(nothing_P, FIVE_P), Scales(FIVE_P, nothing_P)):
         assert picture_distance(distances, Scales(0.2, 0.2)) == pytest.approx(0.45)

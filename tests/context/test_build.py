@@ -28,6 +28,7 @@ from context_fixtures import (
     World,
     assert_same,
     digest,
+    held,
     marked,
     random_units,
     sources,
@@ -88,7 +89,7 @@ def test_near_copies_of_anomalous_pictures_do_not_excuse_them() -> None:
     generator = np.random.default_rng(0)
     for name in [name for name in names if "bad" in name]:
         own = world.made[name]
-        near = own.tokens.map(lambda one_PD: unit(one_PD.numpy() + 0.005 * generator.normal(size=one_PD.shape)))
+        near = own.tokens.map(lambda one_PD: unit(one_PD + 0.005 * generator.normal(size=one_PD.shape)))
         world.made[f"{name} again"] = token_picture(f"{name} again", near, own.descriptor_E)
         names.append(f"{name} again")
     assert ranking(world.builder().folder(sources(names), "folder"), world, names) > 0.98
@@ -272,17 +273,17 @@ def test_broken_files_among_references_change_no_score(count: int) -> None:
 
 def test_no_more_is_held_than_references_keep(monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"p{i}" for i in range(60)]
-    held: list[Scales[int]] = []
+    seen: list[Scales[int]] = []
     cut = module.cut
 
     def watched(one: Reference, tokens: Scales[int]) -> Reference:
         found = cut(one, tokens)
-        held.append(found.tokens.map(lambda tokens_TD: tokens_TD.untyped_storage().nbytes() // (4 * 8)))
+        seen.append(found.tokens.map(lambda tokens_TD: held(tokens_TD) // (4 * 8)))
         return found
 
     monkeypatch.setattr(module, "cut", watched)
     large_world(names).builder().references(sources(names), "shelf")
-    assert set(held[-59:]) == {tokens_each(60)}
+    assert set(seen[-59:]) == {tokens_each(60)}
 
 
 def test_references_in_any_order_and_at_most_so_many() -> None:

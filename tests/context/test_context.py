@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
-import torch
 
 from anomaly_ov.context.bank import Bank, Usual, picture_distance, reference
 from anomaly_ov.context.context import FLOOR, PRIOR, SPREAD_FLOOR, Context, tops_of, with_prior
@@ -235,21 +234,6 @@ def test_what_is_usual_scores_as_the_bias_says(world: World) -> None:
         assert judged.score == pytest.approx(1 / (1 + np.exp(-CONFIG.bias)), abs=1e-4)
 
 
-def test_moved_to_a_device_with_all_it_holds(world: World) -> None:
-    context = context_of(world, 5)
-    moved = context.to("meta")
-    tensors = ("descriptor_RE", "kind_R", "expert_logit_R")
-    for there, type_ in ((moved.bank, "meta"), (context.bank, "cpu")):
-        assert {getattr(there, name).device.type for name in tensors} == {type_}
-        assert there.tokens.map(lambda tokens_RTD: tokens_RTD.device.type) == Scales(type_, type_)
-        assert there.device.type == type_
-    assert {name for name, value in vars(context.bank).items() if isinstance(value, torch.Tensor)} == set(tensors)
-    assert (moved.bank.usual, moved.bank.digests) == (context.bank.usual, context.bank.digests)
-    assert (moved.kind, moved.source, asdict(moved.config)) == (context.kind, context.source, asdict(CONFIG))
-    pointers = context.bank.tokens.map(lambda tokens_RTD: tokens_RTD.data_ptr())
-    assert context.to("cpu").bank.tokens.map(lambda tokens_RTD: tokens_RTD.data_ptr()) == pointers
-
-
 def test_judged_by_the_documented_formulas(world: World) -> None:
     context = context_of(world, 10)
     picture = world.picture("query", odd=6)
@@ -262,7 +246,7 @@ def test_judged_by_the_documented_formulas(world: World) -> None:
     assert judged.score == pytest.approx(fused_score(0.7, score_context, usual, CONFIG))
     assert compared.cells.map(len) == CELLS
     assert compared.distance == pytest.approx(
-        picture_distance(compared.cells.map(torch.from_numpy), Scales(CONFIG.whole_top, CONFIG.detail_top))
+        picture_distance(compared.cells, Scales(CONFIG.whole_top, CONFIG.detail_top))
     )
     cells_Nhw = np.concatenate([compared.cells.whole, compared.cells.detail]).reshape(3, SIDE, SIDE)
     cells_HW = significance_map(
@@ -381,7 +365,7 @@ def test_only_copies_leave_the_expert_alone_and_say_so(world: World) -> None:
 def test_tokens_without_direction_give_finite_scores(world: World) -> None:
     """A black picture may give zero tokens; they look like nothing."""
     context, picture = context_of(world, 5), world.picture("black")
-    black = replace(picture, tokens=picture.tokens.map(torch.zeros_like))
+    black = replace(picture, tokens=picture.tokens.map(np.zeros_like))
     judged = context.judge(context.compare(black), black, 0.5, EXPERT_HW)
     assert np.isfinite(judged.score)
     assert np.isfinite(judged.map_HW).all()

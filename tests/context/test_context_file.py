@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
-import torch
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.numpy import save_file
 
 from anomaly_ov.context import build, context_file
 from anomaly_ov.context.bank import reference
@@ -24,7 +24,8 @@ from anomaly_ov.errors import ContextMismatch, UnsafeCheckpoint, UsageError, Wei
 from anomaly_ov.models.config import ContextConfig
 from context_fixtures import World, assert_same, random_units, sources, token_picture, unit
 
-Facts, Tensors = dict[str, Any], dict[str, torch.Tensor]
+Array = npt.NDArray[Any]
+Facts, Tensors = dict[str, Any], dict[str, Array]
 
 
 def references(world: World, names: list[str], config: ContextConfig | None = None) -> Context:
@@ -48,7 +49,7 @@ def saved(tmp_path: Path) -> Path:
 
 def rewritten(path: Path, edit: Callable[[Facts, Tensors], None], *, checksum: bool = True) -> Path:
     """The file with its facts and tensors edited in place, under a checksum that is right."""
-    with safe_open(str(path), framework="pt") as file:
+    with safe_open(str(path), framework="np") as file:
         facts = json.loads(file.metadata()["context"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     edit(facts, tensors)
@@ -70,11 +71,13 @@ def test_what_is_loaded_scores_as_what_was_saved(make: Callable[[World], Context
     for name in ("digests", "usual", "drop_twins"):
         assert getattr(loaded.bank, name) == getattr(context.bank, name)
     assert_same(loaded.bank.tokens, context.bank.tokens)
-    assert loaded.bank.tokens.map(lambda tokens_RTD: tokens_RTD.dtype) == Scales(torch.float32, torch.float32)
+    assert loaded.bank.tokens.map(lambda tokens_RTD: tokens_RTD.dtype) == Scales(
+        np.dtype(np.float32), np.dtype(np.float32)
+    )
     for name in ("descriptor_RE", "kind_R", "expert_logit_R"):
         found, expected = getattr(loaded.bank, name), getattr(context.bank, name)
         assert found.dtype == expected.dtype
-        assert torch.equal(found, expected)
+        assert np.array_equal(found, expected)
     for picture in (world.picture("new", odd=5), world.picture("other", kind=1)):
         before, after = context.compare(picture), loaded.compare(picture)
         assert before is not None
@@ -96,7 +99,7 @@ def test_the_same_context_gives_the_same_bytes(saved: Path, tmp_path: Path) -> N
 
 def test_tokens_take_half_precision(saved: Path) -> None:
     tokens = load_context(saved).bank.tokens
-    assert saved.stat().st_size < 2 * (tokens.whole.numel() + tokens.detail.numel()) + 8192
+    assert saved.stat().st_size < 2 * (tokens.whole.size + tokens.detail.size) + 8192
 
 
 def test_no_such_folder_to_save_to(saved: Path, tmp_path: Path) -> None:
@@ -133,7 +136,7 @@ def pickled(path: Path) -> None:
 
 
 def model_weights(path: Path) -> None:
-    save_file({"weight": torch.zeros(3, 3)}, str(path), {"format": "pt"})
+    save_file({"weight": np.zeros((3, 3))}, str(path), {"format": "pt"})
 
 
 @pytest.mark.parametrize("write", [picture, pickled, model_weights, Path.touch, lambda p: p.write_text('{"a": 1}')])
@@ -198,7 +201,7 @@ def test_the_scales_are_not_interchangeable(saved: Path) -> None:
     def swapped(_: Facts, tensors: Tensors) -> None:
         tensors["whole_RTD"], tensors["detail_RTD"] = tensors["detail_RTD"], tensors["whole_RTD"]
 
-    with safe_open(str(saved), framework="pt") as file:
+    with safe_open(str(saved), framework="np") as file:
         metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     swapped({}, tensors)
     save_file(tensors, str(saved.parent / "swapped.ctx"), metadata)
@@ -208,9 +211,9 @@ def test_the_scales_are_not_interchangeable(saved: Path) -> None:
     assert_same(after, Scales(before.detail, before.whole))
 
 
-def with_tensor(name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Facts, Tensors], None]:
+def with_tensor(name: str, change: Callable[[Array], Array]) -> Callable[[Facts, Tensors], None]:
     def edit(_: Facts, tensors: Tensors) -> None:
-        tensors[name] = change(tensors[name]).contiguous()
+        tensors[name] = np.ascontiguousarray(change(tensors[name]))
 
     return edit
 
@@ -225,8 +228,8 @@ def with_fact(name: str, value: Any) -> Callable[[Facts, Tensors], None]:
 @pytest.mark.parametrize(
     ("edit", "reason"),
     [
-        (with_tensor("whole_RTD", lambda t: t.float()), "whole_RTD is 'F32'"),
-        (with_tensor("detail_RTD", lambda t: t.float()), "detail_RTD is 'F32'"),
+        (with_tensor("whole_RTD", lambda t: t.astype(np.float32)), "whole_RTD is 'F32'"),
+        (with_tensor("detail_RTD", lambda t: t.astype(np.float32)), "detail_RTD is 'F32'"),
         (with_tensor("whole_RTD", lambda t: t[:2]), "for 3 references"),
         (with_tensor("detail_RTD", lambda t: t[:2]), "for 3 references"),
         (with_tensor("whole_RTD", lambda t: t[:, :0]), "whole_RTD is 'F16'"),
@@ -235,14 +238,14 @@ def with_fact(name: str, value: Any) -> Callable[[Facts, Tensors], None]:
         (with_tensor("detail_RTD", lambda t: t[0]), "detail_RTD is 'F16'"),
         (with_tensor("whole_RTD", lambda t: t[..., :-1]), "wide"),
         (with_tensor("detail_RTD", lambda t: t[..., :-1]), "wide"),
-        (with_tensor("whole_RTD", lambda t: t * torch.nan), "not finite"),
-        (with_tensor("detail_RTD", lambda t: t * torch.nan), "not finite"),
-        (with_tensor("expert_logit_R", lambda t: t + torch.inf), "not finite"),
+        (with_tensor("whole_RTD", lambda t: t * np.float16(np.nan)), "not finite"),
+        (with_tensor("detail_RTD", lambda t: t * np.float16(np.nan)), "not finite"),
+        (with_tensor("expert_logit_R", lambda t: t + np.float32(np.inf)), "not finite"),
         (lambda _, tensors: tensors.pop("descriptor_RE"), "instead of"),
         (lambda _, tensors: tensors.pop("whole_RTD"), "instead of"),
         (lambda _, tensors: tensors.pop("detail_RTD"), "instead of"),
         (lambda _, tensors: tensors.update(tokens_RTD=tensors.pop("detail_RTD")), "instead of"),
-        (lambda _, tensors: tensors.update(more=torch.zeros(1)), "instead of"),
+        (lambda _, tensors: tensors.update(more=np.zeros(1)), "instead of"),
         (with_fact("digests", ["0" * 64, "0" * 64, "1" * 64]), "each once"),
         (with_fact("digests", ["../x", "0" * 64, "1" * 64]), "64 hex digits"),
         (with_fact("digests", []), "at least one"),
@@ -258,7 +261,7 @@ def with_fact(name: str, value: Any) -> Callable[[Facts, Tensors], None]:
         (with_fact("usual", [USUAL | {"count": 10**400}]), "at most"),
         (with_fact("usual", [USUAL | {"count": 4}]), "at most"),
         (with_fact("usual", [USUAL | {"spread": 0.1}]), "spread"),
-        (with_tensor("whole_RTD", lambda t: t[:, :1].repeat(1, 2049, 1)), "more than the 2048"),
+        (with_tensor("whole_RTD", lambda t: np.tile(t[:, :1], (1, 2049, 1))), "more than the 2048"),
         (with_fact("config", {"half": 0.0}), "must be > 0"),
         (with_fact("config", {"usual_spread": 0.0}), "must be > 0"),
         (with_fact("config", {"expert_usual_spread": -1.0}), "must be > 0"),
@@ -284,7 +287,7 @@ def test_a_checksum_is_required(saved: Path) -> None:
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a": NaN}', '{"a": 1e999}', "[1]", "null", "{", '"context"'])
 def test_hostile_metadata(text: str, tmp_path: Path) -> None:
-    save_file({"a": torch.zeros(1)}, str(tmp_path / "x.ctx"), {"context": text})
+    save_file({"a": np.zeros(1)}, str(tmp_path / "x.ctx"), {"context": text})
     with pytest.raises(UnsafeCheckpoint, match="says nothing of a context"):
         load_context(tmp_path / "x.ctx")
 
@@ -324,8 +327,8 @@ def test_extended_is_as_if_all_had_been_there_from_the_start(first: int, second:
     found = extended(old, new)
     assert found.bank.digests == whole.bank.digests
     assert_same(found.bank.tokens, whole.bank.tokens)
-    assert torch.equal(found.bank.descriptor_RE, whole.bank.descriptor_RE)
-    assert torch.equal(found.bank.expert_logit_R, whole.bank.expert_logit_R)
+    assert np.array_equal(found.bank.descriptor_RE, whole.bank.descriptor_RE)
+    assert np.array_equal(found.bank.expert_logit_R, whole.bank.expert_logit_R)
     assert found.bank.usual == whole.bank.usual
     assert found.bank.drop_twins is False
     assert f"{second} pictures were added to {first}" in found.notes

@@ -6,27 +6,26 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-import torch
-from torch import Tensor
 
 from anomaly_ov.context.kinds import PROBED, SMALLEST, SMALLEST_SHARE, STEP, cells_apart, kinds
+from anomaly_ov.models.token_maps import Floats
 from context_fixtures import CELLS, WIDTH, World, detail_of, random_units, unit
 
 EYE = 1e-6
 
 
-def tokens_of(world: World, groups: Sequence[tuple[int, int, int]], noise: float | None = None) -> Tensor:
+def tokens_of(world: World, groups: Sequence[tuple[int, int, int]], noise: float | None = None) -> Floats:
     """(R, T, D) tokens of groups of pictures, each (how many, kind of object, odd places of 64)."""
     if noise is not None:
         world.noise = noise
     names = [(f"{g}-{i}", odd, kind) for g, (count, kind, odd) in enumerate(groups) for i in range(count)]
-    return torch.stack([world.reference(name, odd, kind).tokens.detail for name, odd, kind in names])
+    return np.stack([world.reference(name, odd, kind).tokens.detail for name, odd, kind in names])
 
 
-def shifted(tokens_RTD: Tensor, far: float, seed: int = 5) -> Tensor:
+def shifted(tokens_RTD: Floats, far: float, seed: int = 5) -> Floats:
     """All cells moved by the same ``far`` for every picture: an object that looks somewhat different."""
     step_TD = random_units(np.random.default_rng(seed), *tokens_RTD.shape[1:])
-    return torch.nn.functional.normalize(tokens_RTD + far * step_TD, dim=-1)
+    return unit(tokens_RTD + far * step_TD)
 
 
 # ---- how far apart two pictures lie ---------------------------------------------------------------------------------
@@ -46,37 +45,37 @@ def test_cells_apart_is_symmetric_where_one_picture_shows_more_than_the_other() 
     """All that the first shows is in the second, but half of the second is in no cell of the first."""
     generator = np.random.default_rng(0)
     first_TD, more_TD = random_units(generator, PROBED // 4, WIDTH), random_units(generator, 3 * PROBED // 4, WIDTH)
-    tokens_RTD = torch.stack([first_TD.repeat(4, 1), torch.cat([first_TD, more_TD])])
+    tokens_RTD = np.stack([np.tile(first_TD, (4, 1)), np.concatenate([first_TD, more_TD])])
     apart_RR = cells_apart(tokens_RTD)
     assert apart_RR[0, 1] == apart_RR[1, 0] > 0.1
 
 
-def turned(cells_TD: Tensor, other_TD: Tensor, angle: float) -> Tensor:
+def turned(cells_TD: Floats, other_TD: Floats, angle: float) -> Floats:
     """Unit vectors at ``angle`` from ``cells_TD``, towards ``other_TD``."""
-    across_TD = torch.nn.functional.normalize(other_TD - (other_TD * cells_TD).sum(-1, keepdim=True) * cells_TD, dim=-1)
+    across_TD = unit(other_TD - (other_TD * cells_TD).sum(-1, keepdims=True) * cells_TD)
     return float(np.cos(angle)) * cells_TD + float(np.sin(angle)) * across_TD
 
 
 def test_cells_apart_is_the_median_cells_distance() -> None:
     generator = np.random.default_rng(0)
-    cells_TD = torch.eye(WIDTH)
-    tokens_RTD = torch.stack([cells_TD, turned(cells_TD, random_units(generator, WIDTH, WIDTH), 0.3)])
+    cells_TD = np.eye(WIDTH, dtype=np.float32)
+    tokens_RTD = np.stack([cells_TD, turned(cells_TD, random_units(generator, WIDTH, WIDTH), 0.3)])
     assert cells_apart(tokens_RTD)[0, 1] == pytest.approx(1 - np.cos(0.3), abs=1e-5)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.45])
 def test_a_defect_in_less_than_half_of_the_cells_does_not_move_a_picture(share: float) -> None:
     generator = np.random.default_rng(0)
-    cells_TD = torch.eye(WIDTH)
+    cells_TD = np.eye(WIDTH, dtype=np.float32)
     other_TD = turned(cells_TD, random_units(generator, WIDTH, WIDTH), 0.3)
-    defect_TD = other_TD.clone()
+    defect_TD = other_TD.copy()
     count = int(share * WIDTH)
     defect_TD[:count] = -cells_TD[:count]  # as far from everything as can be
-    before, after = (cells_apart(torch.stack([cells_TD, one_TD]))[0, 1] for one_TD in (other_TD, defect_TD))
+    before, after = (cells_apart(np.stack([cells_TD, one_TD]))[0, 1] for one_TD in (other_TD, defect_TD))
     assert after == pytest.approx(before, abs=1e-5)
-    most_TD = other_TD.clone()
+    most_TD = other_TD.copy()
     most_TD[: int(0.6 * WIDTH)] = -cells_TD[: int(0.6 * WIDTH)]
-    assert cells_apart(torch.stack([cells_TD, most_TD]))[0, 1] > 5 * before
+    assert cells_apart(np.stack([cells_TD, most_TD]))[0, 1] > 5 * before
 
 
 def test_cells_beyond_those_probed_change_little_and_cost_nothing() -> None:
@@ -84,7 +83,7 @@ def test_cells_beyond_those_probed_change_little_and_cost_nothing() -> None:
     world = World()
     tokens_RTD = tokens_of(world, [(2, 0, 0)])
     assert tokens_RTD.shape[1] == CELLS.detail > PROBED
-    changed_RTD = tokens_RTD.clone()
+    changed_RTD = tokens_RTD.copy()
     changed_RTD[0, PROBED:] = tokens_RTD[1, :1]  # whatever lies near cells of neither
     found, before = cells_apart(changed_RTD), cells_apart(tokens_RTD)
     from_second = nearest_median(tokens_RTD[1], changed_RTD[0])
@@ -92,10 +91,10 @@ def test_cells_beyond_those_probed_change_little_and_cost_nothing() -> None:
     assert found[0, 1] != pytest.approx(before[0, 1], abs=EYE)
 
 
-def nearest_median(query_TD: Tensor, other_TD: Tensor) -> float:
+def nearest_median(query_TD: Floats, other_TD: Floats) -> float:
     """Lower median over the first ``PROBED`` cells of the distance to the nearest cell, written out."""
-    distances = 1 - (query_TD[:PROBED] @ other_TD.T).amax(1)
-    return float(distances.sort().values[(len(distances) - 1) // 2])
+    distances = 1 - (query_TD[:PROBED] @ other_TD.T).max(1)
+    return float(np.sort(distances)[(len(distances) - 1) // 2])
 
 
 # ---- one kind -------------------------------------------------------------------------------------------------------
@@ -117,12 +116,12 @@ def test_a_defect_in_forty_percent_of_the_pictures_makes_no_kind(odd: int, seed:
 def test_the_same_local_defect_in_forty_percent_of_the_pictures_makes_no_kind(places: int) -> None:
     """It looks alike in all of them, so they share it; but most of their cells they share with all others."""
     world = World()
-    tokens_RPD = torch.stack([world.picture(f"p{i}").tokens.detail for i in range(60)])
+    tokens_RPD = np.stack([world.picture(f"p{i}").tokens.detail for i in range(60)])
     defect = [world.picture(f"p{i}", kind=7).tokens.detail for i in range(24)]
     cells = detail_of(range(places))
     for r, defect_PD in enumerate(defect):
         tokens_RPD[r, cells] = defect_PD[cells]
-    order = torch.from_numpy(np.random.default_rng(2).permutation(CELLS.detail))  # as references hold them: drawn
+    order = np.random.default_rng(2).permutation(CELLS.detail)  # as references hold them: drawn
     assert set(kinds(tokens_RPD[:, order])) == {0}
 
 
@@ -132,14 +131,14 @@ def test_a_defect_in_most_cells_is_another_object() -> None:
     tokens_RTD = tokens_of(world, [(30, 0, 0)])
     changed_RTD = tokens_of(World(), [(16, 0, 0)])
     changed_RTD[:, : int(0.9 * CELLS.detail)] = tokens_of(World(1), [(16, 3, 0)])[:, : int(0.9 * CELLS.detail)]
-    assert kinds(torch.cat([tokens_RTD, changed_RTD])) == [0] * 30 + [1] * 16
+    assert kinds(np.concatenate([tokens_RTD, changed_RTD])) == [0] * 30 + [1] * 16
 
 
 def test_a_slow_drift_is_one_kind() -> None:
     """The first and the last are far apart, but no step between neighbours is long."""
     generator = np.random.default_rng(0)
     start_TD, towards_TD = random_units(generator, 70, WIDTH), random_units(generator, 70, WIDTH)
-    tokens_RTD = torch.stack([turned(start_TD, towards_TD, angle) for angle in np.linspace(0, 1.4, 60)])
+    tokens_RTD = np.stack([turned(start_TD, towards_TD, angle) for angle in np.linspace(0, 1.4, 60)])
     assert cells_apart(tokens_RTD)[0, -1] > 10 * cells_apart(tokens_RTD)[0, 1]
     assert set(kinds(tokens_RTD)) == {0}
 
@@ -150,7 +149,7 @@ def test_how_long_a_step_is_decides(times: float, expected: int) -> None:
     generator = np.random.default_rng(0)
     start_TD, towards_TD = random_units(generator, 70, WIDTH), random_units(generator, 70, WIDTH)
     angles = np.cumsum([0.03] * 20 + [np.sqrt(times) * 0.03] + [0.03] * 19)  # distances are the squares of angles
-    tokens_RTD = torch.stack([turned(start_TD, towards_TD, angle) for angle in angles])
+    tokens_RTD = np.stack([turned(start_TD, towards_TD, angle) for angle in angles])
     apart_RR = cells_apart(tokens_RTD)
     assert apart_RR[19, 20] / apart_RR[18, 19] == pytest.approx(times, rel=0.02)
     assert kinds(tokens_RTD) == [0] * 20 + [expected - 1] * 20
@@ -158,26 +157,26 @@ def test_how_long_a_step_is_decides(times: float, expected: int) -> None:
 
 def test_equal_pictures_are_one_kind() -> None:
     """Rounded to half precision, a vector is not quite of unit length: no distance of its own is to come of it."""
-    assert set(kinds(tokens_of(World(), [(1, 0, 0)]).repeat(40, 1, 1))) == {0}
+    assert set(kinds(np.tile(tokens_of(World(), [(1, 0, 0)]), (40, 1, 1)))) == {0}
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 3])
 @pytest.mark.parametrize("times", [2, 3])
 def test_each_picture_there_again_is_no_kind_of_its_own(seed: int, times: int) -> None:
     """Saved in several formats, or taken several times: the step to the nearest picture is then hardly one at all."""
-    tokens_RTD = tokens_of(World(seed), [(30, 0, 0)]).repeat_interleave(times, 0)
+    tokens_RTD = np.repeat(tokens_of(World(seed), [(30, 0, 0)]), times, 0)
     assert set(kinds(tokens_RTD)) == {0}
-    noise_RTD = 0.01 * torch.randn(tokens_RTD.shape, generator=torch.Generator().manual_seed(seed))
-    assert set(kinds(torch.nn.functional.normalize(tokens_RTD + noise_RTD, dim=-1))) == {0}
+    noise_RTD = 0.01 * np.random.default_rng(seed).normal(size=tokens_RTD.shape)
+    assert set(kinds(unit(tokens_RTD + noise_RTD))) == {0}
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize(("shown", "times"), [(20, 8), (12, 16), (24, 5)])
 def test_bursts_are_no_kinds(seed: int, shown: int, times: int) -> None:
     """Most steps then lead to another picture of the same burst and say nothing of how alike two places are."""
-    tokens_RTD = tokens_of(World(seed), [(shown, 0, 0)]).repeat_interleave(times, 0)
-    noise_RTD = 0.01 * torch.randn(tokens_RTD.shape, generator=torch.Generator().manual_seed(seed))
-    assert set(kinds(torch.nn.functional.normalize(tokens_RTD + noise_RTD, dim=-1))) == {0}
+    tokens_RTD = np.repeat(tokens_of(World(seed), [(shown, 0, 0)]), times, 0)
+    noise_RTD = 0.01 * np.random.default_rng(seed).normal(size=tokens_RTD.shape)
+    assert set(kinds(unit(tokens_RTD + noise_RTD))) == {0}
 
 
 # ---- several kinds --------------------------------------------------------------------------------------------------
@@ -199,7 +198,7 @@ def test_three_objects() -> None:
 def test_a_tenth_that_varies_more_than_the_rest_is_a_kind(seed: int) -> None:
     """No step between its pictures is usual: they join each other first, and stay apart from the others."""
     few, many = World(seed, noise=0.16), World(seed, noise=0.05)
-    tokens_RTD = torch.cat([tokens_of(many, [(90, 0, 0)]), tokens_of(few, [(10, 1, 0)])])
+    tokens_RTD = np.concatenate([tokens_of(many, [(90, 0, 0)]), tokens_of(few, [(10, 1, 0)])])
     apart_RR = cells_apart(tokens_RTD)
     within = apart_RR[90:, 90:][~np.eye(10, dtype=bool)]
     assert within.min() > 3 * apart_RR[:90, :90].max()
@@ -222,29 +221,31 @@ def test_two_handfuls_that_join_each_other_first_are_a_kind_together() -> None:
 
 def test_odd_single_pictures_join() -> None:
     """Each unlike all others: they make no kinds, neither one each nor one together."""
-    tokens_RTD = torch.cat([tokens_of(World(), [(40, 0, 0)]), *(tokens_of(World(), [(1, k, 0)]) for k in range(5, 10))])
+    tokens_RTD = np.concatenate(
+        [tokens_of(World(), [(40, 0, 0)]), *(tokens_of(World(), [(1, k, 0)]) for k in range(5, 10))]
+    )
     assert set(kinds(tokens_RTD)) == {0}
 
 
-def between(tokens_RTD: Tensor, kind: int, count: int, seed: int = 0) -> Tensor:
+def between(tokens_RTD: Floats, kind: int, count: int, seed: int = 0) -> Floats:
     """``count`` odd pictures whose cells lie between those of the first picture and another object's."""
     world = World(seed)
     towards_RTD = tokens_of(world, [(count, kind, 0)], noise=0.02)
-    return torch.nn.functional.normalize(tokens_RTD[:1] + 0.8 * towards_RTD, dim=-1)
+    return unit(tokens_RTD[:1] + 0.8 * towards_RTD)
 
 
 def test_a_handful_of_odd_ones_joins_the_nearest_kind() -> None:
     tokens_RTD = tokens_of(World(), [(30, 0, 0), (20, 1, 0)])
     for near, expected in ((slice(0, 30), 0), (slice(30, 50), 1)):
         odd_RTD = between(tokens_RTD[near], 7, 4)
-        found = kinds(torch.cat([tokens_RTD, odd_RTD]))
+        found = kinds(np.concatenate([tokens_RTD, odd_RTD]))
         assert found == [0] * 30 + [1] * 20 + [expected] * 4
 
 
 def test_the_largest_kind_is_the_first_when_the_odd_ones_have_joined() -> None:
     tokens_RTD = tokens_of(World(), [(22, 0, 0), (20, 1, 0)])
     odd_RTD = between(tokens_RTD[22:], 7, 4)
-    assert kinds(torch.cat([tokens_RTD, odd_RTD])) == [1] * 22 + [0] * 24
+    assert kinds(np.concatenate([tokens_RTD, odd_RTD])) == [1] * 22 + [0] * 24
 
 
 @pytest.mark.parametrize("nearest_kind", [0, 1])
@@ -255,7 +256,7 @@ def test_odd_ones_that_lie_beyond_two_kinds_join_the_nearer_of_them(nearest_kind
     first, second = 0.03 * np.arange(20), 0.9 + 0.03 * np.arange(14)
     odd = (first[0] - 0.72 if nearest_kind == 0 else second[-1] + 0.6) + 0.03 * np.arange(4)
     angles = np.concatenate([first, second, odd])
-    tokens_RTD = torch.stack([turned(start_TD, towards_TD, angle) for angle in angles])
+    tokens_RTD = np.stack([turned(start_TD, towards_TD, angle) for angle in angles])
     apart_RR = cells_apart(tokens_RTD)
     between_kinds, to_first, to_second = (
         apart_RR[:20, 20:34].min(),
@@ -277,7 +278,7 @@ def test_in_a_large_folder_a_kind_takes_its_share(few: int, expected: int) -> No
     assert SMALLEST < SMALLEST_SHARE * count == 10.5
     world = World(noise=0.05)
     names = [(f"a{i}", 0) for i in range(count - few)] + [(f"b{i}", 1) for i in range(few)]
-    tokens_RTD = torch.stack([world.reference(name, 0, kind).tokens.detail[:PROBED] for name, kind in names])
+    tokens_RTD = np.stack([world.reference(name, 0, kind).tokens.detail[:PROBED] for name, kind in names])
     assert max(kinds(tokens_RTD)) + 1 == expected
 
 
@@ -296,7 +297,7 @@ def test_sixteen_pictures_may_be_split() -> None:
 def test_order_of_the_pictures_changes_nothing_but_order(seed: int) -> None:
     """Objects, defects, odd ones, and a tenth that varies more."""
     many, few = World(seed, noise=0.05), World(seed, noise=0.16)
-    tokens_RTD = torch.cat(
+    tokens_RTD = np.concatenate(
         [
             tokens_of(many, [(50, 0, 0), (14, 0, 8), (22, 1, 0), (1, 5, 0), (1, 6, 0)]),
             tokens_of(few, [(10, 2, 0)]),
@@ -305,11 +306,11 @@ def test_order_of_the_pictures_changes_nothing_but_order(seed: int) -> None:
     expected = np.array(kinds(tokens_RTD))
     assert len(set(expected)) == 3
     order = np.random.default_rng(seed).permutation(len(tokens_RTD))
-    assert kinds(tokens_RTD[torch.from_numpy(order)]) == expected[order].tolist()
+    assert kinds(tokens_RTD[order]) == expected[order].tolist()
 
 
 def test_kinds_of_equal_size_are_numbered_by_who_comes_first() -> None:
     tokens_RTD = tokens_of(World(), [(12, 0, 0), (12, 1, 0)])
     assert kinds(tokens_RTD) == [0] * 12 + [1] * 12
-    assert kinds(tokens_RTD.flip(0)) == [0] * 12 + [1] * 12
-    assert kinds(unit(tokens_RTD.numpy())) == kinds(tokens_RTD)
+    assert kinds(tokens_RTD[::-1]) == [0] * 12 + [1] * 12
+    assert kinds(unit(tokens_RTD)) == kinds(tokens_RTD)

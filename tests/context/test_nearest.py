@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
-from torch import Tensor
 
 from anomaly_ov.context import nearest as module
-from anomaly_ov.context.nearest import lowest_mean, nearest
+from anomaly_ov.context.nearest import lower_median, lowest_mean, nearest
+from anomaly_ov.models.token_maps import Floats
 from context_fixtures import unit
 
 
-def tokens(*shape: int, seed: int = 0) -> Tensor:
+def tokens(*shape: int, seed: int = 0) -> Floats:
     return unit(np.random.default_rng(seed).normal(size=shape))
 
 
@@ -22,16 +21,18 @@ def test_equals_a_double_loop(queries: int, references: int, each: int, width: i
     expected_PR = np.empty((queries, references))
     for p in range(queries):
         for r in range(references):
-            expected_PR[p, r] = min(1 - float(query_PD[p].double() @ token.double()) for token in reference_RTD[r])
-    np.testing.assert_allclose(nearest(query_PD, reference_RTD).numpy(), expected_PR, atol=1e-6)
+            expected_PR[p, r] = min(1 - float(query_PD[p].astype(np.float64) @ token) for token in reference_RTD[r])
+    np.testing.assert_allclose(nearest(query_PD, reference_RTD), expected_PR, atol=1e-6)
 
 
-@pytest.mark.parametrize("values", [1, 15, 16, 47, 1000])
-def test_block_size_changes_nothing(monkeypatch: pytest.MonkeyPatch, values: int) -> None:
+@pytest.mark.parametrize("queries", [1, 10, 1000])
+@pytest.mark.parametrize("values", [1, 15, 16, 47, 331, 1000])
+def test_block_size_changes_nothing(monkeypatch: pytest.MonkeyPatch, values: int, queries: int) -> None:
     query_PD, reference_RTD = tokens(33, 8), tokens(3, 5, 8, seed=1)
     whole_PR = nearest(query_PD, reference_RTD)
-    monkeypatch.setitem(module.BLOCK_VALUES, "cpu", values)
-    torch.testing.assert_close(nearest(query_PD, reference_RTD), whole_PR, atol=1e-6, rtol=0)
+    monkeypatch.setattr(module, "BLOCK_VALUES", values)
+    monkeypatch.setattr(module, "BLOCK_QUERIES", queries)
+    np.testing.assert_allclose(nearest(query_PD, reference_RTD), whole_PR, atol=1e-6, rtol=0)
 
 
 def test_a_token_is_no_distance_from_itself_and_two_from_its_opposite() -> None:
@@ -42,40 +43,46 @@ def test_a_token_is_no_distance_from_itself_and_two_from_its_opposite() -> None:
 
 def test_never_negative() -> None:
     """Rounding may make a cosine slightly more than one."""
-    long_PD = tokens(50, 7) * (1 + 1e-6)
+    long_PD = tokens(50, 7) * np.float32(1 + 1e-6)
     assert nearest(long_PD, long_PD[None]).min() >= 0
 
 
 def test_one_query_is_not_changed_by_the_others() -> None:
     query_PD, reference_RTD = tokens(9, 16), tokens(4, 6, 16, seed=1)
-    each = torch.cat([nearest(query_PD[p : p + 1], reference_RTD) for p in range(9)])
-    torch.testing.assert_close(nearest(query_PD, reference_RTD), each, atol=1e-6, rtol=0)
+    each = np.concatenate([nearest(query_PD[p : p + 1], reference_RTD) for p in range(9)])
+    np.testing.assert_allclose(nearest(query_PD, reference_RTD), each, atol=1e-6, rtol=0)
 
 
 def test_inputs_stay_as_they_are() -> None:
     query_PD, reference_RTD = tokens(9, 16), tokens(4, 6, 16, seed=1)
-    before = query_PD.clone(), reference_RTD.clone()
+    before = query_PD.copy(), reference_RTD.copy()
     nearest(query_PD, reference_RTD)
-    assert torch.equal(query_PD, before[0])
-    assert torch.equal(reference_RTD, before[1])
+    assert np.array_equal(query_PD, before[0])
+    assert np.array_equal(reference_RTD, before[1])
 
 
 @pytest.mark.parametrize(
     ("share", "expected"), [(1.0, 3.0), (0.6, 2.0), (0.5, 1.5), (0.2, 1.0), (0.01, 1.0), (0.79, 2.0)]
 )
 def test_lowest_mean_of_a_row(share: float, expected: float) -> None:
-    row_1R = torch.tensor([[5.0, 1.0, 4.0, 2.0, 3.0]])
+    row_1R = np.array([[5, 1, 4, 2, 3]], np.float32)
     assert lowest_mean(row_1R, share).item() == pytest.approx(expected)
 
 
 def test_lowest_mean_is_of_each_row() -> None:
-    distance_PR = torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.5, 0.5]])
-    torch.testing.assert_close(lowest_mean(distance_PR, 0.5), torch.tensor([0.1, 0.2, 0.5]))
+    distance_PR = np.array([[0.1, 0.9], [0.8, 0.2], [0.5, 0.5]], np.float32)
+    np.testing.assert_allclose(lowest_mean(distance_PR, 0.5), [0.1, 0.2, 0.5], rtol=1e-6)
 
 
 def test_lowest_mean_does_not_see_what_disagrees() -> None:
-    distance_PR = torch.rand(6, 10, generator=torch.Generator().manual_seed(0))
-    spoilt_PR = distance_PR.clone()
+    distance_PR = np.random.default_rng(0).random((6, 10), np.float32)
+    spoilt_PR = distance_PR.copy()
     spoilt_PR[:, distance_PR.shape[1] - 4 :] = 2.0
     kept_PR = distance_PR[:, :6]
-    torch.testing.assert_close(lowest_mean(spoilt_PR, 0.6), kept_PR.mean(1))
+    np.testing.assert_allclose(lowest_mean(spoilt_PR, 0.6), kept_PR.mean(1), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("values", "expected"), [([3, 1, 2], 2), ([4, 1, 3, 2], 2), ([5], 5), ([1, 9], 1)])
+def test_lower_median_is_one_of_the_values(values: list[float], expected: float) -> None:
+    assert lower_median(np.array(values)) == expected
+    np.testing.assert_array_equal(lower_median(np.array([values, values[::-1]]).T), [expected, expected])

@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
-from anomaly_ov.context.tokens import WHOLE_SHARE, Floats, PictureTokens, Scales, picture_tokens
+from anomaly_ov.context.tokens import WHOLE_SHARE, PictureTokens, Scales, picture_tokens
 from anomaly_ov.images.geometry import Geometry
 from anomaly_ov.images.views import ViewsConfig, anyres, multi_image
-from anomaly_ov.models.features import Features
-from anomaly_ov.models.projection import Projection
+from anomaly_ov.models.token_maps import Floats, TokenMaps, unit
+from context_fixtures import held
 
 CELLS = 4
+MAPS = TokenMaps.raw((6,))
 VIEWS = ViewsConfig(base_size=32, grids=tuple((c, r) for c in (1, 2, 3) for r in (1, 2, 3)), cap=96)
 
 
-def tokens_of(geometry: Geometry, seed: int = 0, patch: float | None = None) -> tuple[PictureTokens, Features]:
-    generator = torch.Generator().manual_seed(seed)
-    level_NPD = torch.randn(geometry.views, CELLS * CELLS, 6, generator=generator)
-    features = Features(level_NPD, (level_NPD,), (CELLS, CELLS))
-    return picture_tokens(features, geometry, Projection((), (6,)), "ab" * 32, patch), features
+def tokens_of(geometry: Geometry, seed: int = 0, patch: float | None = None) -> tuple[PictureTokens, Floats]:
+    level_NPL = np.random.default_rng(seed).normal(size=(geometry.views, CELLS * CELLS, 6)).astype(np.float32)
+    return picture_tokens([level_NPL], (CELLS, CELLS), geometry, MAPS, "ab" * 32, patch), level_NPL
 
 
 def geometry_of(width: int, height: int) -> Geometry:
     return anyres(np.zeros((height, width, 3), np.uint8), VIEWS).geometry
 
 
-def normalised(features: Features, views: slice) -> torch.Tensor:
-    """What an empty projection makes of the cells of these views, in order."""
-    return torch.nn.functional.normalize(features.levels_NPD[0][views].flatten(0, 1), dim=-1)
+def normalised(level_NPL: Floats, views: slice) -> Floats:
+    """What raw levels make of the cells of these views, in order."""
+    return unit(level_NPL[views].reshape(-1, level_NPL.shape[-1]))
 
 
 def filled(found: PictureTokens, whole: float, detail: float) -> Scales[Floats]:
@@ -42,20 +40,20 @@ def filled(found: PictureTokens, whole: float, detail: float) -> Scales[Floats]:
 def test_cells_are_those_of_the_base_view_and_of_the_crops_in_order() -> None:
     geometry = geometry_of(64, 64)
     assert geometry.grid_wh == (2, 2)
-    found, features = tokens_of(geometry)
+    found, level_NPL = tokens_of(geometry)
     assert found.shown_Nhw.all()
-    torch.testing.assert_close(found.tokens.whole, normalised(features, slice(0, 1)))
-    torch.testing.assert_close(found.tokens.detail, normalised(features, slice(1, None)))
+    np.testing.assert_allclose(found.tokens.whole, normalised(level_NPL, slice(0, 1)), atol=1e-6)
+    np.testing.assert_allclose(found.tokens.detail, normalised(level_NPL, slice(1, None)), atol=1e-6)
 
 
 def test_the_only_view_serves_at_both_scales_where_there_are_no_crops() -> None:
     (views,) = multi_image([np.zeros((32, 16, 3), np.uint8)], VIEWS)
-    found, features = tokens_of(views.geometry)
+    found, level_NPL = tokens_of(views.geometry)
     assert found.shown_Nhw.shape == (1, CELLS, CELLS)
     assert found.shown_Nhw.sum() == CELLS * CELLS // 2
-    expected = normalised(features, slice(0, 1))[torch.from_numpy(found.shown_Nhw.ravel())]
-    torch.testing.assert_close(found.tokens.whole, expected)
-    torch.testing.assert_close(found.tokens.detail, expected)
+    expected = normalised(level_NPL, slice(0, 1))[found.shown_Nhw.ravel()]
+    np.testing.assert_allclose(found.tokens.whole, expected, atol=1e-6)
+    np.testing.assert_allclose(found.tokens.detail, expected, atol=1e-6)
 
 
 def test_the_map_of_the_only_view_shows_its_cells() -> None:
@@ -72,13 +70,13 @@ def test_the_map_of_the_only_view_shows_its_cells() -> None:
 
 def test_padding_does_not_count() -> None:
     geometry = geometry_of(96, 40)  # taller than one row of crops, and does not fill two
-    found, features = tokens_of(geometry)
+    found, level_NPL = tokens_of(geometry)
     share_Nhw = geometry.content_share((CELLS, CELLS))
     assert found.shown_Nhw[0].all()  # the base view shows nothing but picture
     np.testing.assert_array_equal(found.shown_Nhw[1:], share_Nhw[1:] >= 0.5)
     assert 0 < found.shown_Nhw[1:].sum() < share_Nhw[1:].size
-    shown = torch.from_numpy(found.shown_Nhw[1:].ravel())
-    torch.testing.assert_close(found.tokens.detail, normalised(features, slice(1, None))[shown])
+    shown = found.shown_Nhw[1:].ravel()
+    np.testing.assert_allclose(found.tokens.detail, normalised(level_NPL, slice(1, None))[shown], atol=1e-6)
 
 
 @pytest.mark.parametrize(("size", "thin"), [((3, 90), True), ((90, 3), True), ((12, 90), False), ((90, 12), False)])
@@ -88,13 +86,13 @@ def test_a_strip_thinner_than_half_a_cell_of_the_crops_keeps_the_cells_that_show
     geometry = geometry_of(*size)
     share_Nhw = geometry.content_share((CELLS, CELLS))
     assert (share_Nhw[1:].max() < 0.5) == thin
-    found, features = tokens_of(geometry)
+    found, level_NPL = tokens_of(geometry)
     middle_hw = np.zeros((CELLS, CELLS), np.bool_)
     middle_hw[:, 1:3] = True  # it lies on the border of the two columns in the middle
     expected = np.broadcast_to(middle_hw if size[0] < size[1] else middle_hw.T, found.shown_Nhw[1:].shape)
     np.testing.assert_array_equal(found.shown_Nhw[1:], expected)
-    shown = torch.from_numpy(expected.ravel())
-    torch.testing.assert_close(found.tokens.detail, normalised(features, slice(1, None))[shown])
+    shown = expected.ravel()
+    np.testing.assert_allclose(found.tokens.detail, normalised(level_NPL, slice(1, None))[shown], atol=1e-6)
     # Squashed to the base view, a strip fills it.
     assert found.shown_Nhw[0].all()
 
@@ -124,17 +122,16 @@ def test_cells_of_a_thin_strip_are_found_for_each_scale_on_its_own(
 
 def test_descriptor_is_of_the_base_view() -> None:
     geometry = geometry_of(64, 64)
-    found, features = tokens_of(geometry)
-    level_NPD = features.levels_NPD[0].clone()
-    level_NPD[1:] = 1.0
-    other = Features(level_NPD, (level_NPD,), (CELLS, CELLS))
-    again = picture_tokens(other, geometry, Projection((), (6,)), "ab" * 32)
-    torch.testing.assert_close(again.descriptor_E, found.descriptor_E)
-    assert found.descriptor_E.norm().item() == pytest.approx(1, abs=1e-5)
-    level_NPD = features.levels_NPD[0].clone()
-    level_NPD[0] = torch.randn(CELLS * CELLS, 6, generator=torch.Generator().manual_seed(9))
-    changed = picture_tokens(Features(level_NPD, (level_NPD,), (CELLS, CELLS)), geometry, Projection((), (6,)), "")
-    assert (changed.descriptor_E - found.descriptor_E).abs().max() > 0.01
+    found, level_NPL = tokens_of(geometry)
+    crops_NPL, base_NPL = level_NPL.copy(), level_NPL.copy()
+    crops_NPL[1:] = 1.0
+    base_NPL[0] = np.random.default_rng(9).normal(size=base_NPL[0].shape)
+    again, changed = (
+        picture_tokens([one_NPL], (CELLS, CELLS), geometry, MAPS, "ab" * 32) for one_NPL in (crops_NPL, base_NPL)
+    )
+    np.testing.assert_allclose(again.descriptor_E, found.descriptor_E, atol=1e-6)
+    assert np.linalg.norm(found.descriptor_E) == pytest.approx(1, abs=1e-5)
+    assert np.abs(changed.descriptor_E - found.descriptor_E).max() > 0.01
 
 
 @pytest.mark.parametrize(
@@ -218,6 +215,6 @@ def test_cells_count_by_the_picture_in_them_where_patches_leave_a_rim() -> None:
 def test_without_tokens_lets_go_of_them_and_still_makes_maps() -> None:
     found, _ = tokens_of(geometry_of(64, 64))
     light = found.without_tokens()
-    assert light.tokens.whole.untyped_storage().nbytes() == light.tokens.detail.untyped_storage().nbytes() == 0
+    assert held(light.tokens.whole) == held(light.tokens.detail) == 0
     values = found.tokens.map(lambda one_PD: np.linspace(0, 1, len(one_PD), dtype=np.float32))
     np.testing.assert_array_equal(light.to_map(values), found.to_map(values))

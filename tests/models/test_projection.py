@@ -15,7 +15,8 @@ from anomaly_ov.errors import CheckpointMismatch, ConfigError
 from anomaly_ov.models.config import ModelConfig, ProjectionPart
 from anomaly_ov.models.features import Features
 from anomaly_ov.models.model import AnomalyModel
-from anomaly_ov.models.projection import RANDOM_WIDTH, Projection
+from anomaly_ov.models.projection import Projection
+from anomaly_ov.models.token_maps import RANDOM_WIDTH, TokenMaps, unit
 from model_fixtures import small_config, small_model
 
 WIDTHS = (5, 7)
@@ -159,6 +160,52 @@ def test_tokens_without_direction_stay_finite() -> None:
     projection = Projection((), WIDTHS)
     assert projection(zero).isfinite().all()
     assert projection.descriptor(zero).isfinite().all()
+
+
+# ---- in plain arrays ------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("parts", [PARTS, ()], ids=["fitted", "raw"])
+def test_the_arrays_say_what_the_module_says(parts: tuple[ProjectionPart, ...], dtype: torch.dtype) -> None:
+    widths = WIDTHS if parts else (5, 2 * RANDOM_WIDTH)
+    torch.manual_seed(0)
+    projection, given = Projection(parts, widths), features(*widths, dtype=dtype)
+    maps, levels_NPL = projection.arrays(), given.level_arrays()
+    for found, expected in (
+        (maps.tokens(levels_NPL), projection(given)),
+        (maps.descriptor(levels_NPL), projection.descriptor(given)),
+    ):
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)
+
+
+def test_arrays_are_a_copy() -> None:
+    projection, levels_NPL = fitted(), features(*WIDTHS).level_arrays()
+    maps = projection.arrays()
+    before = maps.tokens(levels_NPL)
+    with torch.no_grad():
+        for parameter in projection.parameters():
+            parameter.zero_()
+    np.testing.assert_array_equal(maps.tokens(levels_NPL), before)
+
+
+def test_raw_levels_need_no_module() -> None:
+    widths = (5, 2 * RANDOM_WIDTH)
+    levels_NPL = features(*widths).level_arrays()
+    found, expected = (maps.tokens(levels_NPL) for maps in (TokenMaps.raw(widths), Projection((), widths).arrays()))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_arrays_without_direction_stay_finite_and_all_stay_as_they_are() -> None:
+    for levels_NPL in ([np.zeros((1, 9, width), np.float32) for width in WIDTHS], features(*WIDTHS).level_arrays()):
+        before = [level_NPL.copy() for level_NPL in levels_NPL]
+        for maps in (fitted().arrays(), TokenMaps.raw(WIDTHS)):
+            assert np.isfinite(maps.tokens(levels_NPL)).all()
+            assert np.isfinite(maps.descriptor(levels_NPL)).all()
+        np.testing.assert_array_equal(unit(levels_NPL[0]), unit(before[0]))
+        assert all(np.array_equal(one, other) for one, other in zip(levels_NPL, before, strict=True))
 
 
 # ---- in a model folder ---------------------------------------------------------------------------------------------

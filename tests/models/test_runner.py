@@ -76,10 +76,9 @@ def test_projection_is_ready_in_float32() -> None:
     model = Runner(AnomalyModel(config), "cpu", "bfloat16", None)
     (output,) = model.forward(pictures()[:1], features=True)
     assert output.features is not None
-    with torch.inference_mode():
-        tokens_NPD = model.projection(output.features)
+    tokens_NPD = model.token_maps.tokens(output.features.level_arrays())
     assert tokens_NPD.shape == (3, 16, 6)
-    assert tokens_NPD.dtype == torch.float32
+    assert tokens_NPD.dtype == np.float32
 
 
 @pytest.mark.parametrize("limit", [1, 2, 4])
@@ -135,7 +134,7 @@ def test_no_memory_for_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_memory(*args: object) -> object:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(model.projection, "to", no_memory)
+    monkeypatch.setattr(model.expert, "to", no_memory)
     with pytest.raises(DeviceError, match="out of memory"):
         Runner(model, "cpu", "float32", None)
 

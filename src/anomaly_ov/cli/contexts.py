@@ -130,7 +130,7 @@ def choose(
     if wanted_.mode == "file":
         from anomaly_ov.context.context_file import load_context
 
-        return Chosen(load_context(wanted_.paths[0], inspector.info.revision, inspector.info.device))
+        return Chosen(load_context(wanted_.paths[0], inspector.info.revision))
     if wanted_.mode == "references":
         return Chosen(good_references(inspector, wanted_.paths, batch_size, quiet=quiet)[0])
     with Bar(None, "looking at the folder", quiet=quiet) as bar:
@@ -195,7 +195,7 @@ def choose_again(
         raise UsageError(f"{out / KEPT}, the context of this run, is missing", hint="run again without --resume")
     from anomaly_ov.context.context_file import load_context
 
-    kept = load_context(out / KEPT, inspector.info.revision, inspector.info.device)
+    kept = load_context(out / KEPT, inspector.info.revision)
     if wanted_.mode in ("auto", "folder"):
         return Chosen(kept, f"kept in {out / KEPT} since this run began")
     now = choose(inspector, wanted_, (), batch_size, quiet=quiet).context

@@ -17,11 +17,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
-from anomaly_ov.context.nearest import lowest_mean, nearest
+from anomaly_ov.context.nearest import lower_median, lowest_mean, nearest
 from anomaly_ov.context.tokens import PictureTokens, Scales
+from anomaly_ov.models.token_maps import Floats, unit
 
 NEAR = 48
 """References that a picture is compared with."""
@@ -44,8 +45,8 @@ TWIN = 0.5
 class Reference:
     """One candidate for a bank. ``tokens``: (T, D) each. ``expert_logit``: what the expert alone says of it."""
 
-    tokens: Scales[Tensor]
-    descriptor_E: Tensor
+    tokens: Scales[Floats]
+    descriptor_E: Floats
     digest: str
     expert_logit: float
 
@@ -73,11 +74,11 @@ class Bank:
     ``tokens``: (R, T, D) each. ``usual``: one entry per kind; ``kind_R`` says which kind a reference belongs to.
     """
 
-    tokens: Scales[Tensor]
-    descriptor_RE: Tensor
+    tokens: Scales[Floats]
+    descriptor_RE: Floats
     digests: tuple[str, ...]
-    kind_R: Tensor
-    expert_logit_R: Tensor
+    kind_R: npt.NDArray[np.int64]
+    expert_logit_R: Floats
     usual: tuple[Usual, ...]
     drop_twins: bool
 
@@ -92,37 +93,21 @@ class Bank:
         *,
         tops: Scales[float],
         drop_twins: bool,
-        device: torch.device | str = "cpu",
     ) -> Bank:
         """``kinds``: 0, 1, ... for each reference. ``tops``: as in ``picture_distance``."""
         bank = cls(
-            stacked(references).map(lambda tokens_RTD: tokens_RTD.to(device)),
-            torch.stack([reference.descriptor_E for reference in references]).to(device),
+            stacked(references),
+            np.stack([reference.descriptor_E for reference in references]),
             tuple(reference.digest for reference in references),
-            torch.tensor(kinds, device=device),
-            torch.tensor([reference.expert_logit for reference in references], device=device),
+            np.array(kinds, np.int64),
+            np.array([reference.expert_logit for reference in references], np.float32),
             (),
             drop_twins,
         )
         usual = (bank.usual_of(kind, bank.among_themselves(kind), tops) for kind in range(max(kinds) + 1))
         return replace(bank, usual=tuple(usual))
 
-    def to(self, device: torch.device | str) -> Bank:
-        """The same on ``device``; what lies there already is not copied."""
-        return replace(
-            self,
-            tokens=self.tokens.map(lambda tokens_RTD: tokens_RTD.to(device)),
-            descriptor_RE=self.descriptor_RE.to(device),
-            kind_R=self.kind_R.to(device),
-            expert_logit_R=self.expert_logit_R.to(device),
-        )
-
-    @property
-    def device(self) -> torch.device:
-        """Where pictures are compared with it."""
-        return self.descriptor_RE.device
-
-    def kind_of(self, descriptor_E: Tensor, digest: str) -> int | None:
+    def kind_of(self, descriptor_E: Floats, digest: str) -> int | None:
         """The kind whose references look most like the picture; None if only copies of it are here.
 
         A folder's picture that is itself a reference keeps its kind, where others are of it.
@@ -132,13 +117,13 @@ class Bank:
         for own in {int(self.kind_R[r]) for r in copies}:
             if int((self.kind_R == own).sum()) > len(copies):
                 return own
-        similar_R[copies] = -torch.inf
+        similar_R[copies] = -np.inf
         best = int(similar_R.argmax())
-        return None if similar_R[best] == -torch.inf else int(self.kind_R[best])
+        return None if similar_R[best] == -np.inf else int(self.kind_R[best])
 
     def distances(
-        self, tokens: Scales[Tensor], descriptor_E: Tensor, digest: str, kind: int, *, no_copies: bool = False
-    ) -> Scales[Tensor] | None:
+        self, tokens: Scales[Floats], descriptor_E: Floats, digest: str, kind: int, *, no_copies: bool = False
+    ) -> Scales[Floats] | None:
         """(P,) distance of each cell, 0..2, at both scales; None if no reference but copies is left to compare with.
 
         ``tokens``: (P, D) each. ``no_copies``: references with the picture's own digest do not serve, whatever
@@ -147,26 +132,25 @@ class Bank:
         own_R = self.kind_R == kind
         # Within a kind all look alike; what tells them apart is how they differ from their mean.
         centre_E = self.descriptor_RE[own_R].mean(0)
-        apart_RE = torch.nn.functional.normalize(self.descriptor_RE - centre_E, dim=-1)
-        similar_R = (apart_RE @ (descriptor_E - centre_E)).masked_fill(~own_R, -torch.inf)
+        similar_R = unit(self.descriptor_RE - centre_E) @ (descriptor_E - centre_E)
+        similar_R[~own_R] = -np.inf
         if self.drop_twins or no_copies:
-            similar_R[self._copies(digest)] = -torch.inf
-        chosen = similar_R.topk(min(NEAR, len(self)))
-        chosen_K = chosen.indices[chosen.values > -torch.inf]
+            similar_R[self._copies(digest)] = -np.inf
+        chosen_K = np.argsort(-similar_R, kind="stable")[:NEAR]
+        # In the bank's own order, so that equal pictures are compared in equal arithmetic.
+        chosen_K = np.sort(chosen_K[similar_R[chosen_K] > -np.inf])
         if not len(chosen_K):
             return None
-        # In the bank's own order, so that equal pictures are compared in equal arithmetic.
-        chosen_K = chosen_K.sort().values
         whole_PK = nearest(tokens.whole, self.tokens.whole[chosen_K])
         detail_PK = nearest(tokens.detail, self.tokens.detail[chosen_K])
         if self.drop_twins and len(chosen_K) > 1:
             mean_K = detail_PK.mean(0)
-            kept_K = mean_K >= TWIN * mean_K.median()
+            kept_K = mean_K >= TWIN * lower_median(mean_K)
             whole_PK, detail_PK = whole_PK[:, kept_K], detail_PK[:, kept_K]
         share = AGREE if self.drop_twins else AGREE_GOOD
         return Scales(lowest_mean(whole_PK, share), lowest_mean(detail_PK, share))
 
-    def among_themselves(self, kind: int) -> list[Scales[Tensor]]:
+    def among_themselves(self, kind: int) -> list[Scales[Floats]]:
         """Distances of each reference of ``kind`` from the others; none where there is nothing but copies."""
         found = (
             self.distances(
@@ -180,16 +164,16 @@ class Bank:
         )
         return [distances for distances in found if distances is not None]
 
-    def usual_of(self, kind: int, among_themselves: Sequence[Scales[Tensor]], tops: Scales[float]) -> Usual:
+    def usual_of(self, kind: int, among_themselves: Sequence[Scales[Floats]], tops: Scales[float]) -> Usual:
         """Medians and spreads over the references of ``kind``, each compared with the others."""
         apart = [picture_distance(distances, tops) for distances in among_themselves]
-        logits = self.expert_logit_R[torch.tensor(self._members(kind))].cpu().double()
-        expert_logit, expert_spread = float(logits.median()), _spread(logits)
+        logits = self.expert_logit_R[self._members(kind)].astype(np.float64)
+        expert_logit, expert_spread = float(lower_median(logits)), _spread(logits)
         if not apart:
             return Usual(0.0, expert_logit, 0)
-        distance_R = torch.tensor(apart, dtype=torch.float64)
-        spread = _spread(distance_R.clamp_min(1e-6).log())
-        return Usual(float(distance_R.median()), expert_logit, len(apart), spread, expert_spread)
+        distance_R = np.array(apart)
+        spread = _spread(np.log(np.maximum(distance_R, 1e-6)))
+        return Usual(float(lower_median(distance_R)), expert_logit, len(apart), spread, expert_spread)
 
     def _members(self, kind: int) -> list[int]:
         return [r for r, own in enumerate(self.kind_R.tolist()) if own == kind]
@@ -208,7 +192,7 @@ def reference(picture: PictureTokens, expert_logit: float, tokens: Scales[int]) 
         _drawn(picture.tokens.whole, picture.digest, tokens.whole),
         _drawn(picture.tokens.detail, picture.digest, tokens.detail),
     )
-    return Reference(kept, picture.descriptor_E.half().float(), picture.digest, expert_logit)
+    return Reference(kept, _halved(picture.descriptor_E), picture.digest, expert_logit)
 
 
 def cut(one: Reference, tokens: Scales[int]) -> Reference:
@@ -217,10 +201,10 @@ def cut(one: Reference, tokens: Scales[int]) -> Reference:
     if len(whole_TD) <= tokens.whole and len(detail_TD) <= tokens.detail:
         return one
     kept = Scales(whole_TD[: tokens.whole], detail_TD[: tokens.detail])
-    return replace(one, tokens=kept.map(torch.clone))  # a slice would keep it all
+    return replace(one, tokens=kept.map(np.copy))  # a slice would keep it all
 
 
-def stacked(references: Sequence[Reference]) -> Scales[Tensor]:
+def stacked(references: Sequence[Reference]) -> Scales[Floats]:
     """All tokens, (R, T, D) each. Those of a picture with fewer are repeated, which changes no nearest distance."""
     return Scales(
         _stacked([reference.tokens.whole for reference in references]),
@@ -228,11 +212,11 @@ def stacked(references: Sequence[Reference]) -> Scales[Tensor]:
     )
 
 
-def unrepeated(tokens_TD: Tensor) -> Tensor:
+def unrepeated(tokens_TD: Floats) -> Floats:
     """One reference's row of ``stacked`` without what was repeated there."""
-    again = (tokens_TD[1:] == tokens_TD[0]).all(1).nonzero()[:, 0] + 1
+    again = (tokens_TD[1:] == tokens_TD[0]).all(1).nonzero()[0] + 1
     for period in again.tolist():
-        if torch.equal(tokens_TD[period:], tokens_TD[:-period]):
+        if np.array_equal(tokens_TD[period:], tokens_TD[:-period]):
             return tokens_TD[:period]
     return tokens_TD
 
@@ -242,7 +226,7 @@ def tokens_each(references: int) -> Scales[int]:
     return TOKEN_BUDGET.map(lambda budget: min(MOST_TOKENS, budget // max(1, min(references, NEAR))))
 
 
-def picture_distance(distances: Scales[Tensor], tops: Scales[float]) -> float:
+def picture_distance(distances: Scales[Floats], tops: Scales[float]) -> float:
     """One number for a picture from (P,) distances of its cells at both scales.
 
     At each scale the mean of the largest ``tops`` share of cells, then the mean of the two: what only one scale sees
@@ -251,23 +235,26 @@ def picture_distance(distances: Scales[Tensor], tops: Scales[float]) -> float:
     return (_top_mean(distances.whole, tops.whole) + _top_mean(distances.detail, tops.detail)) / 2
 
 
-def _top_mean(distance_P: Tensor, top: float) -> float:
-    count = max(1, round(top * len(distance_P)))
-    return float(distance_P.topk(count, sorted=False).values.mean())
+def _top_mean(distance_P: Floats, top: float) -> float:
+    rest = len(distance_P) - max(1, round(top * len(distance_P)))
+    return float(np.partition(distance_P, rest)[rest:].mean())
 
 
-def _drawn(tokens_PD: Tensor, digest: str, count: int) -> Tensor:
-    generator = torch.Generator("cpu").manual_seed(int(digest[:15], 16))
-    drawn = torch.randperm(len(tokens_PD), generator=generator, device="cpu")[:count]
-    return tokens_PD[drawn.to(tokens_PD.device)].half().float()
+def _drawn(tokens_PD: Floats, digest: str, count: int) -> Floats:
+    # NumPy's legacy generator is frozen: the same draw in every version.
+    generator = np.random.RandomState([int(digest[i : i + 8], 16) for i in range(0, len(digest), 8)])
+    return _halved(tokens_PD[generator.permutation(len(tokens_PD))[:count]])
 
 
-def _stacked(tokens: Sequence[Tensor]) -> Tensor:
+def _halved(values: Floats) -> Floats:
+    return values.astype(np.float16).astype(np.float32)
+
+
+def _stacked(tokens: Sequence[Floats]) -> Floats:
     most = max(len(tokens_TD) for tokens_TD in tokens)
-    rows = (tokens_TD.repeat(-(-most // len(tokens_TD)), 1)[:most] for tokens_TD in tokens)
-    return torch.stack(list(rows))
+    return np.stack([np.resize(tokens_TD, (most, tokens_TD.shape[1])) for tokens_TD in tokens])
 
 
-def _spread(values: Tensor) -> float:
-    low, high = values.quantile(torch.tensor([0.16, 0.84], dtype=values.dtype)).tolist()
+def _spread(values: npt.NDArray[np.float64]) -> float:
+    low, high = np.quantile(values, [0.16, 0.84])
     return float(high - low) / 2

@@ -15,7 +15,6 @@ from io import BufferedReader
 from typing import cast
 
 import numpy as np
-import torch
 
 from anomaly_ov.context import choose
 from anomaly_ov.context.bank import Bank, Reference, cut, reference, stacked, tokens_each
@@ -52,12 +51,11 @@ Encode = Callable[[Sequence[Source]], Iterator["Encoded | None"]]
 
 @dataclass(frozen=True)
 class Builder:
-    """What both ways of building share. ``device``: where the bank lies."""
+    """What both ways of building share."""
 
     encode: Encode
     config: ContextConfig
     revision: str
-    device: torch.device
     limits: Limits
 
     def references(self, sources: Sequence[Source], source: str) -> Context:
@@ -77,7 +75,7 @@ class Builder:
             raise UsageError(f"no readable picture in {source}", hint="give one or more pictures known to be good")
         beyond = len(set(digests)) - len(chosen)
         notes = _left_out(len(found), len(sources), unreadable, beyond)
-        bank = Bank.of(found, [0] * len(found), tops=tops_of(self.config), drop_twins=False, device=self.device)
+        bank = Bank.of(found, [0] * len(found), tops=tops_of(self.config), drop_twins=False)
         return Context(bank, "references", source, self.revision, self.config, notes)
 
     def folder(self, sources: Sequence[Source], source: str) -> Context:
@@ -109,7 +107,7 @@ class Builder:
 
     def _of_candidates(self, found: list[Reference], pictures: int, source: str) -> Context:
         kind_R = kinds(stacked(found).detail)
-        bank = Bank.of(found, kind_R, tops=tops_of(self.config), drop_twins=True, device=self.device)
+        bank = Bank.of(found, kind_R, tops=tops_of(self.config), drop_twins=True)
         notes = [f"{len(found)} of {pictures} pictures serve as references"]
         count = max(kind_R) + 1
         if count > 1:

@@ -7,17 +7,17 @@ Made by ``Inspector.context`` and ``Inspector.folder_context``, saved by ``conte
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from anomaly_ov.context.bank import Bank, Usual, picture_distance
 from anomaly_ov.context.fusion import context_score, fused_map, fused_score
-from anomaly_ov.context.tokens import Floats, PictureTokens, Scales
+from anomaly_ov.context.tokens import PictureTokens, Scales
 from anomaly_ov.errors import ContextMismatch
 from anomaly_ov.models.config import ContextConfig
+from anomaly_ov.models.token_maps import Floats
 from anomaly_ov.records import ContextInfo, ContextKind, ModelInfo
 
 PRIOR = 2
@@ -78,10 +78,6 @@ class Context:
                 hint="build it again with this model: anomaly-ov context build",
             )
 
-    def to(self, device: torch.device | str) -> Context:
-        """The same with its bank on ``device``, where pictures are compared with it."""
-        return replace(self, bank=self.bank.to(device))
-
     def compare(self, picture: PictureTokens) -> Compared | None:
         """None when nothing is left to compare the picture with: no reference but copies of it."""
         kind = self.bank.kind_of(picture.descriptor_E, picture.digest)
@@ -91,7 +87,7 @@ class Context:
         if distances is None:
             return None
         distance = picture_distance(distances, tops_of(self.config))
-        return Compared(distances.map(lambda one_P: one_P.cpu().numpy()), distance, self.usual(kind), kind)
+        return Compared(distances, distance, self.usual(kind), kind)
 
     def usual(self, kind: int) -> Usual:
         """What is usual among the references of ``kind``, drawn towards the training sets' figures if they are few."""

@@ -2,7 +2,7 @@
 
 The file is safetensors: ``whole_RTD``, ``detail_RTD`` and ``descriptor_RE`` in half precision, to which
 ``bank.reference`` has rounded them, so that saving changes no score; ``expert_logit_R`` in float32; all else as JSON in
-the metadata, with a SHA-256 over everything. Names, types and shapes are checked before a tensor is made, and nothing
+the metadata, with a SHA-256 over everything. Names, types and shapes are checked before an array is made, and nothing
 in the file is ever run.
 
 Legend: R references of T tokens, D token width, E descriptor width.
@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-import torch
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
 from anomaly_ov.configuration import parse, to_mapping
 from anomaly_ov.context.bank import MOST_TOKENS, Bank, Reference, Usual, cut, tokens_each, unrepeated
@@ -33,6 +33,7 @@ from anomaly_ov.images.messages import printable
 from anomaly_ov.images.read import open_regular
 from anomaly_ov.models.config import ContextConfig
 
+Array = npt.NDArray[Any]
 FORMAT = "anomaly-ov.context/2"
 MAX_BYTES = 256 * 2**20
 MAX_HEADER_BYTES = 2**20
@@ -80,14 +81,14 @@ def save_context(path: str | Path, context: Context) -> None:
 
     Raises ``UsageError`` where the file cannot be written.
     """
-    from safetensors.torch import save
+    from safetensors.numpy import save
 
     bank = context.bank
-    tensors = {
-        "whole_RTD": bank.tokens.whole.half().cpu().contiguous(),
-        "detail_RTD": bank.tokens.detail.half().cpu().contiguous(),
-        "descriptor_RE": bank.descriptor_RE.half().cpu().contiguous(),
-        "expert_logit_R": bank.expert_logit_R.float().cpu().contiguous(),
+    tensors: dict[str, Array] = {
+        "whole_RTD": np.ascontiguousarray(bank.tokens.whole, np.float16),
+        "detail_RTD": np.ascontiguousarray(bank.tokens.detail, np.float16),
+        "descriptor_RE": np.ascontiguousarray(bank.descriptor_RE, np.float16),
+        "expert_logit_R": np.ascontiguousarray(bank.expert_logit_R, np.float32),
     }
     facts = {
         "format": FORMAT,
@@ -105,8 +106,8 @@ def save_context(path: str | Path, context: Context) -> None:
     write_atomic(path, save(tensors, {"context": _canonical(facts)}))
 
 
-def load_context(path: str | Path, revision: str | None = None, device: torch.device | str = "cpu") -> Context:
-    """The context in the file at ``path``, its bank on ``device``.
+def load_context(path: str | Path, revision: str | None = None) -> Context:
+    """The context in the file at ``path``.
 
     ``revision``: of the model that is to use it (``inspector.info.revision``); None leaves that check to the inspector.
     Raises ``WeightsError`` (no such file, another version of the format), ``UnsafeCheckpoint`` (damaged, or no context)
@@ -120,11 +121,11 @@ def load_context(path: str | Path, revision: str | None = None, device: torch.de
             hint="use the model it was made with (--model), or build it again: anomaly-ov context build",
         )
     bank = Bank(
-        Scales(tensors["whole_RTD"].float().to(device), tensors["detail_RTD"].float().to(device)),
-        tensors["descriptor_RE"].float().to(device),
+        Scales(tensors["whole_RTD"].astype(np.float32), tensors["detail_RTD"].astype(np.float32)),
+        tensors["descriptor_RE"].astype(np.float32),
         facts.digests,
-        torch.tensor(facts.kinds, device=device),
-        tensors["expert_logit_R"].to(device),
+        np.array(facts.kinds, np.int64),
+        tensors["expert_logit_R"].astype(np.float32),
         facts.usual,
         facts.drop_twins,
     )
@@ -136,7 +137,7 @@ def extended(old: Context, new: Context) -> Context:
 
     Beyond ``MOST_REFERENCES`` those with the smallest digests serve, as in ``build``, and each reference is cut to the
     tokens that so many may keep: references hold theirs in the order drawn, so a part is itself such a draw. What is
-    usual is found anew, by ``new.config``. The result lies on the device of ``new``.
+    usual is found anew, by ``new.config``.
     Raises ``UsageError`` for a folder's own context and ``ContextMismatch`` for contexts of two models.
     """
     for one in (old, new):
@@ -146,12 +147,11 @@ def extended(old: Context, new: Context) -> Context:
             f"one context was made by model revision {printable(old.revision)}, the other by {printable(new.revision)}",
             hint="build both with the same model",
         )
-    device = new.bank.device
-    found = {one.digest: one for context in (new, old) for one in _references(context.bank, device)}
+    found = {one.digest: one for context in (new, old) for one in _references(context.bank)}
     digests = sorted(found)[:MOST_REFERENCES]
     tokens = tokens_each(len(digests))
     chosen = [cut(found[digest], tokens) for digest in digests]
-    bank = Bank.of(chosen, [0] * len(chosen), tops=tops_of(new.config), drop_twins=False, device=device)
+    bank = Bank.of(chosen, [0] * len(chosen), tops=tops_of(new.config), drop_twins=False)
     notes = [f"{len(found) - len(old.bank)} pictures were added to {len(old.bank)}"]
     if len(found) > len(digests):
         notes.append(f"{len(digests)} of these {len(found)} serve, drawn by digest")
@@ -167,14 +167,13 @@ def require_references(context: Context) -> None:
         )
 
 
-def _references(bank: Bank, device: torch.device) -> list[Reference]:
-    there = bank.to(device)
+def _references(bank: Bank) -> list[Reference]:
     return [
         Reference(
-            Scales(unrepeated(there.tokens.whole[r]), unrepeated(there.tokens.detail[r])),
-            there.descriptor_RE[r],
+            Scales(unrepeated(bank.tokens.whole[r]), unrepeated(bank.tokens.detail[r])),
+            bank.descriptor_RE[r],
             digest,
-            float(there.expert_logit_R[r]),
+            float(bank.expert_logit_R[r]),
         )
         for r, digest in enumerate(bank.digests)
     ]
@@ -205,10 +204,10 @@ def _bytes_of(path: str | Path) -> bytes:
         raise WeightsError(f"cannot read {printable(str(path))}: {reason}", hint="name a context file") from None
 
 
-def _parsed(path: str | Path, data: bytes) -> tuple[_Facts, dict[str, Tensor]]:
+def _parsed(path: str | Path, data: bytes) -> tuple[_Facts, dict[str, Array]]:
     """All that the file says, checked; the tensors in the types they are stored in."""
     from safetensors import SafetensorError
-    from safetensors.torch import load
+    from safetensors.numpy import load
 
     header, values = _header(path, data)
     if values.get("format") != FORMAT:
@@ -224,12 +223,12 @@ def _parsed(path: str | Path, data: bytes) -> tuple[_Facts, dict[str, Tensor]]:
         _refuse(path, error.message)
     _check_layout(path, header, len(facts.digests))
     try:
-        tensors: dict[str, Tensor] = load(data)
+        tensors: dict[str, Array] = load(data)
     except SafetensorError as error:
         _refuse(path, " ".join(str(error).split()))
     if _checksum(values, tensors) != checksum:
         _refuse(path, "its checksum is not that of what it holds")
-    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+    if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
         _refuse(path, "it holds values that are not finite")
     return facts, tensors
 
@@ -271,11 +270,11 @@ def _check_layout(path: str | Path, header: dict[str, Any], references: int) -> 
         _refuse(path, f"{max(whole[1], detail[1])} tokens a picture are more than the {MOST_TOKENS} there may be")
 
 
-def _checksum(facts: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+def _checksum(facts: dict[str, Any], tensors: dict[str, Array]) -> str:
     digest = hashlib.sha256(_canonical(facts).encode())
     for name in sorted(tensors):
         digest.update(f"{name} {list(tensors[name].shape)}".encode())
-        digest.update(tensors[name].numpy().tobytes())
+        digest.update(tensors[name].tobytes())
     return digest.hexdigest()
 
 

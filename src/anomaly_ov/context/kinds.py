@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from anomaly_ov.context.nearest import nearest
+from anomaly_ov.context.nearest import lower_median, nearest
 
 Floats = npt.NDArray[np.float64]
+Tokens = npt.NDArray[np.float32]
 
 STEP = 1.2
 """A step of up to so many times the usual one still connects."""
@@ -39,16 +38,16 @@ SMALLEST_SHARE = 0.05
 SMALLEST = 8
 
 
-def cells_apart(tokens_RTD: Tensor) -> Floats:
+def cells_apart(tokens_RTD: Tokens) -> Floats:
     """(R, R), symmetric, 0..2: how far the median cell of one picture lies from the nearest cell of the other."""
-    rows = [nearest(tokens_TD[:PROBED], tokens_RTD).median(0).values for tokens_TD in tokens_RTD]
-    apart_RR = torch.stack(rows).cpu().double().numpy()
+    rows = [lower_median(nearest(tokens_TD[:PROBED], tokens_RTD)) for tokens_TD in tokens_RTD]
+    apart_RR = np.stack(rows).astype(np.float64)
     apart_RR = (apart_RR + apart_RR.T) / 2
     np.fill_diagonal(apart_RR, 0)
-    return np.asarray(apart_RR, np.float64)
+    return apart_RR
 
 
-def kinds(tokens_RTD: Tensor) -> list[int]:
+def kinds(tokens_RTD: Tokens) -> list[int]:
     """Kind 0, 1, ... of each of R pictures, the largest kind first."""
     count = len(tokens_RTD)
     if count < 2 * SMALLEST:

@@ -1,39 +1,56 @@
 """Exact nearest counterparts: how far each token lies from the most similar token of each reference picture.
 
-One product per block of query tokens, sized to stay in a core's cache (or to fill an accelerator), so memory does not
-grow with either side. Each query picture is compared on its own: its distances do not depend on a batch.
+One matrix product per block of query tokens and references, sized to stay in a core's cache, so memory does not grow
+with either side. Each query picture is compared on its own: its distances do not depend on a batch.
 
 Legend: P query tokens, R reference pictures of T tokens each, D width.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import Any
 
-BLOCK_VALUES = {"cpu": 2**20, "cuda": 2**25}
+import numpy as np
+import numpy.typing as npt
+
+from anomaly_ov.models.token_maps import Floats
+
+BLOCK_VALUES = 2**20
 """Similarities held at once."""
 
+BLOCK_QUERIES = 1024
 
-def nearest(query_PD: Tensor, reference_RTD: Tensor) -> Tensor:
+
+def nearest(query_PD: Floats, reference_RTD: Floats) -> Floats:
     """(P, R) float32: 1 - cosine to the nearest token of each reference, 0..2. Both sides unit vectors, float32."""
     references, tokens, width = reference_RTD.shape
-    flat_MD = reference_RTD.reshape(-1, width)
-    step = max(1, BLOCK_VALUES.get(query_PD.device.type, 2**24) // max(1, len(flat_MD)))
-    distance_PR = query_PD.new_empty(len(query_PD), references)
-    for start in range(0, len(query_PD), step):
-        block = query_PD[start : start + step]
-        similar = (block @ flat_MD.T).view(len(block), references, tokens)
-        torch.amax(similar, -1, out=distance_PR[start : start + step])
-    return distance_PR.neg_().add_(1).clamp_min_(0)
+    queries = max(1, min(len(query_PD), BLOCK_QUERIES, BLOCK_VALUES // tokens))
+    step = max(1, min(references, BLOCK_VALUES // (tokens * queries)))
+    held = np.empty(step * tokens * queries, np.float32)
+    # Queries last: the maximum over a reference's tokens then takes whole rows, several times as fast as along them.
+    similar_RP = np.empty((references, len(query_PD)), np.float32)
+    for start in range(0, len(query_PD), queries):
+        block_DP = query_PD[start : start + queries].T
+        for first in range(0, references, step):
+            part_RTD = reference_RTD[first : first + step]
+            shape = (len(part_RTD), tokens, block_DP.shape[1])
+            similar_RTP = held[: len(part_RTD) * tokens * block_DP.shape[1]].reshape(shape)
+            np.matmul(part_RTD.reshape(-1, width), block_DP, out=similar_RTP.reshape(-1, shape[2]))
+            np.max(similar_RTP, axis=1, out=similar_RP[first : first + step, start : start + queries])
+    return np.maximum(1 - np.ascontiguousarray(similar_RP.T), np.float32(0))
 
 
-def lowest_mean(distance_PR: Tensor, share: float) -> Tensor:
+def lowest_mean(distance_PR: Floats, share: float) -> Floats:
     """(P,) mean of each row's lowest ``share`` of distances, at least one: what most references agree on.
 
     A few anomalous references hardly move it, and neither does one place of the object that only few of them show.
     """
     count = max(1, int(distance_PR.shape[1] * share))
-    if count == distance_PR.shape[1]:
-        return distance_PR.mean(1)
-    return distance_PR.topk(count, dim=1, largest=False, sorted=False).values.mean(1)
+    if count < distance_PR.shape[1]:
+        distance_PR = np.partition(distance_PR, count - 1, axis=1)[:, :count]
+    return np.asarray(distance_PR.mean(1))
+
+
+def lower_median(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Along the first axis; of an even number the lower of the two in the middle, so that it is one of the values."""
+    return np.asarray(np.quantile(values, 0.5, axis=0, method="lower"))

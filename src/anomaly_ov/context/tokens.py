@@ -5,28 +5,24 @@ The crops show it in detail, at its own resolution: a small defect fills a cell 
 so both are compared, each with its like. A picture of one view has the same cells at both scales.
 
 Legend: N views, h w cells of a view, Q cells of the base view that show picture, P cells of the crops that do, D width
-of a token, E of a descriptor.
+of a token, L of a level, E of a descriptor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from anomaly_ov.images.geometry import Geometry
 from anomaly_ov.images.maps import significance_map
-from anomaly_ov.models.features import Features
-from anomaly_ov.models.projection import Projection
+from anomaly_ov.models.token_maps import Floats, TokenMaps
 
 A = TypeVar("A")
 B = TypeVar("B")
-Floats = npt.NDArray[np.float32]
 
 SHOWN = 0.5
 """A cell counts when at least this share of it shows picture rather than padding."""
@@ -55,8 +51,8 @@ class PictureTokens:
     ``significance_map``.
     """
 
-    tokens: Scales[Tensor]
-    descriptor_E: Tensor
+    tokens: Scales[Floats]
+    descriptor_E: Floats
     shown_Nhw: npt.NDArray[np.bool_]
     geometry: Geometry
     digest: str
@@ -64,8 +60,8 @@ class PictureTokens:
 
     def without_tokens(self) -> PictureTokens:
         """The same for later, without what fills memory."""
-        # A slice of no rows would keep the whole tensor.
-        return replace(self, tokens=self.tokens.map(lambda one_PD: one_PD.new_empty(0, one_PD.shape[1])))
+        # A slice of no rows would keep the whole array.
+        return replace(self, tokens=self.tokens.map(lambda one_PD: np.empty((0, one_PD.shape[1]), np.float32)))
 
     def to_map(self, values: Scales[Floats]) -> Floats:
         """(H, W) float32 in 0..1 on the capped picture, from one value in 0..1 per cell: (Q,) and (P,).
@@ -82,19 +78,23 @@ class PictureTokens:
 
 
 def picture_tokens(
-    features: Features, geometry: Geometry, projection: Projection, digest: str, patch: float | None = None
+    levels_NPL: Sequence[Floats],
+    grid_hw: tuple[int, int],
+    geometry: Geometry,
+    maps: TokenMaps,
+    digest: str,
+    patch: float | None = None,
 ) -> PictureTokens:
-    """``features`` of all views of one picture, base view first; what is kept lies on the features' device."""
-    share_Nhw = geometry.content_share(features.grid_hw, patch)
+    """``levels_NPL``: the encoder's, of all views of one picture, base view first; cells row-major over ``grid_hw``."""
+    share_Nhw = geometry.content_share(grid_hw, patch)
     shown_Nhw = share_Nhw >= SHOWN
     for views in (slice(0, 1), slice(1, None)):
         if shown_Nhw[views].size and not shown_Nhw[views].any():
             # A strip thinner than half a cell: the cells that show most of it.
             shown_Nhw[views] = share_Nhw[views] >= share_Nhw[views].max()
-    tokens_NPD = projection(features)
-    shown = torch.from_numpy(shown_Nhw.reshape(len(shown_Nhw), -1)).to(tokens_NPD.device)
-    whole_QD = tokens_NPD[:1][shown[:1]]
-    detail_PD = tokens_NPD[1:][shown[1:]] if geometry.views > 1 else whole_QD
-    base = Features(features.final_NPD[:1], tuple(level[:1] for level in features.levels_NPD), features.grid_hw)
-    descriptor_E = projection.descriptor(base)[0]
+    tokens_NPD = maps.tokens(levels_NPL)
+    shown_NP = shown_Nhw.reshape(len(shown_Nhw), -1)
+    whole_QD = tokens_NPD[:1][shown_NP[:1]]
+    detail_PD = tokens_NPD[1:][shown_NP[1:]] if geometry.views > 1 else whole_QD
+    descriptor_E = maps.descriptor([level_NPL[:1] for level_NPL in levels_NPL])[0]
     return PictureTokens(Scales(whole_QD, detail_PD), descriptor_E, shown_Nhw, geometry, digest, patch)

@@ -6,21 +6,22 @@ cosine of two concatenated tokens is the mean of the parts' cosines. Fitted maps
 without fitted parts uses its raw levels; wide ones go through fixed random directions first, which keep angles (Johnson
 and Lindenstrauss, 1984).
 
+The module is what is fitted, saved and loaded; pictures are compared through its ``arrays`` (``token_maps``).
+
 Legend: N views, P patches, D width of the concatenated token, E width of the descriptor.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anomaly_ov.models.config import ProjectionPart
 from anomaly_ov.models.features import Features
-
-RANDOM_WIDTH = 128
-"""Raw levels wider than this are brought down to it."""
+from anomaly_ov.models.token_maps import RANDOM_WIDTH, TokenMap, TokenMaps, directions
 
 
 class Projection(nn.Module):
@@ -42,6 +43,10 @@ class Projection(nn.Module):
         """D."""
         return self._width
 
+    def arrays(self) -> TokenMaps:
+        """A copy of the maps in float32, on the host."""
+        return TokenMaps(tuple(_arrays(levels, own) for levels, own in zip(self.sources, self.maps, strict=True)))
+
     def forward(self, features: Features) -> Tensor:
         """Unit tokens (N, P, D), the parts concatenated; float32 whatever the features' type."""
         return _joined(self._parts(features))
@@ -62,6 +67,17 @@ def _joined(parts: list[Tensor]) -> Tensor:
     return joined.mul_(len(parts) ** -0.5)
 
 
+def _arrays(levels: tuple[int, ...], own: nn.Module) -> TokenMap:
+    if isinstance(own, _Directions):
+        return TokenMap(levels, None if own.directions is None else _array(own.directions))
+    assert isinstance(own, nn.Linear)
+    return TokenMap(levels, _array(own.weight.T), _array(own.bias))
+
+
+def _array(values: Tensor) -> npt.NDArray[np.float32]:
+    return np.array(values.detach().float().cpu().numpy(), np.float32, order="C")
+
+
 class _Directions(nn.Module):
     """Fixed random directions (no parameters), or nothing at all for tokens that are narrow already."""
 
@@ -69,12 +85,8 @@ class _Directions(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        directions = None
-        if width > RANDOM_WIDTH:
-            # NumPy's legacy generator is frozen: the same directions in every version.
-            drawn = np.random.RandomState(width).standard_normal((width, RANDOM_WIDTH)) / RANDOM_WIDTH**0.5
-            directions = torch.from_numpy(drawn.astype(np.float32))
-        self.register_buffer("directions", directions, persistent=False)
+        drawn = directions(width)
+        self.register_buffer("directions", None if drawn is None else torch.from_numpy(drawn), persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
         return tokens if self.directions is None else tokens @ self.directions

@@ -167,8 +167,8 @@ def _encoded(samples: Sequence[Sample], base: AnomalyModel, runner: Runner, name
         views = anyres(picture.pixels_HW3, base.config.views)
         (output,) = runner.forward([views.pixels_NHW3], features=True)
         assert output.features is not None
-        with torch.inference_mode():
-            tokens = picture_tokens(output.features, views.geometry, runner.projection, picture.sha256, runner.patch)
+        levels, grid = output.features.level_arrays(), output.features.grid_hw
+        tokens = picture_tokens(levels, grid, views.geometry, runner.token_maps, picture.sha256, runner.patch)
         alone = expert_alone(output.map_Nhw, output.score_raw, views.geometry, base.config.calibration, runner.patch)
         yield _Picture(sample, tokens, alone)
 
@@ -183,7 +183,7 @@ def _trials(
         found = (by_id[source.id] for source in sources)
         return (Encoded(one.tokens, float(logit(one.expert.score))) for one in found)
 
-    builder = Builder(encode, base.config.context, base.config.revision, runner.device, Limits())
+    builder = Builder(encode, base.config.context, base.config.revision, Limits())
     sources = [Source(path, path) for path in by_id]
     yield _trial(name, "folder", builder.folder(sources, name), pictures)
     normal = [source for source in sources if by_id[source.id].sample.label == 0]
@@ -204,10 +204,9 @@ def _trial(name: str, way: str, context: Context, pictures: Sequence[_Picture]) 
         compared = context.compare(one.tokens)
         if compared is None:
             continue
-        cells = compared.cells.map(torch.from_numpy)
         labels.append(int(one.sample.label or 0))
         experts.append(one.expert.score)
-        distances.append([picture_distance(cells, tops) for tops in TOPS])
+        distances.append([picture_distance(compared.cells, tops) for tops in TOPS])
         pixels.append(_pixels(one, compared, rng))
     # One kind per category: what is usual is that of the largest.
     among_themselves = bank.among_themselves(0)
