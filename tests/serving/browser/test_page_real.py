@@ -18,7 +18,7 @@ from serving.browser.conftest import EXAMPLES
 from serving.browser.test_page_work import drop
 from serving_live_fixtures import serving
 
-NAMES = ("buttons_good", "panel_scratched", "sweets_rusty")
+NAMES = ("blister_good", "flange_scratched", "connector_rusty")
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_from_a_dropped_picture_to_an_exported_decision(page: Page, live: str) -
 
     # In the order that is seen, not of the document: the most suspicious comes first.
     page.locator(".card[aria-posinset='1']").click()
-    expect(page.locator("#facts h2")).to_have_text("sweets_rusty.jpg")
+    expect(page.locator("#facts h2")).to_have_text("connector_rusty.jpg")
     expect(page.locator(".verdict-line")).to_contain_text("Anomalous")
     regions = page.locator("#region-count")
     expect(regions).to_have_text(re.compile(r"^[1-9]\d* on this picture$"))
@@ -73,24 +73,24 @@ def test_from_a_dropped_picture_to_an_exported_decision(page: Page, live: str) -
 
     rows = {row["name"]: row for row in csv.DictReader(io.StringIO(exported(page, "csv").decode("utf-8-sig")))}
     assert {name: row["decision"] for name, row in rows.items()} == {
-        "buttons_good.jpg": "",
-        "panel_scratched.jpg": "",
-        "sweets_rusty.jpg": "anomalous",
+        "blister_good.jpg": "",
+        "flange_scratched.jpg": "",
+        "connector_rusty.jpg": "anomalous",
     }
-    assert float(rows["sweets_rusty.jpg"]["map_threshold"]) == 0.5
-    assert float(rows["sweets_rusty.jpg"]["score"]) > float(rows["buttons_good.jpg"]["score"])
+    assert float(rows["connector_rusty.jpg"]["map_threshold"]) == 0.5
+    assert float(rows["connector_rusty.jpg"]["score"]) > float(rows["blister_good.jpg"]["score"])
     coco = json.loads(exported(page, "coco"))
     assert sorted(image["file_name"] for image in coco["images"]) == sorted(rows)
     assert len(coco["annotations"]) == sum(int(row["regions"]) for row in rows.values())
     assert len(exported(page, "jsonl").splitlines()) == 3
     assert any("overlay" in name for name in ZipFile(io.BytesIO(exported(page, "zip"))).namelist())
-    assert b"sweets_rusty.jpg" in exported(page, "html")
+    assert b"connector_rusty.jpg" in exported(page, "html")
 
     page.keyboard.press("k")
-    expect(page.locator("#facts h2")).to_have_text("sweets_rusty.jpg")
+    expect(page.locator("#facts h2")).to_have_text("connector_rusty.jpg")
     page.wait_for_url(opened)
     page.reload()
-    expect(page.locator("#facts h2")).to_have_text("sweets_rusty.jpg")
+    expect(page.locator("#facts h2")).to_have_text("connector_rusty.jpg")
     expect(page.locator("[data-verdict=anomalous][aria-pressed=true]")).to_have_count(1)
     expect(page.locator("#map-threshold")).to_have_value("0.5")
     expect(page.locator(".turn.assistant p")).to_have_text(answer)

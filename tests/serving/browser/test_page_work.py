@@ -80,7 +80,7 @@ def bodies(fake: Fake, method: str, part: str) -> list[str]:
 def test_dropped_pictures_are_sent_in_parts_scored_and_shown(page: Page, server: str, fake: Fake) -> None:
     page.goto(server)
     expect(page.get_by_role("heading", name="Drop pictures here")).to_be_visible()
-    picture = example("buttons_good")
+    picture = example("blister_good")
     drop(page, [(f"p{index:02}.jpg", picture + bytes([index])) for index in range(19)] + [("notes.txt", b"x")])
     expect(cards(page)).to_have_count(19)
     assert len(bodies(fake, "POST", "/pictures")) == 3
@@ -93,7 +93,7 @@ def test_dropped_pictures_are_sent_in_parts_scored_and_shown(page: Page, server:
 def test_what_is_dropped_before_the_page_is_ready_is_not_lost(page: Page, server: str, fake: Fake) -> None:
     fake.seconds_per_list = 0.3
     page.goto(server)
-    drop(page, [("early.jpg", example("buttons_good"))])
+    drop(page, [("early.jpg", example("blister_good"))])
     expect(cards(page)).to_have_count(1)
 
 
@@ -104,7 +104,7 @@ def test_a_bare_address_leads_to_the_only_batch_and_to_the_start_where_there_are
     expect(cards(page)).to_have_count(8)
     page.get_by_role("button", name="Anomaly-OV").click()
     expect(page.locator("#provenance")).to_contain_text("threshold 0.50 (default)")
-    fake.add(fake.new_batch("Second"), "one.jpg", example("panel_good"))
+    fake.add(fake.new_batch("Second"), "one.jpg", example("flange_good"))
     page.goto("about:blank")
     page.goto(server)
     expect(page.locator(".recent .entry")).to_have_count(2)
@@ -115,7 +115,7 @@ def test_a_bare_address_leads_to_the_only_batch_and_to_the_start_where_there_are
 def test_a_busy_service_is_asked_again_when_it_says_so(page: Page, server: str, fake: Fake) -> None:
     fake.busy_answers = 1
     page.goto(server)
-    drop(page, [("one.jpg", example("panel_good"))])
+    drop(page, [("one.jpg", example("flange_good"))])
     expect(page.locator("#upload-tray")).to_contain_text("The service is busy")
     expect(cards(page)).to_have_count(1)
     assert len(bodies(fake, "POST", "/pictures")) == 2
@@ -123,7 +123,7 @@ def test_a_busy_service_is_asked_again_when_it_says_so(page: Page, server: str, 
 
 def test_pasted_and_example_pictures(page: Page, server: str) -> None:
     page.goto(server)
-    page.evaluate(PASTE, ["pasted.jpg", base64.b64encode(example("panel_good")).decode()])
+    page.evaluate(PASTE, ["pasted.jpg", base64.b64encode(example("flange_good")).decode()])
     expect(cards(page)).to_have_count(1)
     page.get_by_role("button", name="Anomaly-OV").click()
     page.get_by_role("button", name="Try the examples").click()
@@ -132,7 +132,8 @@ def test_pasted_and_example_pictures(page: Page, server: str) -> None:
 
 def test_refused_and_failed_pictures_say_why(page: Page, server: str) -> None:
     page.goto(server)
-    drop(page, [("unreadable.jpg", b"x"), ("broken.jpg", example("panel_good")), ("good.jpg", example("sweets_good"))])
+    broken, good = example("flange_good"), example("connector_good")
+    drop(page, [("unreadable.jpg", b"x"), ("broken.jpg", broken), ("good.jpg", good)])
     expect(page.locator("#upload-tray")).to_contain_text("this is not a picture")
     failed = page.locator(".card[data-state=failed]")
     expect(failed).to_contain_text("the file ends early")
@@ -142,7 +143,7 @@ def test_refused_and_failed_pictures_say_why(page: Page, server: str) -> None:
 
 def test_hostile_names_stay_text(page: Page, server: str) -> None:
     page.goto(server)
-    drop(page, [(HOSTILE, example("panel_scratched"))])
+    drop(page, [(HOSTILE, example("flange_scratched"))])
     cards(page).first.click()
     expect(page.locator("#facts h2")).to_have_text(HOSTILE)
     assert page.evaluate("window.owned") is None
@@ -174,7 +175,7 @@ def test_the_map_threshold_redraws_regions(page: Page, server: str, batch: str, 
     open_batch(page, server, batch, "&sort=name")
     open_first(page)
     shown = page.locator(".badge")
-    first = next(item for item in fake.items.values() if item["name"] == "buttons_burnt.jpg")
+    first = next(item for item in fake.items.values() if item["name"] == "blister_burnt.jpg")
     expect(shown).to_have_count(len(fake.files[first["id"]].regions))
     page.locator("#map-threshold").fill("1")
     expect(shown).to_have_count(0)
@@ -199,7 +200,7 @@ def test_the_score_threshold_relabels_and_filters_at_once(page: Page, server: st
     page.locator("#score-threshold").fill("1")
     expect(page.locator(".card.anomalous")).to_have_count(0)
     expect(page.locator("#provenance")).to_contain_text("threshold 1.00 (set here)")
-    page.get_by_label("Search names").fill("sweets")
+    page.get_by_label("Search names").fill("connector")
     expect(cards(page)).to_have_count(3)
     page.locator("[data-show=anomalous]").click()
     expect(page.get_by_text("No picture fits these filters.")).to_be_visible()
@@ -330,7 +331,7 @@ def test_the_token_is_asked_for_once(page: Page, server: str, fake: Fake) -> Non
 def test_a_running_batch_shows_rate_and_time_left(page: Page, server: str, fake: Fake) -> None:
     fake.seconds_per_picture = 0.3
     page.goto(server)
-    drop(page, [(f"p{index}.jpg", example("sweets_good") + bytes([index])) for index in range(6)])
+    drop(page, [(f"p{index}.jpg", example("connector_good") + bytes([index])) for index in range(6)])
     expect(page.locator("#progress-text")).to_contain_text("/s · ")
     expect(page.locator(".card[data-state=pending]").first).to_be_visible()
     expect(page.locator("#progress")).to_be_hidden()

@@ -78,7 +78,7 @@ def test_the_examples_are_those_of_the_checkout_and_a_wheel_brings_them_along(
     for name in EXAMPLES:
         assert client.get(f"/static/{name}").content == (CHECKOUT / name).read_bytes()
     hatch = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert hatch["force-include"]["examples"] == "anomaly_ov/serving/page/examples"
+    assert hatch["force-include"] == {name: f"anomaly_ov/serving/page/{name}" for name in EXAMPLES}
     packed = tmp_path / "page" / EXAMPLES[0]
     packed.parent.mkdir(parents=True)
     packed.write_bytes(b"packed")

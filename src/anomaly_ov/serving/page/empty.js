@@ -7,14 +7,14 @@ import { on, state } from "./state.js";
 import { upload } from "./upload.js";
 
 const EXAMPLES = [
-  "buttons_good",
-  "buttons_missing",
-  "buttons_burnt",
-  "panel_good",
-  "panel_scratched",
-  "sweets_good",
-  "sweets_cracked",
-  "sweets_rusty",
+  "blister_good",
+  "blister_missing",
+  "blister_burnt",
+  "flange_good",
+  "flange_scratched",
+  "connector_good",
+  "connector_bent",
+  "connector_rusty",
 ];
 
 const STEPS = [

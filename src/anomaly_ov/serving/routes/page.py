@@ -53,14 +53,14 @@ SCRIPTS = (
     "viewer.js",
 )
 EXAMPLES = (
-    "examples/buttons_burnt.jpg",
-    "examples/buttons_good.jpg",
-    "examples/buttons_missing.jpg",
-    "examples/panel_good.jpg",
-    "examples/panel_scratched.jpg",
-    "examples/sweets_cracked.jpg",
-    "examples/sweets_good.jpg",
-    "examples/sweets_rusty.jpg",
+    "examples/blister_burnt.jpg",
+    "examples/blister_good.jpg",
+    "examples/blister_missing.jpg",
+    "examples/connector_bent.jpg",
+    "examples/connector_good.jpg",
+    "examples/connector_rusty.jpg",
+    "examples/flange_good.jpg",
+    "examples/flange_scratched.jpg",
 )
 FILES = frozenset(("favicon.svg", *STYLES, *SCRIPTS, *EXAMPLES))
 CHECKOUT = Path(__file__).resolve().parents[4]
