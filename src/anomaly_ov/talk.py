@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from anomaly_ov.chat import Chat
     from anomaly_ov.models.reasoning.evidence import Evidence
     from anomaly_ov.models.reasoning.folder import Reasoner
-    from anomaly_ov.models.runner import PictureOutput
+    from anomaly_ov.models.arrays import PictureArrays
 
 
 @dataclass(frozen=True)
 class Seen:
     """One picture as the networks saw it, and its calibrated score (with a context, if there was one)."""
 
-    output: PictureOutput
+    output: PictureArrays
     score: float
     geometry: Geometry
 
@@ -50,5 +50,9 @@ class Talk:
         """What the language model reads, with the score that it was taught to follow."""
         from anomaly_ov.models.reasoning.evidence import of_picture
 
-        fused = self._reasoner().model.config.level_score == "fused"
-        return [of_picture(one.output, one.score if fused else one.output.score_raw, one.geometry) for one in self.seen]
+        model = self._reasoner().model
+        fused, device = model.config.level_score == "fused", model.device
+        return [
+            of_picture(one.output, one.score if fused else one.output.score_raw, one.geometry, device)
+            for one in self.seen
+        ]

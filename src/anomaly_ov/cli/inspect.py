@@ -129,8 +129,7 @@ def inspect(
             for (name, _), (finding, preview_HW3) in zip(jobs, results, strict=True):
                 light = replace(finding, significance_map=None)
                 if outputs is not None:
-                    telling = chosen.context if finding.score_context is not None else None
-                    light = outputs.add(name, finding, preview_HW3, inspector.map_threshold_with(telling))
+                    light = outputs.add(name, finding, preview_HW3)
                 tally.add(light)
                 watch.add(light)
                 if light.error is not None:

@@ -47,7 +47,8 @@ def regions(
     """Connected pieces of ``map_HW >= threshold``, highest peak first, at most ``limit`` of them.
 
     ``map_HW``: (H, W) in 0..1, no larger than the picture of (width, height) ``image_wh``. Pieces smaller than
-    ``min_area_fraction`` of the picture are left out. ``score`` is a region's peak, ``score_mean`` its mean over map
+    ``min_area_fraction`` of the picture are left out, but never the one with the highest peak: a picture whose map
+    reaches the threshold has a region. ``score`` is a region's peak, ``score_mean`` its mean over map
     pixels; box, area and mask are in picture pixels. Raises UsageError for a map that cannot be the picture's.
     """
     height, width = map_HW.shape
@@ -62,9 +63,11 @@ def regions(
         return ()
     columns, rows = _edges(width, image_wh[0]), _edges(height, image_wh[1])
     pieces = _measure(map_HW, above_HW, labels_HW, count, rows, columns)
-    large = np.flatnonzero(pieces.areas >= min_area_fraction * image_wh[0] * image_wh[1])
     # Peak first, then area; equal ones in reading order, so that a run repeats exactly.
-    order = large[np.lexsort((large, -pieces.areas[large], -pieces.peaks[large]))][:limit]
+    order = np.lexsort((np.arange(count), -pieces.areas, -pieces.peaks))
+    large = pieces.areas[order] >= min_area_fraction * image_wh[0] * image_wh[1]
+    large[0] = True
+    order = order[large][:limit]
     found = []
     for index in order:
         y0, y1, x0, x1 = pieces.places[index].tolist()

@@ -180,7 +180,7 @@ class BatchRunner:
         return ScoredBy(
             asdict(self._inspector.info),
             ThresholdUsed(threshold.value, threshold.source),
-            self._inspector.map_threshold_with(context),
+            threshold.value,
         )
 
     def _keep(self, work: Work, inspected: Sequence[Inspected], scored_by: ScoredBy) -> None:

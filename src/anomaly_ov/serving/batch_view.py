@@ -45,7 +45,7 @@ def view_of(service: Service, batch: Batch) -> BatchView:
     inspector, scored_by = service.inspector, batch.scored_by
     running = batch.state == "running"
     rate = service.runner.rate(batch.id) if running else None
-    model, threshold, map_threshold = inspector.info, inspector.threshold, inspector.map_threshold
+    model, threshold, map_threshold = inspector.info, inspector.threshold, inspector.threshold.value
     return BatchView(
         id=batch.id,
         name=batch.name,

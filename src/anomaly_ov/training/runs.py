@@ -16,7 +16,6 @@ from anomaly_ov.data.layouts import discover_all
 from anomaly_ov.data.leakage import LeakageReport, check
 from anomaly_ov.data.samples import DataSet
 from anomaly_ov.errors import ConfigError, DataError
-from anomaly_ov.models.config import CalibrationConfig
 from anomaly_ov.models.create import expert_for
 from anomaly_ov.models.expert import Expert
 from anomaly_ov.models.model import AnomalyModel
@@ -44,14 +43,12 @@ def train_expert(
     leave_out: Sequence[str] = (),
     test: Sequence[Path] = (),
     cache: Path | None = None,
-    calibration: CalibrationConfig | None = None,
     card: str = "",
     device: str = "cpu",
 ) -> Path:
     """Stage 1 from the encoder (with ``warm_start`` also the expert) of model folder ``start``; returns ``out/model``.
 
-    ``leave_out``: names of sets not to train on. ``calibration``: from ``leave_one_set_out``. ``card``: the model
-    card's text. ``test``: folders that will be tested on; a picture of theirs among the training pictures is a
+    ``leave_out``: names of sets not to train on. ``card``: the model card's text. ``test``: folders that will be tested on; a picture of theirs among the training pictures is a
     ``LeakageError``.
     """
     sets = labelled_sets([data / folder for folder in recipe.sets], leave_out)
@@ -76,7 +73,6 @@ def train_expert(
         require_same(shapes_of(expert.state_dict()), shapes_of(base.expert.state_dict()), f"the expert of {start}")
         expert.load_state_dict(base.expert.state_dict())
     config = replace(base.config, name=recipe.name, revision="", views=recipe.views, expert=expert.config)
-    config = replace(config, calibration=calibration or CalibrationConfig())
     if recipe.cached:
         if recipe.synthetic_pictures:
             made = f"synthetic-{recipe.synthetic_pictures}-{recipe.loop.seed}-{hashes['photos'][:8]}"

@@ -108,7 +108,7 @@ async def about(request: Request) -> About:
         model=inspector.info,
         speaks=inspector.speaks,
         threshold=inspector.threshold,
-        map_threshold=inspector.map_threshold,
+        map_threshold=inspector.threshold.value,
         limits={name: getattr(settings, name) for name in LIMITS},
         version=version("anomaly-ov"),
         palette=[f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in palette().tolist()],

@@ -121,7 +121,7 @@ def overlay(
     files = service.store.files(item)
     if map_threshold is None:
         scored_by = service.store.batch(service.store.item(item).item.batch).scored_by
-        map_threshold = scored_by.map_threshold if scored_by else service.inspector.map_threshold
+        map_threshold = scored_by.map_threshold if scored_by else service.inspector.threshold.value
     drawn = sheet(files, map_threshold)
     if drawn is None:
         raise _no_image()

@@ -95,7 +95,7 @@ def _about(service: Service, batch: Batch, threshold: float | None, map_threshol
         created=batch.created,
         model=inspector.info if scored is None else ModelInfo(**scored.model),
         threshold=Threshold(used.value, used.source) if threshold is None else Threshold(threshold, CHOSEN),
-        map_threshold=inspector.map_threshold if scored is None else scored.map_threshold,
+        map_threshold=inspector.threshold.value if scored is None else scored.map_threshold,
         context={
             "kind": batch.context.kind,
             "source": batch.context.source,

@@ -1,0 +1,351 @@
+"""Fits how evidence becomes a score (``ScoringConfig``), leave-one-set-out over the labelled training sets.
+
+Every image is seen by the expert of the fold that never saw its set, and judged alone, beside 1, 4 and 16 good images
+of its category (seeded draws) and beside the other images of its category, with the very functions that inspect
+(``context.build``, ``scoring.score``). Chosen on the mean AUROC over sets: the weights of each mode. Then follow what is
+usual of normal images and the threshold for a stated rate of false alarms. ``held_out`` repeats all of that without one
+set at a time and measures it there: the figures to expect of a set never seen. Test sets take no part.
+
+Legend: I images, K kinds of evidence (``PARTS``), C cells of the map's finest layer.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from anomaly_ov.configuration import to_mapping
+from anomaly_ov.context.build import Builder, Encoded
+from anomaly_ov.context.context import Context
+from anomaly_ov.data.samples import DataSet, Sample
+from anomaly_ov.errors import DataError
+from anomaly_ov.evaluation.metrics import auroc
+from anomaly_ov.files import write_atomic
+from anomaly_ov.images.maps import blended_cells, map_score
+from anomaly_ov.images.prepared import prepare_one
+from anomaly_ov.images.read import DEFAULT_LIMITS
+from anomaly_ov.images.sources import Source
+from anomaly_ov.models.config import ModeConfig, ScoringConfig
+from anomaly_ov.models.engines.interface import Engine
+from anomaly_ov.models.folder import read_config
+from anomaly_ov.models.hub import CONFIG_FILE
+from anomaly_ov.provenance import provenance
+from anomaly_ov.records import Mode
+from anomaly_ov.scoring.cells import Cells, Floats
+from anomaly_ov.scoring.evidence import References, log_distance
+from anomaly_ov.scoring.look import look
+from anomaly_ov.scoring.score import WITNESSES, Usual, expected, logit
+from anomaly_ov.streaming import Progress, nobody
+
+Values = npt.NDArray[np.float64]
+PARTS = ("references", "own", "counterpart", "expert")
+DRAWS = ((1, 0), (1, 1), (4, 0), (4, 1), (16, 0), (16, 1))
+"""(good references, seed) of the contexts beside the folder's own; those that leave a normal image to judge."""
+
+MODES: tuple[Mode, ...] = ("alone", "few", "references", "folder")
+FALSE_ALARMS: Mapping[Mode, float] = {"alone": 0.15, "few": 0.12, "references": 0.08, "folder": 0.12}
+"""Rate of false alarms on training sets at which each mode's threshold lies."""
+
+OWN, MATCHED = (0.0, 0.25, 0.5, 0.75, 1.0), (0.0, 0.5, 1.0)
+EXPERT = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
+LEAST = 0.02
+"""A standard deviation over a handful of images may be small by chance."""
+
+
+@dataclass(frozen=True)
+class ScoringPlan:
+    """What is fitted on: at most ``images`` of each label of each of ``categories`` categories of a set, by ``seed``."""
+
+    images: int = 50
+    categories: int = 6
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One mode applied to one category. ``parts_IKC``: evidence of the judged images on the map's finest cells, one
+    array each; ``own_parts_IKC``: of the references, each against the others. ``count``: references.
+    """
+
+    dataset: str
+    category: str
+    mode: Mode
+    count: int
+    labels: npt.NDArray[np.int64]
+    parts_IKC: tuple[Floats, ...]
+    own_parts_IKC: tuple[Floats, ...]
+
+
+def trials_of(
+    dataset: DataSet, engine: Engine, experts: Engine | None, plan: ScoringPlan, progress: Progress = nobody
+) -> Iterator[Trial]:
+    """All trials on one set. ``engine`` encodes; ``experts``: whose expert looks, default the same."""
+    wanted = dict(_categories(dataset, plan))
+    total, done = sum(len(samples) for samples in wanted.values()), 0
+    for category, samples in wanted.items():
+        encoded = {}
+        for sample in samples:
+            encoded[str(sample.image)] = _encoded(sample, engine, experts)
+            done += 1
+            progress(done, total)
+        yield from _trials(dataset.name, category, samples, encoded, engine)
+
+
+def fit(trials: Sequence[Trial], base: ScoringConfig, seen: Sequence[str] | None = None) -> ScoringConfig:
+    """The scoring of all ``trials`` on the sets ``seen`` (default all). Raises ``DataError`` without any."""
+    own = [trial for trial in trials if seen is None or trial.dataset in seen]
+    if not own:
+        raise DataError("no trial to fit the scoring on", hint="name labelled sets with good and bad images")
+    sets = sorted({trial.dataset for trial in own})
+    modes = {mode: _fit_mode(mode, [t for t in own if t.mode == mode], base, sets) for mode in MODES}
+    return replace(base, **{mode: found for mode, found in modes.items() if found is not None})
+
+
+def measure(trials: Sequence[Trial], config: ScoringConfig) -> dict[str, Any]:
+    """Mean AUROC, false alarms and misses of each mode; "few" and "references" also by their number."""
+    found: dict[str, Any] = {}
+    for way in dict.fromkeys((trial.mode, trial.count if trial.mode != "folder" else 0) for trial in trials):
+        rows = []
+        for trial in trials:
+            if (trial.mode, trial.count if trial.mode != "folder" else 0) != way:
+                continue
+            mode: ModeConfig = getattr(config, trial.mode)
+            beyond = _beyond(trial, mode, config) - mode.step
+            rows.append(
+                (
+                    float(auroc(trial.labels, beyond) or 0.0),
+                    float((beyond[trial.labels == 0] >= 0).mean()),
+                    float((beyond[trial.labels == 1] < 0).mean()),
+                )
+            )
+        means = np.mean(rows, axis=0).tolist()
+        name = way[0] if way[0] in ("alone", "folder") else f"{way[1]} references"
+        found[name] = dict(zip(("auroc", "false_alarms", "misses"), means, strict=True))
+    return found
+
+
+def fit_scoring(
+    sets: Sequence[DataSet],
+    engine: Engine,
+    experts: Mapping[str, Engine],
+    out: Path,
+    plan: ScoringPlan,
+    progress: Callable[[str], Progress] = lambda name: nobody,
+) -> ScoringConfig:
+    """Writes ``out/scoring.json``: the configuration, figures on all sets and on each set held out; returns the first.
+
+    ``experts``: by set, the engine whose expert never saw it; of a set without one the model's own expert looks.
+    """
+    trials: list[Trial] = []
+    for one in sets:
+        trials += trials_of(one, engine, experts.get(one.name), plan, progress(one.name))
+    config = fit(trials, engine.config.scoring)
+    names = sorted({trial.dataset for trial in trials})
+    held_out = {}
+    for name in names:
+        without = fit(trials, engine.config.scoring, [other for other in names if other != name])
+        held_out[name] = measure([trial for trial in trials if trial.dataset == name], without)
+    table = {
+        "scoring": to_mapping(config),
+        "false_alarms_wanted": dict(FALSE_ALARMS),
+        "all": _mean({name: measure([t for t in trials if t.dataset == name], config) for name in names}),
+        "held_out_mean": _mean(held_out),
+        "held_out": held_out,
+        "plan": to_mapping(plan),
+        "model": engine.config.revision,
+        "provenance": provenance(plan.seed),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(out / "scoring.json", (json.dumps(table, indent=2) + "\n").encode())
+    return config
+
+
+def with_scoring(model: Path, config: ScoringConfig, out: Path) -> Path:
+    """A copy of the model folder ``model`` that judges by ``config``; returns ``out``."""
+    if out.resolve() != model.resolve():
+        shutil.copytree(model, out, dirs_exist_ok=True)
+    values = to_mapping(replace(read_config(out), scoring=config))
+    write_atomic(out / CONFIG_FILE, (json.dumps(values, indent=2) + "\n").encode())
+    return out
+
+
+def _categories(dataset: DataSet, plan: ScoringPlan) -> Iterator[tuple[str, list[Sample]]]:
+    """Readable, labelled images of the first categories that have both labels, drawn by seed."""
+    found = 0
+    for category in dataset.categories:
+        chosen = []
+        for label in (0, 1):
+            own = [s for s in dataset.labelled() if s.category == category and s.label == label]
+            drawn = np.random.RandomState(plan.seed).permutation(len(own))[: plan.images]
+            chosen.append([own[i] for i in sorted(drawn)])
+        if all(chosen) and found < plan.categories:
+            found += 1
+            yield category, chosen[0] + chosen[1]
+
+
+class _WithExpert:
+    """One engine's encoder with another's expert."""
+
+    def __init__(self, engine: Engine, experts: Engine) -> None:
+        self._engine, self.expert = engine, experts.expert
+        self.encode, self.patch, self.config = engine.encode, engine.patch, engine.config
+
+
+def _encoded(sample: Sample, engine: Engine, experts: Engine | None) -> Encoded:
+    prepared = prepare_one(str(sample.image), engine.config.views, DEFAULT_LIMITS)
+    seeing: Any = engine if experts is None else _WithExpert(engine, experts)
+    (looked,) = look(seeing, [prepared], engine.config.scoring)
+    return Encoded(looked.tokens, looked.output.map_Nhw, looked.output.score_raw)
+
+
+def _trials(
+    name: str, category: str, samples: Sequence[Sample], encoded: Mapping[str, Encoded], engine: Engine
+) -> Iterator[Trial]:
+    def encode(sources: Sequence[Source]) -> Iterator[Encoded | None]:
+        return (encoded[str(source.item)] for source in sources)
+
+    builder = Builder(encode, engine.config.scoring, engine.config.revision, DEFAULT_LIMITS)
+    config = engine.config.scoring
+    goods = [sample for sample in samples if sample.label == 0]
+
+    def judged(which: Sequence[Sample], context: Context | None, mode: Mode, count: int, own: Sequence[Sample]) -> Trial:
+        def parts(sample: Sample, *, no_copies: bool = False) -> Floats | None:
+            one, found = encoded[str(sample.image)], None
+            if context is not None:
+                kind = context.bank.kind_of(one.tokens)
+                if no_copies:
+                    kind = int(context.bank.kind_R[context.bank.digests.index(one.tokens.digest)])
+                found = None if kind is None else context.bank.compare(one.tokens, kind, no_copies=no_copies)
+                if found is None:
+                    return None
+            return _parts(one, found, config)
+
+        judged_parts = [(sample, parts(sample)) for sample in which]
+        kept = [(sample, values) for sample, values in judged_parts if values is not None]
+        measured = [values for sample in own if (values := parts(sample, no_copies=True)) is not None]
+        labels = np.array([sample.label for sample, _ in kept], np.int64)
+        return Trial(name, category, mode, count, labels, tuple(values for _, values in kept), tuple(measured))
+
+    yield judged(samples, None, "alone", 0, ())
+    folder = builder.folder(_sources(samples), name)
+    held = [s for s in samples if encoded[str(s.image)].tokens.digest in folder.bank.digests]
+    yield judged(samples, folder, "folder", len(folder.bank), held[:48])
+    for count, seed in DRAWS:
+        if count + 8 > len(goods):
+            continue
+        drawn = np.random.RandomState(1000 * seed + count).permutation(len(goods))[:count]
+        references = [goods[i] for i in drawn]
+        rest = [s for s in samples if s not in references]
+        context = builder.references(_sources(references), name)
+        mode: Mode = "few" if count < 4 else "references"
+        yield judged(rest, context, mode, count, references if count > 1 else ())
+
+
+def _sources(samples: Sequence[Sample]) -> list[Source]:
+    return [Source(str(sample.image), str(sample.image)) for sample in samples]
+
+
+def _parts(one: Encoded, found: References | None, config: ScoringConfig) -> Floats:
+    """(K, C) float32: the evidence of one image, each kind blended to the map's finest cells."""
+    cells = one.tokens.cells
+    zeros = np.zeros(cells.shown_Nhw.shape, np.float32)
+    share = 0.0 if found is None else found.count / (found.count + WITNESSES)
+    layers = (
+        zeros if found is None else cells.joined(found.distance.map(log_distance)),
+        cells.joined(one.tokens.own),
+        zeros if found is None else np.float32(share) * cells.joined(found.counterpart),
+        logit(one.expert_Nhw).astype(np.float32),
+    )
+    return np.stack([_fine(layer, cells, config) for layer in layers])
+
+
+def _fine(layer_Nhw: Floats, cells: Cells, config: ScoringConfig) -> Floats:
+    return blended_cells(layer_Nhw, cells.geometry, base_weight=config.whole_weight, patch=cells.patch).ravel()
+
+
+def _suspicions(parts_IKC: Sequence[Floats], mode: ModeConfig, config: ScoringConfig) -> Values:
+    """(I,): as ``scoring.score.suspicion``, from evidence that is blended already (blending is linear)."""
+    weights = np.array([1.0, mode.own, -mode.own * mode.matched, mode.expert], np.float32)
+    return np.array([mode.local * map_score((weights @ parts_KC)[None], config.top) for parts_KC in parts_IKC])
+
+
+def _beyond(trial: Trial, mode: ModeConfig, config: ScoringConfig) -> Values:
+    """(I,): spreads beyond what is usual in this trial."""
+    own = _suspicions(trial.own_parts_IKC, mode, config).tolist()
+    value, spread = expected(Usual.of(own, robust=trial.mode == "folder"), mode)
+    return np.asarray((_suspicions(trial.parts_IKC, mode, config) - value) / spread)
+
+
+def _fit_mode(mode: Mode, trials: Sequence[Trial], base: ScoringConfig, sets: Sequence[str]) -> ModeConfig | None:
+    if not trials:
+        return None
+    start: ModeConfig = getattr(base, mode)
+    candidates = [
+        replace(start, own=own, matched=matched, expert=expert)
+        for own, matched, expert in product(
+            (1.0,) if mode == "alone" else OWN, MATCHED if mode in ("few", "references") else (0.0,), EXPERT
+        )
+        if own or not matched
+    ]
+    found = [_suspicions_of(trials, candidate, base) for candidate in candidates]
+    merit = [_by_set(trials, [auroc(t.labels, s) or 0.0 for t, s in zip(trials, one, strict=True)]) for one in found]
+    best = int(np.argmax(merit))
+    normal = [s[t.labels == 0] for t, s in zip(trials, found[best], strict=True)]
+    of_category: dict[str, list[float]] = {}
+    for trial, values in zip(trials, normal, strict=True):
+        of_category.setdefault(f"{trial.dataset}/{trial.category}", []).append(float(values.mean()))
+    centres = [float(np.mean(values)) for values in of_category.values()]
+    chosen = replace(
+        candidates[best],
+        usual=_by_set(trials, [float(values.mean()) for values in normal]),
+        spread=max(float(np.median([values.std() for values in normal])), LEAST),
+        usual_spread=max(float(np.std(centres)), LEAST),
+    )
+    beyond = [_beyond(trial, chosen, base)[trial.labels == 0] for trial in trials]
+    step = _quantile(trials, beyond, 1 - FALSE_ALARMS[mode])
+    images = sum(len(trial.labels) for trial in trials)
+    source = f"{FALSE_ALARMS[mode]:.0%} false alarms on {len(sets)} training sets ({images} judgements)"
+    return replace(chosen, step=step, source=source)
+
+
+def _suspicions_of(trials: Sequence[Trial], mode: ModeConfig, config: ScoringConfig) -> list[Values]:
+    return [_suspicions(trial.parts_IKC, mode, config) for trial in trials]
+
+
+def _by_set(trials: Sequence[Trial], values: Sequence[float]) -> float:
+    """Mean over sets of the mean over their trials."""
+    of_set: dict[str, list[float]] = {}
+    for trial, value in zip(trials, values, strict=True):
+        of_set.setdefault(trial.dataset, []).append(value)
+    return float(np.mean([np.mean(own) for own in of_set.values()]))
+
+
+def _quantile(trials: Sequence[Trial], values: Sequence[Values], share: float) -> float:
+    """Quantile over all images, every set counting the same."""
+    images: dict[str, int] = {}
+    for trial, own in zip(trials, values, strict=True):
+        images[trial.dataset] = images.get(trial.dataset, 0) + len(own)
+    weights = np.concatenate([np.full(len(own), 1 / images[t.dataset]) for t, own in zip(trials, values, strict=True)])
+    pooled = np.concatenate(list(values))
+    order = np.argsort(pooled)
+    reached = np.cumsum(weights[order]) / weights.sum()
+    return float(pooled[order][min(int(np.searchsorted(reached, share)), len(pooled) - 1)])
+
+
+def _mean(by_set: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+    ways = dict.fromkeys(way for rows in by_set.values() for way in rows)
+    return {
+        way: {
+            key: float(np.mean([rows[way][key] for rows in by_set.values() if way in rows]))
+            for key in ("auroc", "false_alarms", "misses")
+        }
+        for way in ways
+    }
