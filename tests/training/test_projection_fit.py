@@ -19,9 +19,9 @@ from anomaly_ov.errors import ConfigError, LeakageError
 from anomaly_ov.models.config import ContextConfig, ProjectionPart
 from anomaly_ov.models.encoder import Encoder
 from anomaly_ov.models.features import Features
+from anomaly_ov.models.folder import digest
 from anomaly_ov.models.hub import WEIGHTS_FILE
 from anomaly_ov.models.model import AnomalyModel
-from anomaly_ov.models.weights import digest
 from anomaly_ov.training import projection_fit
 from anomaly_ov.training.crops import Crops
 from anomaly_ov.training.distill import UNSEEN

@@ -23,9 +23,9 @@ from anomaly_ov.errors import ConfigError
 from anomaly_ov.files import write_atomic
 from anomaly_ov.models.config import ContextConfig, ProjectionPart
 from anomaly_ov.models.encoder import Encoder, flatten_map, resample
+from anomaly_ov.models.folder import digest
 from anomaly_ov.models.hub import WEIGHTS_FILE
 from anomaly_ov.models.model import CARD_FILE, AnomalyModel
-from anomaly_ov.models.weights import digest
 from anomaly_ov.provenance import provenance
 from anomaly_ov.training.crops import Crops
 from anomaly_ov.training.distill import UNSEEN
