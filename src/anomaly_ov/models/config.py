@@ -14,7 +14,8 @@ class EncoderConfig:
 
     ``backbone``: the network's own transformers config as a mapping; its ``model_type`` picks the class.
     ``levels``/``final``: indices as in the network's ``hidden_states`` (0 = embeddings, k = after block k; for a
-    convolutional backbone k = stage k). Nothing deeper than the largest index is built or run.
+    convolutional backbone k = stage k, of EfficientNet-Lite block k). Nothing deeper than the largest index is built or
+    run.
     ``grid_hw``: tokens are resampled to this grid; None keeps the network's own (required for convolutional ones).
     ``mean``/``std``: per-channel normalisation of RGB in 0..1.
     Default: SigLIP-so400m/14 at 384 as released (reference, section 1).

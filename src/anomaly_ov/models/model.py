@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,19 +21,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from anomaly_ov.configuration import MAX_CONFIG_BYTES, parse, to_mapping
-from anomaly_ov.errors import CheckpointMismatch, ConfigError, WeightsError
+from anomaly_ov.configuration import to_mapping
+from anomaly_ov.errors import ConfigError, WeightsError
 from anomaly_ov.files import write_atomic
 from anomaly_ov.models import weights
 from anomaly_ov.models.config import ModelConfig
 from anomaly_ov.models.encoder import Encoder
 from anomaly_ov.models.expert import Expert, ExpertOutput
 from anomaly_ov.models.features import Features
+from anomaly_ov.models.folder import digest, is_derived, read_config, with_own_weights
 from anomaly_ov.models.hub import CONFIG_FILE, WEIGHTS_FILE
 from anomaly_ov.models.projection import Projection
 
 CARD_FILE = "README.md"
-_DERIVED = re.compile(r"[0-9a-f]{12}")  # a revision that is the digest of the weights, not a name someone chose
 
 
 class AnomalyModel(nn.Module):
@@ -84,8 +83,8 @@ class AnomalyModel(nn.Module):
         with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as name:
             staging = Path(name)
             weights.write(staging / WEIGHTS_FILE, tensors, {"transformers": _transformers_version()})
-            if not self.config.revision or _DERIVED.fullmatch(self.config.revision):
-                self.config = replace(self.config, revision=weights.digest(staging / WEIGHTS_FILE))
+            if not self.config.revision or is_derived(self.config.revision):
+                self.config = replace(self.config, revision=digest(staging / WEIGHTS_FILE))
             write_atomic(staging / CARD_FILE, _card(card, self.config, notes).encode())
             text = json.dumps(to_mapping(self.config), indent=2) + "\n"
             write_atomic(staging / CONFIG_FILE, text.encode())
@@ -104,33 +103,12 @@ class AnomalyModel(nn.Module):
         config = read_config(folder)
         path = folder / WEIGHTS_FILE
         found = weights.read_shapes(path)
-        revision = weights.digest(path)
-        if _DERIVED.fullmatch(config.revision) and config.revision != revision:
-            raise CheckpointMismatch(
-                f"{path} has digest {revision}, but {CONFIG_FILE} was saved with {config.revision}",
-                hint="copy both files again, or save the model again",
-            )
-        model = cls(replace(config, revision=config.revision or revision), _empty_encoder(config))
+        config, _ = with_own_weights(folder, config)
+        model = cls(config, _empty_encoder(config))
         weights.require_same(weights.shapes_of(model.state_dict()), found, _where(path))
         model.load_state_dict(weights.to_full(weights.read(path), dtype), assign=True)
         # Buffers that are in no file were computed in float32.
         return model.to(dtype).eval()
-
-
-def read_config(folder: Path) -> ModelConfig:
-    """``config.json`` of a model folder, checked field by field."""
-    path = folder / CONFIG_FILE
-    if not path.is_file():
-        raise WeightsError(f"no model at {folder}: {CONFIG_FILE} is missing", hint="see 'anomaly-ov models'")
-    if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise ConfigError(f"{path} is larger than {MAX_CONFIG_BYTES} bytes", hint="is this really a model folder?")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path} is not valid JSON: {error}", hint="copy the file again") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold a mapping of fields", hint="copy the file again")
-    return parse(ModelConfig, values, where=str(path))
 
 
 def _empty_encoder(config: ModelConfig) -> Encoder:
