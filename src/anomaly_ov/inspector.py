@@ -55,8 +55,9 @@ def load(
     """The model ``name`` (a shipped name or a model folder) ready to inspect.
 
     ``device``: auto, cpu, cuda, cuda:N, mps. ``dtype``: auto, float32, bfloat16, float16 (the encoder's; the expert
-    always computes in float32). ``engine``: onnx, torch, or auto (``models.engines.opening``). ``threshold``: of ``score``, or a file made by ``anomaly-ov calibrate``; None = the
-    model's own. ``limits``: of a picture. Raises WeightsError (a ThresholdMismatch is one), DeviceError or UsageError.
+    always computes in float32). ``engine``: onnx, torch, or auto (``models.engines.opening``). ``threshold``: of
+    ``score``, or a file made by ``anomaly-ov calibrate``; None = the model's own. ``limits``: of a picture. Raises
+    WeightsError (a ThresholdMismatch is one), DeviceError or UsageError.
     """
     from anomaly_ov.models.engines.opening import open_engine
     from anomaly_ov.models.hub import resolve
@@ -263,7 +264,7 @@ class Inspector:
             yield encoded
 
     def _run(
-        self, stages: Stages[Source, Prepared, Looked | None, Result], sources: Iterable[Any], batch_size: int
+        self, stages: Stages[Source, Prepared, Any, Result], sources: Iterable[Any], batch_size: int
     ) -> Iterator[Result]:
         if batch_size < 1:
             raise UsageError(f"batch_size = {batch_size} must be >= 1", hint="8 is a good start")
@@ -351,9 +352,7 @@ class Inspector:
         return context
 
 
-def _engine_of(
-    model: Engine | AnomalyModel, device: str, dtype: str, views_per_forward: int | None
-) -> Engine:
+def _engine_of(model: Engine | AnomalyModel, device: str, dtype: str, views_per_forward: int | None) -> Engine:
     if hasattr(model, "encode"):
         return cast("Engine", model)
     from anomaly_ov.models.engines.torch import TorchEngine

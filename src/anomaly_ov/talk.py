@@ -14,9 +14,9 @@ from anomaly_ov.images.geometry import Geometry
 
 if TYPE_CHECKING:
     from anomaly_ov.chat import Chat
+    from anomaly_ov.models.arrays import PictureArrays
     from anomaly_ov.models.reasoning.evidence import Evidence
     from anomaly_ov.models.reasoning.folder import Reasoner
-    from anomaly_ov.models.arrays import PictureArrays
 
 
 @dataclass(frozen=True)

@@ -149,9 +149,7 @@ def _map_picture(map_HW: npt.NDArray[np.float32], finding: Finding) -> Image.Ima
     return Image.fromarray((full_HW * 255).round().astype(np.uint8))
 
 
-def _sheet(
-    finding: Finding, map_HW: npt.NDArray[np.float32], preview_HW3: npt.NDArray[np.uint8]
-) -> Image.Image:
+def _sheet(finding: Finding, map_HW: npt.NDArray[np.float32], preview_HW3: npt.NDArray[np.uint8]) -> Image.Image:
     """The overlay, drawn on the picture at the map's size, with the regions found at that size."""
     caption = [PurePath(finding.id).name, *score_lines(finding.to_json())]
     height, width = map_HW.shape

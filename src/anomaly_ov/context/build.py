@@ -34,7 +34,8 @@ MOST_REFERENCES = 256
 FEWEST_FOR_FOLDER = 3
 FEWEST_FOR_AUTO = 8
 ALIKE = 1.5
-"""Pictures whose usual suspicion lies more spreads beyond that of the training sets are too unlike to help each other."""
+"""Pictures whose usual suspicion lies more spreads beyond that of the training sets are too unlike to help each
+other."""
 
 MEASURED = 48
 """References whose own suspicion is measured, each against the others; their cells are all held until then."""

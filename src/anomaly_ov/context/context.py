@@ -24,8 +24,8 @@ from anomaly_ov.scoring.score import Usual, mode_of
 
 @dataclass(frozen=True)
 class Compared:
-    """One image against a context. ``kind``: which of the context's kinds of image it was compared with; ``usual``: what
-    is usual there; ``unlike``: whether it looks like none of the references.
+    """One image against a context. ``kind``: which of the context's kinds of image it was compared with; ``usual``:
+    what is usual there; ``unlike``: whether it looks like none of the references.
     """
 
     references: References

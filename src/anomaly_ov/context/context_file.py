@@ -1,9 +1,9 @@
 """A context as one file (``.ctx``), and the union of two: built once, used all day, extended by newly confirmed ones.
 
-The file is safetensors: tokens ``whole_RTD``, ``detail_RTD``, their own evidence ``whole_own_RT``, ``detail_own_RT`` and
-``descriptor_RE`` in half precision, to which ``bank.reference`` has rounded them, so that saving changes no score;
-``suspicion_R`` in float32; all else as JSON in the metadata, with a SHA-256 over everything. Names, types and shapes are checked before an array is made, and nothing
-in the file is ever run.
+The file is safetensors: tokens ``whole_RTD``, ``detail_RTD``, their own evidence ``whole_own_RT``, ``detail_own_RT``
+and ``descriptor_RE`` in half precision, to which ``bank.reference`` has rounded them, so that saving changes no score;
+``suspicion_R`` in float32; all else as JSON in the metadata, with a SHA-256 over everything. Names, types and shapes
+are checked before an array is made, and nothing in the file is ever run.
 
 Legend: R references of T tokens, D token width, E descriptor width.
 """
@@ -159,7 +159,9 @@ def extended(old: Context, new: Context) -> Context:
     notes = [f"{len(found) - len(old.bank)} pictures were added to {len(old.bank)}"]
     if len(found) > len(digests):
         notes.append(f"{len(digests)} of these {len(found)} serve, drawn by digest")
-    return Context(bank, suspicion_R, "references", _joined(old.source, new.source), new.revision, new.config, tuple(notes))
+    return Context(
+        bank, suspicion_R, "references", _joined(old.source, new.source), new.revision, new.config, tuple(notes)
+    )
 
 
 def require_references(context: Context) -> None:

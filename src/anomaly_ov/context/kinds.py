@@ -48,7 +48,8 @@ def apart(distance_P: npt.NDArray[np.floating]) -> float:
 
 
 def kinds_of_references(tokens_RTD: Tokens) -> list[int]:
-    """As ``kinds``, of images known to be good: even a single one may be a kind, if it looks like none of the others."""
+    """As ``kinds``, of images known to be good: even a single one may be a kind, if it looks like none of the
+    others."""
     count = len(tokens_RTD)
     if count == 1 or count >= 2 * SMALLEST:
         return kinds(tokens_RTD)

@@ -67,7 +67,9 @@ def image_tokens(
         whole_Q = own_patch_distance(tokens.whole, np.argwhere(shown_hw))
         detail_P = own_patch_distance(tokens.detail, cells.stitched())
         mirrored_FhwD = unit_tokens(mirrored_FPL).reshape(-1, *shape) if len(mirrored_FPL) else None
-        mirror_Q = None if mirrored_FhwD is None else mirror_distance(tokens_NPD[0].reshape(shape), mirrored_FhwD)[shown_hw]
+        mirror_Q = (
+            None if mirrored_FhwD is None else mirror_distance(tokens_NPD[0].reshape(shape), mirrored_FhwD)[shown_hw]
+        )
         own = Scales(_with_mirror(whole_Q, mirror_Q), log_distance(detail_P))
     return ImageTokens(tokens, own, descriptors([level[:1] for level in levels_NPL])[0], cells, digest)
 

@@ -1,9 +1,10 @@
 """One map in image pixels, blended from the maps of all views, and a score read from it.
 
-Each view's map holds one value per cell. The base view's cells and the crops' cells (stitched to one grid over
-the canvas, so crop borders leave no seam) are each interpolated linearly between cell centres to the pixels of the
-capped picture, then averaged. Beyond the outermost centres the value stays that of the nearest cell. Cells that show
-mostly padding take no part. Nothing is stretched per picture. Interpolation is linear in the cells and separable, hence two small matrix products.
+Each view's map holds one value per cell. The base view's cells and the crops' cells (stitched to one grid over the
+canvas, so crop borders leave no seam) are each interpolated linearly between cell centres to the pixels of the capped
+picture, then averaged. Beyond the outermost centres the value stays that of the nearest cell. Cells that show mostly
+padding take no part. Nothing is stretched per picture. Interpolation is linear in the cells and separable, hence two
+small matrix products.
 
 Shapes: N views, h w cells of one view, r c cells of a stitched grid, H W pixels.
 """
@@ -64,9 +65,9 @@ def blended_pixels(
 ) -> Floats:
     """(H, W) float32 on the pixels of the capped picture (``geometry.capped_wh``).
 
-    ``maps_Nhw``: one map per view, base view first. ``base_weight``: share of the base view, the crops have the rest. ``patch``: side of a cell in view
-    pixels; None = the cells span the view evenly (give it where patches leave a rim: 27 x 14 of 384). Raises UsageError
-    for maps of another shape or holding NaN.
+    ``maps_Nhw``: one map per view, base view first. ``base_weight``: share of the base view, the crops have the rest.
+    ``patch``: side of a cell in view pixels; None = the cells span the view evenly (give it where patches leave a rim:
+    27 x 14 of 384). Raises UsageError for maps of another shape or holding NaN.
     """
     width, height = geometry.capped_wh
     return _blend(_layers(maps_Nhw, geometry, base_weight, patch), height, width)

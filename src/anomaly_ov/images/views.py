@@ -32,9 +32,9 @@ class ViewsConfig:
     """How a picture is cut into views; the default is the released setting (reference, section 1).
 
     ``base_size``: side of every view in pixels. ``grids``: allowed (columns, rows) of crops; of equally good ones the
-    first wins. ``cap``: longest side, in pixels, that a picture is shrunk to first; None = never. ``single_crop``: whether
-    a picture that fits one crop gets it beside the base view, though it shows the same (as released); False halves the
-    work for small pictures.
+    first wins. ``cap``: longest side, in pixels, that a picture is shrunk to first; None = never. ``single_crop``:
+    whether a picture that fits one crop gets it beside the base view, though it shows the same (as released); False
+    halves the work for small pictures.
     """
 
     base_size: int = 384

@@ -70,8 +70,8 @@ class ModeConfig:
     ``own``: weight of the image's own patches and mirror image, ``matched``: how much of what its counterparts in
     reference images have of that is taken off, 0..1, ``expert``: of the logit of the expert's map. ``local``: weight of
     the map's most suspicious cells in the image's suspicion, ``head``: of the logit of the expert's image score.
-    ``usual``: mean suspicion of normal images of the training sets, ``spread`` within and ``usual_spread`` between sets.
-    ``step``: the threshold lies so many spreads beyond what is usual. ``source``: how that was found.
+    ``usual``: mean suspicion of normal images of the training sets, ``spread`` within and ``usual_spread`` between
+    sets. ``step``: the threshold lies so many spreads beyond what is usual. ``source``: how that was found.
     """
 
     own: float = 1.0
@@ -99,8 +99,8 @@ class ScoringConfig:
     """How evidence becomes the anomaly map, the score and the verdict; all figures fixed on training sets (model card).
 
     ``own_patches``, ``mirror``: whether each image is compared with its own other patches, and with its mirror image.
-    ``top``: share of the map's cells, the most suspicious ones, that make the image's suspicion. ``whole_weight``: share
-    of the base view in the map, the crops have the rest. ``slope``: how fast the score rises with spreads. Modes:
+    ``top``: share of the map's cells, the most suspicious ones, that make the image's suspicion. ``whole_weight``:
+    share of the base view in the map, the crops have the rest. ``slope``: how fast the score rises with spreads. Modes:
     ``alone`` (no other image), ``few`` (1 to 3 good references), ``references`` (4 or more), ``folder`` (the images of
     the same folder).
     """

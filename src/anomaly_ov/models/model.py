@@ -1,4 +1,4 @@
-"""The detector: an encoder, an expert and a projection, and the folder that holds them.
+"""The detector: an encoder and an expert, and the folder that holds them.
 
 A model folder is ``config.json`` (a ``ModelConfig``), ``model.safetensors`` (fp16 or float32) and ``README.md`` (the
 model card). ``tiny`` and the released sizes are the same class. Loading is strict: every name and shape must fit
@@ -31,13 +31,12 @@ from anomaly_ov.models.expert import Expert, ExpertOutput
 from anomaly_ov.models.features import Features
 from anomaly_ov.models.folder import digest, is_derived, read_config, with_own_weights
 from anomaly_ov.models.hub import CONFIG_FILE, WEIGHTS_FILE
-from anomaly_ov.models.projection import Projection
 
 CARD_FILE = "README.md"
 
 
 class AnomalyModel(nn.Module):
-    """``encoder``, ``expert`` and ``projection`` of one ``config``, in eval mode.
+    """``encoder`` and ``expert`` of one ``config``, in eval mode.
 
     Weights are random unless an encoder is given.
 
@@ -50,7 +49,6 @@ class AnomalyModel(nn.Module):
         self.encoder = Encoder(config.encoder) if encoder is None else encoder
         _check(config, self.encoder)
         self.expert = Expert(config.expert)
-        self.projection = Projection(config.projection, self.encoder.level_widths)
         self.eval()
 
     def forward(self, pixels: Tensor, views_per_image: Sequence[int]) -> ExpertOutput:
@@ -124,7 +122,6 @@ def _expected(config: ModelConfig) -> weights.Shapes:
 def _check(config: ModelConfig, encoder: Encoder) -> None:
     """The expert must read exactly what the encoder gives, from views of the size the encoder expects."""
     expert = config.expert
-    deepest = max((level for part in config.projection for level in part.levels), default=0)
     pairs: dict[str, tuple[Any, Any]] = {
         "expert.width": (expert.width, encoder.width),
         "expert.grid_hw": (tuple(expert.grid_hw), encoder.grid_hw),
@@ -133,8 +130,6 @@ def _check(config: ModelConfig, encoder: Encoder) -> None:
         "views.base_size": (config.views.base_size, encoder.image_size),
     }
     wrong = [f"{field} is {has}, the encoder gives {gives}" for field, (has, gives) in pairs.items() if has != gives]
-    if deepest >= len(encoder.level_widths):
-        wrong.append(f"projection reads level {deepest}, the encoder gives {len(encoder.level_widths)}")
     if wrong:
         raise ConfigError(f"model '{config.name}': {'; '.join(wrong)}", hint="make these fields agree")
 

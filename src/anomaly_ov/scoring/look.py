@@ -41,9 +41,7 @@ def look(engine: Engine, images: Sequence[Prepared], config: ScoringConfig) -> l
     views = [one.views for one in images if one.views is not None]
     outputs = forward(engine, [one.pixels_NHW3 for one in views], features=True)
     flips = [_flips(one.pixels_NHW3[0], config) for one in views]
-    mirrored = [
-        mirrored_views(one.pixels_NHW3[0], own) for one, own in zip(views, flips, strict=True) if own
-    ]
+    mirrored = [mirrored_views(one.pixels_NHW3[0], own) for one, own in zip(views, flips, strict=True) if own]
     # All mirror images of the batch pass together.
     levels = engine.encode(np.concatenate(mirrored)).levels_NPD if mirrored else ()
     found, start = [], 0

@@ -48,8 +48,8 @@ def train_expert(
 ) -> Path:
     """Stage 1 from the encoder (with ``warm_start`` also the expert) of model folder ``start``; returns ``out/model``.
 
-    ``leave_out``: names of sets not to train on. ``card``: the model card's text. ``test``: folders that will be tested on; a picture of theirs among the training pictures is a
-    ``LeakageError``.
+    ``leave_out``: names of sets not to train on. ``card``: the model card's text. ``test``: folders that will be tested
+    on; a picture of theirs among the training pictures is a ``LeakageError``.
     """
     sets = labelled_sets([data / folder for folder in recipe.sets], leave_out)
     if recipe.sets and not sets and not (recipe.synthetic_pictures if recipe.cached else recipe.mix.synthetic):

@@ -2,9 +2,9 @@
 
 Every image is seen by the expert of the fold that never saw its set, and judged alone, beside 1, 4 and 16 good images
 of its category (seeded draws) and beside the other images of its category, with the very functions that inspect
-(``context.build``, ``scoring.score``). Chosen on the mean AUROC over sets: the weights of each mode. Then follow what is
-usual of normal images and the threshold for a stated rate of false alarms. ``held_out`` repeats all of that without one
-set at a time and measures it there: the figures to expect of a set never seen. Test sets take no part.
+(``context.build``, ``scoring.score``). Chosen on the mean AUROC over sets: the weights of each mode. Then follow what
+is usual of normal images and the threshold for a stated rate of false alarms. ``held_out`` repeats all of that without
+one set at a time and measures it there: the figures to expect of a set never seen. Test sets take no part.
 
 Legend: I images, K kinds of evidence (``PARTS``), C cells of the map's finest layer.
 """
@@ -62,7 +62,8 @@ LEAST = 0.02
 
 @dataclass(frozen=True)
 class ScoringPlan:
-    """What is fitted on: at most ``images`` of each label of each of ``categories`` categories of a set, by ``seed``."""
+    """What is fitted on: at most ``images`` of each label of each of ``categories`` categories of a set, by
+    ``seed``."""
 
     images: int = 50
     categories: int = 6
@@ -105,8 +106,12 @@ def fit(trials: Sequence[Trial], base: ScoringConfig, seen: Sequence[str] | None
     if not own:
         raise DataError("no trial to fit the scoring on", hint="name labelled sets with good and bad images")
     sets = sorted({trial.dataset for trial in own})
-    modes = {mode: _fit_mode(mode, [t for t in own if t.mode == mode], base, sets) for mode in MODES}
-    return replace(base, **{mode: found for mode, found in modes.items() if found is not None})
+    config = base
+    for mode in MODES:
+        found = _fit_mode(mode, [trial for trial in own if trial.mode == mode], base, sets)
+        if found is not None:
+            config = replace(config, **{mode: found})  # type: ignore[arg-type]
+    return config
 
 
 def measure(trials: Sequence[Trial], config: ScoringConfig) -> dict[str, Any]:
@@ -216,7 +221,9 @@ def _trials(
     config = engine.config.scoring
     goods = [sample for sample in samples if sample.label == 0]
 
-    def judged(which: Sequence[Sample], context: Context | None, mode: Mode, count: int, own: Sequence[Sample]) -> Trial:
+    def judged(
+        which: Sequence[Sample], context: Context | None, mode: Mode, count: int, own: Sequence[Sample]
+    ) -> Trial:
         def parts(sample: Sample, *, no_copies: bool = False) -> Floats | None:
             one, found = encoded[str(sample.image)], None
             if context is not None:

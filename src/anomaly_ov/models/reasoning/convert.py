@@ -21,7 +21,7 @@ from torch import Tensor
 from anomaly_ov.errors import CheckpointMismatch, ConfigError, UsageError
 from anomaly_ov.images.views import ViewsConfig
 from anomaly_ov.models import backbones, weights
-from anomaly_ov.models.config import EncoderConfig, ExpertConfig, ModelConfig
+from anomaly_ov.models.config import RELEASED_SCORING, EncoderConfig, ExpertConfig, ModelConfig
 from anomaly_ov.models.convert import load_released_expert
 from anomaly_ov.models.create import expert_for
 from anomaly_ov.models.encoder import Encoder, encoder_from_pretrained
