@@ -4,8 +4,9 @@ Encoder: ``pixels`` uint8 (N, S, S, 3) -> ``final`` (N, P, D) and ``level_0`` ..
 Expert: those of the views of one picture, base view first -> ``map`` (N, h, w), ``score`` (1,), ``local`` (N, 4, D),
 ``global`` (1, D). All float32. Calibration and thresholds are no part of either.
 
-Not every network can be traced: SigLIP 2 (NaFlex) counts its views while it runs. Weights stay what they are: while the exporter simplifies, they are inputs of the graph, so that nothing is
-folded into them; ONNX Runtime folds batch norms when it opens the graph.
+Weights stay what they are in the model: while the exporter simplifies, they are inputs of the graph, so that nothing is
+folded into them; ONNX Runtime folds batch norms when it opens the graph. Not every network can be traced: SigLIP 2
+(NaFlex) counts its views while it runs.
 """
 
 from __future__ import annotations
