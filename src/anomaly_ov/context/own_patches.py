@@ -54,6 +54,4 @@ def _near(places_P2: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> np
     number_hw = np.full((rows, columns), -1, np.int64)
     number_hw[tuple((places_P2[others] + REACH).T)] = np.arange(len(others))
     offsets = range(2 * REACH + 1)
-    return np.stack(
-        [number_hw[places_P2[:, 0] + dy, places_P2[:, 1] + dx] for dy in offsets for dx in offsets], axis=1
-    )
+    return np.stack([number_hw[places_P2[:, 0] + dy, places_P2[:, 1] + dx] for dy in offsets for dx in offsets], axis=1)

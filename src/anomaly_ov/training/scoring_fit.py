@@ -100,18 +100,41 @@ def trials_of(
         yield from _trials(dataset.name, category, samples, encoded, engine)
 
 
-def fit(trials: Sequence[Trial], base: ScoringConfig, seen: Sequence[str] | None = None) -> ScoringConfig:
-    """The scoring of all ``trials`` on the sets ``seen`` (default all). Raises ``DataError`` without any."""
-    own = [trial for trial in trials if seen is None or trial.dataset in seen]
-    if not own:
-        raise DataError("no trial to fit the scoring on", hint="name labelled sets with good and bad images")
-    sets = sorted({trial.dataset for trial in own})
-    config = base
-    for mode in MODES:
-        found = _fit_mode(mode, [trial for trial in own if trial.mode == mode], base, sets)
-        if found is not None:
-            config = replace(config, **{mode: found})  # type: ignore[arg-type]
-    return config
+@dataclass(frozen=True)
+class Candidate:
+    """One way to weigh a mode's evidence, and what it says: suspicions of each trial's images and of its references, and
+    its AUROC.
+    """
+
+    mode: ModeConfig
+    found: tuple[Values, ...]
+    own: tuple[Values, ...]
+    auroc: tuple[float, ...]
+
+
+class Candidates:
+    """Every way to weigh the evidence of every trial, computed once: what is chosen depends on which sets are seen."""
+
+    def __init__(self, trials: Sequence[Trial], base: ScoringConfig) -> None:
+        self.base = base
+        self.trials = {mode: tuple(trial for trial in trials if trial.mode == mode) for mode in MODES}
+        self._ways = {mode: [_candidate(way, own, base) for way in _ways(mode, own, base)] for mode, own in self._of()}
+
+    def _of(self) -> list[tuple[Mode, tuple[Trial, ...]]]:
+        return [(mode, own) for mode, own in self.trials.items() if own]
+
+    def fitted(self, seen: Callable[[str], bool] = lambda name: True) -> ScoringConfig:
+        """The best on the sets that are seen, with what is usual there and thresholds. ``DataError`` without any."""
+        config = self.base
+        for mode, trials in self._of():
+            kept = [k for k, trial in enumerate(trials) if seen(trial.dataset)]
+            if not kept:
+                raise DataError("no trial to fit the scoring on", hint="name labelled sets with good and bad images")
+            own = [trials[k] for k in kept]
+            best = max(self._ways[mode], key=lambda way: _by_set(own, [way.auroc[k] for k in kept]))
+            fitted = _with_usual(mode, own, [best.found[k] for k in kept], [best.own[k] for k in kept], best.mode)
+            config = replace(config, **{mode: fitted})  # type: ignore[arg-type]
+        return config
 
 
 def measure(trials: Sequence[Trial], config: ScoringConfig) -> dict[str, Any]:
@@ -152,11 +175,12 @@ def fit_scoring(
     trials: list[Trial] = []
     for one in sets:
         trials += trials_of(one, engine, experts.get(one.name), plan, progress(one.name))
-    config = fit(trials, engine.config.scoring)
+    candidates = Candidates(trials, engine.config.scoring)
+    config = candidates.fitted()
     names = sorted({trial.dataset for trial in trials})
     held_out = {}
     for name in names:
-        without = fit(trials, engine.config.scoring, [other for other in names if other != name])
+        without = candidates.fitted(lambda other, name=name: other != name)  # type: ignore[misc]
         held_out[name] = measure([trial for trial in trials if trial.dataset == name], without)
     table = {
         "scoring": to_mapping(config),
@@ -286,45 +310,53 @@ def _suspicions(parts_IKC: Sequence[Floats], mode: ModeConfig, config: ScoringCo
 
 def _beyond(trial: Trial, mode: ModeConfig, config: ScoringConfig) -> Values:
     """(I,): spreads beyond what is usual in this trial."""
-    own = _suspicions(trial.own_parts_IKC, mode, config).tolist()
-    value, spread = expected(Usual.of(own, robust=trial.mode == "folder"), mode)
-    return np.asarray((_suspicions(trial.parts_IKC, mode, config) - value) / spread)
+    own, found = (_suspicions(parts, mode, config) for parts in (trial.own_parts_IKC, trial.parts_IKC))
+    return _spreads(trial, found, own, mode)
 
 
-def _fit_mode(mode: Mode, trials: Sequence[Trial], base: ScoringConfig, sets: Sequence[str]) -> ModeConfig | None:
-    if not trials:
-        return None
+def _spreads(trial: Trial, found: Values, own: Values, mode: ModeConfig) -> Values:
+    value, spread = expected(Usual.of(own.tolist(), robust=trial.mode == "folder"), mode)
+    return np.asarray((found - value) / spread)
+
+
+def _ways(mode: Mode, trials: Sequence[Trial], base: ScoringConfig) -> list[ModeConfig]:
+    """What is tried. An expert that says the same of every cell is not tried."""
     start: ModeConfig = getattr(base, mode)
-    candidates = [
-        replace(start, own=own, matched=matched, expert=expert)
-        for own, matched, expert in product(
-            (1.0,) if mode == "alone" else OWN, MATCHED if mode in ("few", "references") else (0.0,), EXPERT
-        )
-        if own or not matched
-    ]
-    found = [_suspicions_of(trials, candidate, base) for candidate in candidates]
-    merit = [_by_set(trials, [auroc(t.labels, s) or 0.0 for t, s in zip(trials, one, strict=True)]) for one in found]
-    best = int(np.argmax(merit))
-    normal = [s[t.labels == 0] for t, s in zip(trials, found[best], strict=True)]
+    own = (1.0,) if mode == "alone" else OWN
+    matched = MATCHED if mode in ("few", "references") else (0.0,)
+    tells = any(float(np.ptp(parts_KC[-1])) > 0 for trial in trials for parts_KC in trial.parts_IKC)
+    found = product(own, matched, EXPERT if tells else (0.0,))
+    return [replace(start, own=o, matched=m, expert=e) for o, m, e in found if o or not m]
+
+
+def _candidate(way: ModeConfig, trials: Sequence[Trial], base: ScoringConfig) -> Candidate:
+    found = tuple(_suspicions(trial.parts_IKC, way, base) for trial in trials)
+    own = tuple(_suspicions(trial.own_parts_IKC, way, base) for trial in trials)
+    told = tuple(auroc(trial.labels, values) or 0.0 for trial, values in zip(trials, found, strict=True))
+    return Candidate(way, found, own, told)
+
+
+def _with_usual(
+    mode: Mode, trials: Sequence[Trial], found: Sequence[Values], own: Sequence[Values], way: ModeConfig
+) -> ModeConfig:
+    """``way`` with what is usual of normal images, and the threshold for the wanted rate of false alarms."""
+    normal = [values[trial.labels == 0] for trial, values in zip(trials, found, strict=True)]
     of_category: dict[str, list[float]] = {}
     for trial, values in zip(trials, normal, strict=True):
         of_category.setdefault(f"{trial.dataset}/{trial.category}", []).append(float(values.mean()))
-    centres = [float(np.mean(values)) for values in of_category.values()]
     chosen = replace(
-        candidates[best],
+        way,
         usual=_by_set(trials, [float(values.mean()) for values in normal]),
         spread=max(float(np.median([values.std() for values in normal])), LEAST),
-        usual_spread=max(float(np.std(centres)), LEAST),
+        usual_spread=max(float(np.std([np.mean(values) for values in of_category.values()])), LEAST),
     )
-    beyond = [_beyond(trial, chosen, base)[trial.labels == 0] for trial in trials]
-    step = _quantile(trials, beyond, 1 - FALSE_ALARMS[mode])
-    images = sum(len(trial.labels) for trial in trials)
-    source = f"{FALSE_ALARMS[mode]:.0%} false alarms on {len(sets)} training sets ({images} judgements)"
-    return replace(chosen, step=step, source=source)
-
-
-def _suspicions_of(trials: Sequence[Trial], mode: ModeConfig, config: ScoringConfig) -> list[Values]:
-    return [_suspicions(trial.parts_IKC, mode, config) for trial in trials]
+    beyond = [
+        _spreads(trial, values, references, chosen)[trial.labels == 0]
+        for trial, values, references in zip(trials, found, own, strict=True)
+    ]
+    sets, images = len({trial.dataset for trial in trials}), sum(len(trial.labels) for trial in trials)
+    source = f"{FALSE_ALARMS[mode]:.0%} false alarms on {sets} training sets ({images} judgements)"
+    return replace(chosen, step=_quantile(trials, beyond, 1 - FALSE_ALARMS[mode]), source=source)
 
 
 def _by_set(trials: Sequence[Trial], values: Sequence[float]) -> float:
