@@ -48,7 +48,7 @@ def random_units(generator: np.random.Generator, *shape: int) -> Floats:
 
 def own_of(tokens: Scales[Floats]) -> Scales[Floats]:
     """Own evidence that tells which token it belongs to: equal tokens have equal evidence, similar ones similar."""
-    return tokens.map(lambda one_PD: np.ascontiguousarray(one_PD[:, 0]) / np.float32(5))
+    return tokens.map(lambda one_PD: np.ascontiguousarray(one_PD[:, 0]) / np.float32(4))
 
 
 def token_picture(name: str, tokens: Scales[Floats], descriptor_E: Floats) -> ImageTokens:
