@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 BAR_CELLS = 12
+NAMED, NAMED_FROM = 5, 9
+"""So many of the most suspicious pictures are named at the end of a run of at least so many."""
 EXPLAIN = "Explain in full what you found and what to do."
 
 
@@ -37,6 +39,7 @@ class Tally:
     anomalous: int = 0
     unreadable: int = 0
     explained: int = 0
+    highest: list[tuple[float, str]] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
 
     def add(self, finding: Finding) -> None:
@@ -45,6 +48,9 @@ class Tally:
         self.anomalous += bool(finding.anomalous)
         self.unreadable += finding.error is not None
         self.explained += finding.answer is not None
+        if finding.score is not None:
+            # A stable order: of equal scores the earlier picture comes first.
+            self.highest = sorted([*self.highest, (finding.score, finding.id)], key=lambda one: -one[0])[:NAMED]
 
     def exit_code(self, fail_on_anomaly: bool) -> int:
         """3 some inputs unreadable, else 1 anomaly found if that counts as failure, else 0."""
@@ -69,6 +75,8 @@ def inspect(
     context: Annotated[
         list[str] | None,
         typer.Option(
+            "--context",
+            "--references",
             metavar="auto|folder|none|GOOD|FILE.ctx",
             help="What says what is normal: the pictures given among themselves (folder; auto if they are alike "
             "enough), pictures known to be good (their folder, a file, a quoted glob; repeatable), or a file made by "
@@ -150,6 +158,7 @@ def inspect(
     _print_explanations(findings)
     _say_done(tally, inspector.info, inspector.threshold_with(chosen.context), out)
     watch.say()
+    _say_highest(tally)
     raise typer.Exit(tally.exit_code(fail_on_anomaly))
 
 
@@ -283,6 +292,13 @@ def _say_done(tally: Tally, info: ModelInfo, threshold: Threshold, out: Path | N
         note(f"{tally.explained} explained: explanations may be wrong")
     if out is not None:
         note(f"written to {out}")
+
+
+def _say_highest(tally: Tally) -> None:
+    """Where to look first, below a table too long to search."""
+    if tally.done - tally.unreadable >= NAMED_FROM:
+        named = ", ".join(f"{printable(name)} ({score:.3f})" for score, name in tally.highest)
+        note(f"most suspicious: {named}")
 
 
 def _say_interrupted(tally: Tally, total: int, out: Path | None) -> None:
