@@ -63,8 +63,11 @@ class TestArguments:
     @pytest.mark.parametrize(
         ("args", "part"),
         [
-            (["p0.png"], "PATH"),
-            ([QUESTION], "PATH"),
+            ([], "PATH"),
+            (["p0.png"], "the question is missing"),
+            (["absent.png", "--json"], "the question is missing"),
+            (["."], "the question is missing"),
+            ([QUESTION], "the pictures are missing"),
             ([QUESTION, "p0.png"], "the last argument must be the question, p0.png is a path"),
             (["p0.png", "p1.png"], "p1.png is a path"),
             (["p0.png", "."], "the last argument must be the question, . is a path"),

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from anomaly_ov.cli import brain, contexts, spoken
 from anomaly_ov.cli.console import Bar, note, print_error, print_json_line
@@ -52,7 +53,19 @@ class Tally:
         return ImageError.exit_code if self.unreadable else 0
 
 
-@app.command()
+class AskCommand(TyperCommand):
+    """Says which of the two is missing where one word stands alone: the parser takes it for the question."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        if isinstance(word := given.get("question"), str) and not given.get("paths") and not given.get("help"):
+            if os.path.lexists(word) or _named_like_a_picture(word):
+                raise UsageError("the question is missing", hint=EXAMPLE)
+            raise UsageError("the pictures are missing", hint=EXAMPLE)
+        return super().parse_args(ctx, args)
+
+
+@app.command(cls=AskCommand)
 def ask(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files, folders or globs.")],
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask, in quotes, after all paths.")],
