@@ -15,13 +15,15 @@ from anomaly_ov.cli import brain, contexts, spoken
 from anomaly_ov.cli.console import Bar, note, print_error, print_json_line, stdout_console
 from anomaly_ov.errors import UsageError
 from anomaly_ov.images.messages import counted, printable
+from anomaly_ov.records import Answer
+from anomaly_ov.words.from_record import describe
 
 if TYPE_CHECKING:
     from anomaly_ov.cli.outputs import Finished, Outputs
     from anomaly_ov.context.context import Context
     from anomaly_ov.images.sources import Source
     from anomaly_ov.inspector import Inspector
-    from anomaly_ov.records import Finding, ModelInfo, Threshold
+    from anomaly_ov.records import Finding, Threshold
     from anomaly_ov.thresholds import StoredThreshold
 
 app = typer.Typer(add_completion=False)
@@ -95,7 +97,10 @@ def inspect(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pictures.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Skip pictures already in --out.")] = False,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Let the language model explain each picture that is anomalous.")
+        bool,
+        typer.Option(
+            "--explain", help="Explain each picture that is anomalous: by the language side, else from the record."
+        ),
     ] = False,
 ) -> None:
     """Say how anomalous each picture is, and where.
@@ -123,8 +128,8 @@ def inspect(
         return
     contexts.require_enough(wanted, given)
     inspector = load(model, device=device, dtype=dtype, threshold=limit_of_score)
-    if explain:
-        brain.require_speaking(inspector)
+    if explain and not brain.speaks(inspector):
+        note(brain.FROM_RECORD)
     chosen = contexts.of_run(inspector, wanted, given, batch_size, out, done, quiet=as_json)
     tally, watch, findings = Tally(), contexts.Watch(chosen.context), []
     drawn = out is not None and (overlay is not False or map_format != "none")
@@ -156,7 +161,7 @@ def inspect(
         results.close()
     _print_table(findings, chosen.context)
     _print_explanations(findings)
-    _say_done(tally, inspector.info, inspector.threshold_with(chosen.context), out)
+    _say_done(tally, inspector, inspector.threshold_with(chosen.context), out)
     watch.say()
     _say_highest(tally)
     raise typer.Exit(tally.exit_code(fail_on_anomaly))
@@ -216,9 +221,12 @@ def _results(
     previews: bool,
     explain: bool,
 ) -> Generator[tuple[Finding, Any], None, None]:
-    results = inspector.stream_with_previews(sources, batch_size, chosen.context, previews=previews, talk=explain)
-    if explain:
+    speaks = explain and inspector.speaks
+    results = inspector.stream_with_previews(sources, batch_size, chosen.context, previews=previews, talk=speaks)
+    if speaks:
         results = brain.answered(inspector, results, EXPLAIN, batch_size, only_anomalous=True)
+    elif explain:
+        results = brain.told(results, lambda finding: Answer(describe(finding), None, "stop"), only_anomalous=True)
     for finding, preview in results:
         named = finding
         if chosen.context is None and chosen.reason:  # a record says why there is no context
@@ -281,7 +289,8 @@ def _context_cell(finding: Finding) -> Any:
     return Text("-" if finding.score_context is None else f"{finding.score_context:.3f}")
 
 
-def _say_done(tally: Tally, info: ModelInfo, threshold: Threshold, out: Path | None) -> None:
+def _say_done(tally: Tally, inspector: Inspector, threshold: Threshold, out: Path | None) -> None:
+    info = inspector.info
     seconds = time.perf_counter() - tally.started
     counts = f"{counted(tally.done, 'picture')}: {tally.anomalous} anomalous"
     if tally.unreadable:
@@ -289,7 +298,7 @@ def _say_done(tally: Tally, info: ModelInfo, threshold: Threshold, out: Path | N
     note(f"{counts}; {seconds:.1f} s ({tally.done / seconds:.1f}/s), model {info.name}, {info.device} {info.dtype}")
     note(f"anomalous = score >= {threshold.value:.3f} ({threshold.source})")
     if tally.explained:
-        note(f"{tally.explained} explained: explanations may be wrong")
+        note(f"{tally.explained} explained" + (": explanations may be wrong" if inspector.speaks else ""))
     if out is not None:
         note(f"written to {out}")
 
