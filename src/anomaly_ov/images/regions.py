@@ -57,7 +57,7 @@ def regions(
             f"a map of {width} x {height} is not one of a picture of {image_wh[0]} x {image_wh[1]}",
             hint="give the picture's own (width, height) and a map no larger",
         )
-    above_HW = map_HW >= threshold
+    above_HW = map_HW >= _next_float32(threshold)
     labels_HW, count = ndimage.label(above_HW, structure=ALL_NEIGHBOURS)
     if not count or limit < 1:
         return ()
@@ -101,6 +101,15 @@ def rle_decode(rle: Mapping[str, Any], max_pixels: int = MAX_RLE_PIXELS) -> Mask
     ones = np.arange(counts.size) % 2 == 1
     mask_HW: Mask = np.ascontiguousarray(np.repeat(ones, counts).reshape(width, height).T)
     return mask_HW
+
+
+def _next_float32(threshold: float) -> np.float32:
+    """The smallest float32 that is not below ``threshold``: comparing with it is exact, as with the score.
+
+    NumPy would round the threshold to the nearest one, which lets values pass that lie below it.
+    """
+    rounded = np.float32(threshold)
+    return rounded if float(rounded) >= threshold else np.float32(np.nextafter(rounded, np.float32(np.inf)))
 
 
 def _edges(cells: int, pixels: int) -> Ints:

@@ -47,7 +47,7 @@ from anomaly_ov.streaming import Progress, nobody
 
 Values = npt.NDArray[np.float64]
 PARTS = ("references", "own", "counterpart", "expert")
-DRAWS = ((1, 0), (1, 1), (4, 0), (4, 1), (16, 0), (16, 1))
+DRAWS = ((1, 0), (1, 1), (4, 0), (4, 1), (16, 0))
 """(good references, seed) of the contexts beside the folder's own; those that leave a normal image to judge."""
 
 MODES: tuple[Mode, ...] = ("alone", "few", "references", "folder")
@@ -64,8 +64,8 @@ LEAST = 0.02
 class ScoringPlan:
     """Fitted on: at most ``images`` of each label of each of ``categories`` categories of a set, drawn by ``seed``."""
 
-    images: int = 50
-    categories: int = 6
+    images: int = 30
+    categories: int = 4
     seed: int = 0
 
 
@@ -115,12 +115,14 @@ class Candidate:
 class Candidates:
     """Every way to weigh the evidence of every trial, computed once: what is chosen depends on which sets are seen."""
 
-    def __init__(self, trials: Sequence[Trial], base: ScoringConfig) -> None:
+    def __init__(self, trials: Sequence[Trial], base: ScoringConfig, *, experts: bool = True) -> None:
+        """``experts``: whether the expert's map may count; only where it never saw the set."""
         self.base = base
         of_mode = {mode: tuple(trial for trial in trials if trial.mode == mode) for mode in MODES}
         self.trials = {mode: own for mode, own in of_mode.items() if own}
         self._ways = {
-            mode: [_candidate(way, own, base) for way in _ways(mode, own, base)] for mode, own in self.trials.items()
+            mode: [_candidate(way, own, base) for way in _ways(mode, base, experts)]
+            for mode, own in self.trials.items()
         }
 
     def fitted(self, seen: Callable[[str], bool] = lambda name: True) -> ScoringConfig:
@@ -167,12 +169,12 @@ def fit_scoring(
 ) -> ScoringConfig:
     """Writes ``out/scoring.json``: the configuration, figures on all sets and on each set held out; returns the first.
 
-    ``experts``: by set, the engine whose expert never saw it; of a set without one the model's own expert looks.
+    ``experts``: by set, the engine whose expert never saw it; without any the expert's map does not count.
     """
     trials: list[Trial] = []
     for one in sets:
         trials += trials_of(one, engine, experts.get(one.name), plan, progress(one.name))
-    candidates = Candidates(trials, engine.config.scoring)
+    candidates = Candidates(trials, engine.config.scoring, experts=bool(experts))
     config = candidates.fitted()
     names = sorted({trial.dataset for trial in trials})
     held_out = {}
@@ -325,13 +327,12 @@ def _spreads(trial: Trial, found: Values, own: Values, mode: ModeConfig) -> Valu
     return np.asarray((found - value) / spread)
 
 
-def _ways(mode: Mode, trials: Sequence[Trial], base: ScoringConfig) -> list[ModeConfig]:
-    """What is tried: cells alone, as in the trials. An expert that says the same of every cell is not tried."""
+def _ways(mode: Mode, base: ScoringConfig, experts: bool) -> list[ModeConfig]:
+    """What is tried: cells alone, as in the trials."""
     start: ModeConfig = replace(getattr(base, mode), local=1.0, head=0.0)
     own = (1.0,) if mode == "alone" else OWN
     matched = MATCHED if mode in ("few", "references") else (0.0,)
-    tells = any(float(np.ptp(parts_KC[-1])) > 0 for trial in trials for parts_KC in trial.parts_IKC)
-    found = product(own, matched, EXPERT if tells else (0.0,))
+    found = product(own, matched, EXPERT if experts else (0.0,))
     return [replace(start, own=o, matched=m, expert=e) for o, m, e in found if o or not m]
 
 

@@ -51,7 +51,7 @@ class Ready(BaseModel):
 
 
 class About(BaseModel):
-    """What the service is. ``palette``: colours of the map for 0..255."""
+    """What the service is. ``map_threshold``: that of ``threshold`` again. ``palette``: colours of the map, 0..255."""
 
     model: ModelInfo
     speaks: bool
