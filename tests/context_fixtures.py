@@ -48,12 +48,20 @@ def random_units(generator: np.random.Generator, *shape: int) -> Floats:
 
 def own_of(tokens: Scales[Floats]) -> Scales[Floats]:
     """Own evidence that tells which token it belongs to: equal tokens have equal evidence, similar ones similar."""
-    return tokens.map(lambda one_PD: np.ascontiguousarray(one_PD[:, 0]) / np.float32(5))
+    return tokens.map(lambda one_PD: np.ascontiguousarray(one_PD[:, 0]) / np.float32(4))
 
 
 def token_picture(name: str, tokens: Scales[Floats], descriptor_E: Floats) -> ImageTokens:
-    """A picture with these tokens; of ``CELLS`` cells where it is to have a map."""
-    return ImageTokens(tokens, own_of(tokens), descriptor_E, Cells.of(GEOMETRY, (SIDE, SIDE)), digest(name))
+    """A picture with these tokens; of ``CELLS`` cells where it is to have a map that can be looked at."""
+    cells = Cells.of(GEOMETRY, (SIDE, SIDE)) if tokens.map(len) == CELLS else _in_a_row(tokens.map(len))
+    return ImageTokens(tokens, own_of(tokens), descriptor_E, cells, digest(name))
+
+
+def _in_a_row(counts: Scales[int]) -> Cells:
+    """So many cells side by side in the base view and in one crop."""
+    side = max(counts.whole, counts.detail)
+    shown_Nhw = np.arange(side) < np.array([[[counts.whole]], [[counts.detail]]])
+    return Cells(shown_Nhw, Geometry((side, side), (side, side), (side, side), (0, 0, side, side), (1, 1), side))
 
 
 def of_one_view(picture: ImageTokens) -> ImageTokens:

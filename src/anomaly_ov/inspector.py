@@ -26,7 +26,7 @@ from anomaly_ov.images.prepared import Prepared, ms_since, prepare, prepare_one
 from anomaly_ov.images.read import Limits
 from anomaly_ov.images.sources import Source, named_sources, sources_of
 from anomaly_ov.models.hub import LANGUAGE_FOLDER
-from anomaly_ov.records import ContextInfo, Finding, MapInfo, ModelInfo, Threshold, level_beside
+from anomaly_ov.records import UNLIKE, ContextInfo, Finding, MapInfo, ModelInfo, Threshold, level_beside
 from anomaly_ov.scoring.look import Looked, look
 from anomaly_ov.scoring.score import Judged, Usual, expert_map_score, grid_of, judge
 from anomaly_ov.streaming import Progress, Stages, cores, in_turns, nobody, overlapped
@@ -371,7 +371,7 @@ def context_info(context: Context | None, compared: Compared | None, judged: Jud
     count = len(context.bank)
     if compared is None:
         return ContextInfo(context.kind, context.source, count, note="only copies of it to compare with")
-    note = "it looks like none of the references" if compared.unlike else None
+    note = UNLIKE if compared.unlike else None
     return ContextInfo(context.kind, context.source, count, compared.kind, round(judged.times, 4), note)
 
 

@@ -54,16 +54,14 @@ def kinds_of_references(tokens_RTD: Tokens) -> list[int]:
     if count == 1 or count >= 2 * SMALLEST:
         return kinds(tokens_RTD)
     apart_RR = cells_apart(tokens_RTD)
-    kind_R = [-1] * count
-    for first in range(count):
-        if kind_R[first] >= 0:
-            continue
-        kind, reached = max(kind_R) + 1, [first]
-        while reached:
-            one = reached.pop()
-            kind_R[one] = kind
-            reached += [other for other in range(count) if kind_R[other] < 0 and apart_RR[one, other] <= UNLIKE]
-    return kind_R
+    left, found = set(range(count)), list[list[int]]()
+    while left:
+        group = [left.pop()]
+        for one in group:  # it grows while it is walked through
+            group += (near := {other for other in left if apart_RR[one, other] <= UNLIKE})
+            left -= near
+        found.append(group)
+    return _numbered(found, count)
 
 
 def cells_apart(tokens_RTD: Tokens) -> Floats:
@@ -87,7 +85,11 @@ def kinds(tokens_RTD: Tokens) -> list[int]:
     apart_RR = cells_apart(tokens_RTD)
     merges = linkage(squareform(apart_RR, checks=False), "single")
     cut = _longest_step(merges[:, 2], apart_RR)
-    found = _climb(merges, apart_RR, cut, max(SMALLEST, SMALLEST_SHARE * count))
+    return _numbered(_climb(merges, apart_RR, cut, max(SMALLEST, SMALLEST_SHARE * count)), count)
+
+
+def _numbered(found: list[list[int]], count: int) -> list[int]:
+    """The kind of each picture: the largest group is kind 0, of equal ones that whose first picture comes first."""
     kind_R = [0] * count
     for kind, members in enumerate(sorted(found, key=lambda group: (-len(group), min(group)))):
         for r in members:

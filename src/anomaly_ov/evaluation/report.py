@@ -24,7 +24,8 @@ COLUMNS = (
     "AP",
     "F1-max",
     "bal. acc.",
-    "spec.",
+    "false alarms",
+    "misses",
     "ECE",
     "pixel AUROC",
     "pixel AP",
@@ -44,8 +45,9 @@ def columns(results: Sequence[DetectionResult]) -> tuple[str, ...]:
 def rows(results: Sequence[DetectionResult], per_category: bool = False) -> list[tuple[str, ...]]:
     """The cells below ``columns``: per set its main figure, then what differs from it, then (if asked) its categories.
 
-    Balanced accuracy and specificity are at the detector's own threshold, all pictures pooled; ECE, the expected
-    calibration error, takes the score for a probability.
+    Balanced accuracy, false alarms (share of the normal pictures) and misses (share of the anomalous ones) are at the
+    detector's own threshold, all pictures pooled; ECE, the expected calibration error, takes the score for a
+    probability.
     """
     parts = _with_parts(results)
     return [cells for result in results for cells in _of_result(result, per_category, parts)]
@@ -117,7 +119,8 @@ def _cells(
         _percent(scores["score"].average_precision),
         _percent(scores["score"].f1_max),
         _percent(point.balanced_accuracy if point else None),
-        _percent(point.specificity if point else None),
+        _percent(point.false_alarms if point else None),
+        _percent(point.misses if point else None),
         _percent(scores["score"].calibration_error),
         _percent(pixels.auroc if pixels else None),
         _percent(pixels.average_precision if pixels else None),

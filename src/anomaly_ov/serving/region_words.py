@@ -17,8 +17,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from anomaly_ov.instruct.phrases import ways_to_place
-from anomaly_ov.instruct.seen import place_of
+from anomaly_ov.images.places import place_of, ways_to_place
 from anomaly_ov.serving.faults import Fault
 
 _YES_OR_NO = re.compile(r"(is|are|do|does|did|has|have|can|could|was|were)\b", re.IGNORECASE)

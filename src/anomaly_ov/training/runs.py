@@ -57,6 +57,7 @@ def train_expert(
     on; a picture of theirs among the training pictures is a ``LeakageError``.
     """
     sets = labelled_sets([data / folder for folder in recipe.sets], leave_out)
+    sets = [_at_most(one, recipe.images, recipe.loop.seed) for one in sets] if recipe.images else sets
     if recipe.sets and not sets and not (recipe.synthetic_pictures if recipe.cached else recipe.mix.synthetic):
         raise DataError("no set is left to train on", hint="name one more in the recipe, or ask for synthetic pictures")
     photos = pictures_in(data / folder for folder in recipe.photos)
@@ -105,6 +106,15 @@ def train_expert(
     if recipe.stage1.train_encoder == "lora":
         merge_lora(both.encoder)
     return _export(AnomalyModel(config), both.encoder, both.expert, out / "model", card)
+
+
+def _at_most(dataset: DataSet, images: int, seed: int) -> DataSet:
+    """At most so many images of each label, drawn by seed."""
+    kept: set[int] = set()
+    for label in (0, 1):
+        own = [k for k, sample in enumerate(dataset.samples) if sample.label == label]
+        kept.update(own[i] for i in np.random.RandomState(seed).permutation(len(own))[:images])
+    return dataset.keep(sample for k, sample in enumerate(dataset.samples) if k in kept)
 
 
 def labelled_sets(folders: Sequence[Path], leave_out: Sequence[str] = ()) -> list[DataSet]:

@@ -79,7 +79,7 @@ function redrawRegions() {
   const item = currentItem();
   if (!map || !item) return;
   // The highest place of the map is the score, but maps come in steps of 1/255: the label decides.
-  const threshold = isAnomalous(item) ? Math.min(thresholdOf(item), map.peak) : ABOVE_ALL;
+  const threshold = isAnomalous(item) ? Math.min(thresholdOf(item), Math.fround(map.peak)) : ABOVE_ALL;
   wantRegions({ token: map.token, threshold, imageWidth: item.width, imageHeight: item.height });
 }
 
