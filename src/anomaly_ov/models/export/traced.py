@@ -99,7 +99,7 @@ def _traced(module: nn.Module, args: tuple[Any, ...], inputs: list[str], outputs
             held = _hold_weights(program.model, set(module.state_dict()))
             program.optimize()
     except ImportError as error:
-        raise MissingExtra(error.name or "onnxscript", "export") from None
+        raise MissingExtra(error.name or "onnxscript", "lab") from None
     except (RuntimeError, torch.onnx.errors.OnnxExporterError, torch._dynamo.exc.TorchDynamoException) as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(
