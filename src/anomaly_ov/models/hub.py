@@ -13,7 +13,7 @@ ENCODER_GRAPH, EXPERT_GRAPH = "encoder.onnx", "expert.onnx"
 LANGUAGE_FOLDER = "language"
 
 _HERE = Path(__file__).parent
-_EMBEDDED = {"tiny": "compact convolutional model for the CPU, shipped inside the package"}
+_EMBEDDED = {"tiny": "EfficientNet-Lite2 with a small expert, on ONNX Runtime, shipped inside the package"}
 
 
 class Available(NamedTuple):
