@@ -21,6 +21,7 @@ from PIL import Image
 from anomaly_ov.chat import Chat
 from anomaly_ov.inspector import Inspector, load
 from anomaly_ov.records import SCHEMA, Answer
+from anomaly_ov.words.from_record import REFUSAL, answer
 from model_fixtures import save_small_model
 from serving_live_fixtures import serving, until
 from talk_fixtures import small_talker
@@ -315,8 +316,19 @@ def test_a_stored_picture_and_its_regions(
 
 def test_a_model_that_does_not_speak(tmp_path: Path) -> None:
     silent = load(str(save_small_model(tmp_path / "model")), device="cpu")
+    finding = silent.inspect(picture())
+    request: dict[str, Any] = {"model": "small", "messages": [user(FIRST, picture())]}
     with serving(silent, tmp_path / "data") as (address, _), client_of(address) as client:
         assert client.models.list().data[0].anomaly["speaks"] is False
-        with pytest.raises(openai.BadRequestError) as caught:
-            client.chat.completions.create(model="small", messages=[user(FIRST, picture())])
-    assert caught.value.code == "no_language_model"
+        whole = client.chat.completions.create(**request, max_tokens=3, extra_body={"anomaly": {"reading": "full"}})
+        chunks = list(client.chat.completions.create(**request, stream=True))
+        refused = client.chat.completions.create(model="small", messages=[user("What is it?", picture())])
+    expected = answer(finding, FIRST)
+    assert whole.choices[0].message.content == expected.text
+    assert (whole.choices[0].finish_reason, whole.usage.total_tokens) == ("stop", 0)
+    assert whole.anomaly["p_yes"] == pytest.approx(expected.p_yes)
+    assert whole.anomaly["finding"]["score"] == pytest.approx(finding.score)
+    assert whole.anomaly["ignored"] == ["max_tokens", "anomaly.reading"]
+    assert "".join(one.choices[0].delta.content or "" for one in chunks) == expected.text
+    assert chunks[-1].anomaly == {"p_yes": whole.anomaly["p_yes"]}
+    assert refused.choices[0].message.content == REFUSAL

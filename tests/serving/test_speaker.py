@@ -23,6 +23,7 @@ from anomaly_ov.records import Answer
 from anomaly_ov.serving.engine import Engine
 from anomaly_ov.serving.faults import Fault
 from anomaly_ov.serving.speaker import Asked, Begun, Speaker, Subject
+from anomaly_ov.words.from_record import answer, answer_together
 from model_fixtures import save_small_model
 from talk_fixtures import small_talker
 
@@ -349,11 +350,28 @@ def test_a_question_that_cannot_be_asked(speaker: Speaker, one: dict[str, Any], 
 
 
 def test_a_model_that_does_not_speak(tmp_path: Path) -> None:
-    silent = load(str(save_small_model(tmp_path / "model")), device="cpu")
+    """Answers from the record: of one picture, of one of its regions, of several views."""
+    silent = load(str(save_small_model(tmp_path / "model", threshold=0.0, map_threshold=0.0)), device="cpu")
     engine = Engine(silent)
-    with speaking(silent, engine) as speaker, pytest.raises(Fault, match="does not speak") as caught:
-        run(lambda: speaker.answer(asked()))
-    assert caught.value.status == 400
+    engine.start()
+    try:
+        with speaking(silent, engine) as speaker:
+            finding = silent.inspect(picture())
+            told = run(lambda: speaker.answer(asked()))
+            assert told.answer == answer(finding, FIRST)
+            assert told.records[0]["score"] == pytest.approx(finding.score)
+            second = run(lambda: speaker.answer(asked(question=SECOND, history=(("user", FIRST), ("assistant", "x")))))
+            assert second.answer == answer(finding, SECOND)
+            assert speaker.open == 1, "the picture is looked at once"
+            of_region = run(lambda: speaker.answer(asked(question="How big?", region=0)))
+            assert of_region.answer == answer(finding, "Region 1: How big?")
+            assert of_region.answer.text.startswith("Region 1 of 1 lies ")
+            with pytest.raises(Fault, match="has 1 regions"):
+                run(lambda: speaker.answer(asked(region=1)))
+            views = run(lambda: speaker.answer(asked(picture(1), picture(2))))
+            assert views.answer == answer_together(silent.inspect_views([picture(1), picture(2)]), FIRST)
+    finally:
+        engine.stop()
 
 
 def test_memory_that_runs_out_is_given_back(speaker: Speaker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -229,6 +229,15 @@ def test_a_question_about_a_region_streams_its_answer(page: Page, server: str, b
     assert [message["role"] for message in fake.questions[-1]["messages"]] == ["user", "assistant", "user"]
 
 
+def test_without_a_language_model_the_record_is_asked(page: Page, server: str, batch: str, fake: Fake) -> None:
+    fake.speaks = False
+    open_batch(page, server, batch)
+    open_first(page)
+    expect(page.locator("#chat")).to_contain_text("Answers are taken from the finding")
+    page.get_by_role("button", name="Is anything wrong here?").click()
+    expect(page.locator(".turn.assistant p")).to_have_text(re.compile(re.escape(ANSWER)))
+
+
 def test_review_by_keys_with_undo(page: Page, server: str, batch: str, fake: Fake) -> None:
     open_batch(page, server, batch)
     page.keyboard.press("j")
