@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,19 @@ from anomaly_ov.context import build, context_file
 from anomaly_ov.context.bank import reference
 from anomaly_ov.context.context import Context
 from anomaly_ov.context.context_file import extended, load_context, save_context
-from anomaly_ov.context.tokens import Scales
 from anomaly_ov.errors import ContextMismatch, UnsafeCheckpoint, UsageError, WeightsError
-from anomaly_ov.models.config import ContextConfig
-from context_fixtures import World, assert_same, random_units, sources, token_picture, unit
+from anomaly_ov.models.config import ModeConfig, ScoringConfig
+from anomaly_ov.scoring.cells import Scales
+from context_fixtures import World, assert_same, of_one_view, own_of, random_units, sources, token_picture, unit
 
 Array = npt.NDArray[Any]
 Facts, Tensors = dict[str, Any], dict[str, Array]
 
 
-def references(world: World, names: list[str], config: ContextConfig | None = None) -> Context:
+def references(world: World, names: list[str], config: ScoringConfig | None = None) -> Context:
     for name in names:
         world.picture(name)
-    return world.builder(0.25, config).references(sources(names), "good")
+    return world.builder(config).references(sources(names), "good")
 
 
 def mixed_folder(world: World) -> Context:
@@ -60,7 +61,33 @@ def rewritten(path: Path, edit: Callable[[Facts, Tensors], None], *, checksum: b
     return path
 
 
-@pytest.mark.parametrize("make", [lambda world: references(world, ["a", "b", "c"]), mixed_folder])
+def of_images_without_crops(world: World) -> Context:
+    for name in "abc":
+        world.made[name] = of_one_view(world.picture(name))
+    return world.builder().references(sources("abc"), "good")
+
+
+def of_images_with_and_without_crops(world: World) -> Context:
+    world.made["a"] = of_one_view(world.picture("a"))
+    world.picture("b")
+    return world.builder().references(sources("ab"), "good")
+
+
+def of_one(world: World) -> Context:
+    return references(world, ["a"])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda world: references(world, ["a", "b", "c"]),
+        mixed_folder,
+        of_one,
+        of_images_without_crops,
+        of_images_with_and_without_crops,
+    ],
+    ids=["three", "folder of two kinds", "one", "no crops", "some with crops"],
+)
 def test_what_is_loaded_scores_as_what_was_saved(make: Callable[[World], Context], tmp_path: Path) -> None:
     world = World()
     context = make(world)
@@ -68,28 +95,36 @@ def test_what_is_loaded_scores_as_what_was_saved(make: Callable[[World], Context
     loaded = load_context(tmp_path / "part.ctx", "test")
     for name in ("kind", "source", "revision", "config", "notes"):
         assert getattr(loaded, name) == getattr(context, name)
-    for name in ("digests", "usual", "drop_twins"):
+    for name in ("digests", "drop_twins"):
         assert getattr(loaded.bank, name) == getattr(context.bank, name)
     assert_same(loaded.bank.tokens, context.bank.tokens)
+    assert_same(loaded.bank.own, context.bank.own)
+    assert loaded.usual == context.usual
+    assert loaded.suspicion_R.dtype == context.suspicion_R.dtype
+    np.testing.assert_array_equal(loaded.suspicion_R, context.suspicion_R)
     assert loaded.bank.tokens.map(lambda tokens_RTD: tokens_RTD.dtype) == Scales(
         np.dtype(np.float32), np.dtype(np.float32)
     )
-    for name in ("descriptor_RE", "kind_R", "expert_logit_R"):
+    for name in ("descriptor_RE", "kind_R"):
         found, expected = getattr(loaded.bank, name), getattr(context.bank, name)
         assert found.dtype == expected.dtype
         assert np.array_equal(found, expected)
-    for picture in (world.picture("new", odd=5), world.picture("other", kind=1)):
+    save_context(tmp_path / "again.ctx", loaded)
+    assert (tmp_path / "again.ctx").read_bytes() == (tmp_path / "part.ctx").read_bytes()
+    new = world.picture("new", odd=5)
+    for picture in (new, world.picture("other", kind=1), of_one_view(new)):
         before, after = context.compare(picture), loaded.compare(picture)
         assert before is not None
         assert after is not None
-        assert np.array_equal(before.cells.whole, after.cells.whole)
-        assert np.array_equal(before.cells.detail, after.cells.detail)
-        assert (before.distance, before.usual, before.kind) == (after.distance, after.usual, after.kind)
+        assert_same(before.references.distance, after.references.distance)
+        assert_same(before.references.counterpart, after.references.counterpart)
+        assert (before.usual, before.kind, before.unlike) == (after.usual, after.kind, after.unlike)
+        assert before.references.count == after.references.count
 
 
 def test_the_folder_of_two_kinds_has_two(tmp_path: Path) -> None:
     save_context(tmp_path / "part.ctx", mixed_folder(World()))
-    assert len(load_context(tmp_path / "part.ctx").bank.usual) == 2
+    assert load_context(tmp_path / "part.ctx").bank.kinds == 2
 
 
 def test_the_same_context_gives_the_same_bytes(saved: Path, tmp_path: Path) -> None:
@@ -98,8 +133,9 @@ def test_the_same_context_gives_the_same_bytes(saved: Path, tmp_path: Path) -> N
 
 
 def test_tokens_take_half_precision(saved: Path) -> None:
-    tokens = load_context(saved).bank.tokens
-    assert saved.stat().st_size < 2 * (tokens.whole.size + tokens.detail.size) + 8192
+    bank = load_context(saved).bank
+    values = sum(one.size for part in (bank.tokens, bank.own) for one in (part.whole, part.detail))
+    assert saved.stat().st_size < 2 * values + 8192
 
 
 def test_no_such_folder_to_save_to(saved: Path, tmp_path: Path) -> None:
@@ -171,23 +207,23 @@ def test_every_flipped_bit_is_seen(saved: Path) -> None:
 def test_another_version_is_named(saved: Path) -> None:
     def newer(facts: Facts, _: Tensors) -> None:
         facts.clear()
-        facts.update(format="anomaly-ov.context/3", shape="unknown to us")
+        facts.update(format="anomaly-ov.context/4", shape="unknown to us")
 
-    with pytest.raises(WeightsError, match=r"format 'anomaly-ov.context/3'.* reads 'anomaly-ov.context/2'") as error:
+    with pytest.raises(WeightsError, match=r"format 'anomaly-ov.context/4'.* reads 'anomaly-ov.context/3'") as error:
         load_context(rewritten(saved, newer))
     assert not isinstance(error.value, UnsafeCheckpoint)
 
 
-def test_a_file_of_the_first_version_is_named_as_one_to_make_again(saved: Path) -> None:
-    """It held the crops' tokens alone: nothing in it says what the base view shows."""
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_file_of_an_earlier_version_is_named_as_one_to_make_again(saved: Path, version: int) -> None:
+    """Nothing in it says what its pictures show of themselves."""
 
     def older(facts: Facts, tensors: Tensors) -> None:
-        facts["format"] = "anomaly-ov.context/1"
-        facts["config"] = {"top": 0.1}
-        tensors["tokens_RTD"] = tensors.pop("detail_RTD")
-        del tensors["whole_RTD"]
+        facts["format"] = f"anomaly-ov.context/{version}"
+        facts["config"] = {"whole_top": 0.1}
+        del tensors["whole_own_RT"]
 
-    with pytest.raises(WeightsError, match=r"format 'anomaly-ov.context/1'.* reads 'anomaly-ov.context/2'") as error:
+    with pytest.raises(WeightsError, match=rf"format 'anomaly-ov.context/{version}'.* reads 'anomaly-ov") as error:
         load_context(rewritten(saved, older))
     assert not isinstance(error.value, UnsafeCheckpoint)
     assert "make it again" in error.value.hint
@@ -199,7 +235,9 @@ def test_the_scales_are_not_interchangeable(saved: Path) -> None:
     assert before.whole.shape != before.detail.shape
 
     def swapped(_: Facts, tensors: Tensors) -> None:
-        tensors["whole_RTD"], tensors["detail_RTD"] = tensors["detail_RTD"], tensors["whole_RTD"]
+        for name in ("RTD", "own_RT"):
+            whole, detail = f"whole_{name}", f"detail_{name}"
+            tensors[whole], tensors[detail] = tensors[detail], tensors[whole]
 
     with safe_open(str(saved), framework="np") as file:
         metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -218,7 +256,9 @@ def with_tensor(name: str, change: Callable[[Array], Array]) -> Callable[[Facts,
     return edit
 
 
-USUAL = {"distance": 0.2, "expert_logit": 0.0, "count": 3, "distance_spread": 0.1, "expert_spread": 0.1}
+def tiled(tensors: Tensors, count: int) -> None:
+    tensors["whole_RTD"] = np.ascontiguousarray(np.tile(tensors["whole_RTD"][:, :1], (1, count, 1)))
+    tensors["whole_own_RT"] = np.ascontiguousarray(np.tile(tensors["whole_own_RT"][:, :1], (1, count)))
 
 
 def with_fact(name: str, value: Any) -> Callable[[Facts, Tensors], None]:
@@ -233,14 +273,27 @@ def with_fact(name: str, value: Any) -> Callable[[Facts, Tensors], None]:
         (with_tensor("whole_RTD", lambda t: t[:2]), "for 3 references"),
         (with_tensor("detail_RTD", lambda t: t[:2]), "for 3 references"),
         (with_tensor("whole_RTD", lambda t: t[:, :0]), "whole_RTD is 'F16'"),
-        (with_tensor("detail_RTD", lambda t: t[:, :0]), "detail_RTD is 'F16'"),
+        (with_tensor("detail_RTD", lambda t: t[:, :0]), "not as many"),
+        (with_tensor("whole_own_RT", lambda t: t[:, :-1]), "not as many"),
+        (with_tensor("detail_own_RT", lambda t: t[:, :-1]), "not as many"),
+        (with_tensor("whole_own_RT", lambda t: t.astype(np.float32)), "whole_own_RT is 'F32'"),
+        (with_tensor("detail_own_RT", lambda t: t[0]), "detail_own_RT is 'F16'"),
+        (with_tensor("descriptor_RE", lambda t: t[:2]), "descriptor_RE is 'F16'"),
+        (with_tensor("suspicion_R", lambda t: t[:2]), "suspicion_R is 'F32'"),
+        (with_tensor("suspicion_R", lambda t: t.astype(np.float64)), "suspicion_R is 'F64'"),
         (with_tensor("whole_RTD", lambda t: t[0]), "whole_RTD is 'F16'"),
         (with_tensor("detail_RTD", lambda t: t[0]), "detail_RTD is 'F16'"),
         (with_tensor("whole_RTD", lambda t: t[..., :-1]), "wide"),
         (with_tensor("detail_RTD", lambda t: t[..., :-1]), "wide"),
         (with_tensor("whole_RTD", lambda t: t * np.float16(np.nan)), "not finite"),
         (with_tensor("detail_RTD", lambda t: t * np.float16(np.nan)), "not finite"),
-        (with_tensor("expert_logit_R", lambda t: t + np.float32(np.inf)), "not finite"),
+        (with_tensor("whole_own_RT", lambda t: t * np.float16(np.nan)), "not finite"),
+        (with_tensor("detail_own_RT", lambda t: t + np.float16(101)), "larger than 100"),
+        (with_tensor("descriptor_RE", lambda t: t * np.float16(np.inf)), "not finite"),
+        (with_tensor("suspicion_R", lambda t: t + np.float32(np.inf)), "not finite"),
+        (with_tensor("suspicion_R", lambda t: t - np.float32(1e30)), "larger than 100"),
+        (lambda _, tensors: tensors.pop("suspicion_R"), "instead of"),
+        (lambda _, tensors: tensors.pop("whole_own_RT"), "instead of"),
         (lambda _, tensors: tensors.pop("descriptor_RE"), "instead of"),
         (lambda _, tensors: tensors.pop("whole_RTD"), "instead of"),
         (lambda _, tensors: tensors.pop("detail_RTD"), "instead of"),
@@ -250,24 +303,19 @@ def with_fact(name: str, value: Any) -> Callable[[Facts, Tensors], None]:
         (with_fact("digests", ["../x", "0" * 64, "1" * 64]), "64 hex digits"),
         (with_fact("digests", []), "at least one"),
         (with_fact("kinds", [0, 0]), "one per digest"),
-        (with_fact("kinds", [0, 0, 1]), "one per kind"),
-        (with_fact("kinds", [0, 0, -1]), "one per kind"),
+        (with_fact("kinds", [0, 0, 2]), "none left out"),
+        (with_fact("kinds", [0, 0, -1]), "none left out"),
+        (with_fact("kinds", [0, 0, 10**9]), "none left out"),
+        (with_fact("kinds", [0, 0, 10**400]), "none left out"),
         (with_fact("kind", "none"), "'kind'"),
-        (with_fact("usual", [{"distance": -1.0, "expert_logit": 0.0, "count": 3}]), "must be >= 0"),
-        (with_fact("usual", [USUAL | {"distance_spread": -0.1}]), "must be >= 0"),
-        (with_fact("usual", [USUAL | {"expert_spread": -0.1}]), "must be >= 0"),
-        (with_fact("usual", [USUAL | {"distance_spread": 1e200}]), "at most"),
-        (with_fact("usual", [USUAL | {"expert_logit": -1e308}]), "at most"),
-        (with_fact("usual", [USUAL | {"count": 10**400}]), "at most"),
-        (with_fact("usual", [USUAL | {"count": 4}]), "at most"),
-        (with_fact("usual", [USUAL | {"spread": 0.1}]), "spread"),
-        (with_tensor("whole_RTD", lambda t: np.tile(t[:, :1], (1, 2049, 1))), "more than the 2048"),
-        (with_fact("config", {"half": 0.0}), "must be > 0"),
-        (with_fact("config", {"usual_spread": 0.0}), "must be > 0"),
-        (with_fact("config", {"expert_usual_spread": -1.0}), "must be > 0"),
-        (with_fact("config", {"whole_top": 0.0}), "must lie in"),
-        (with_fact("config", {"detail_top": 1.5}), "must lie in"),
-        (with_fact("config", {"top": 0.1}), "top"),
+        (with_fact("usual", [{"value": -1.0, "spread": 0.0, "count": 3}]), "usual"),
+        (lambda facts, tensors: tiled(tensors, 2049), "more than the 2048"),
+        (with_fact("config", {"slope": 0.0}), "must be > 0"),
+        (with_fact("config", {"references": {"usual_spread": 0.0}}), "must be > 0"),
+        (with_fact("config", {"few": {"spread": -1.0}}), "must be > 0"),
+        (with_fact("config", {"top": 0.0}), "must lie in"),
+        (with_fact("config", {"folder": {"matched": 1.5}}), "at most 1"),
+        (with_fact("config", {"alone": {"unheard_of": 1}}), "unheard_of"),
         (with_fact("config", {"unheard_of": 1}), "unheard_of"),
         (with_fact("command", "rm"), "command"),
         (lambda facts, _: facts.pop("notes"), "'notes'"),
@@ -311,9 +359,10 @@ def test_a_smaller_draw_is_the_beginning_of_a_larger_one() -> None:
     generator = np.random.default_rng(0)
     many = Scales(random_units(generator, 900, 16), random_units(generator, 800, 16))
     large = token_picture("large", many, unit(generator.normal(size=16)))
-    drawn = reference(large, 0.0, Scales(512, 256)).tokens
-    fewer = reference(large, 0.0, Scales(128, 64)).tokens
-    assert_same(Scales(drawn.whole[:128], drawn.detail[:64]), fewer)
+    found, fewer = reference(large, Scales(512, 256)), reference(large, Scales(128, 64))
+    drawn = found.tokens
+    assert_same(Scales(drawn.whole[:128], drawn.detail[:64]), fewer.tokens)
+    assert_same(Scales(found.own.whole[:128], found.own.detail[:64]), fewer.own)
     assert len({tuple(token) for token in drawn.whole.tolist()}) == 512
     assert len({tuple(token) for token in drawn.detail.tolist()}) == 256
 
@@ -328,8 +377,8 @@ def test_extended_is_as_if_all_had_been_there_from_the_start(first: int, second:
     assert found.bank.digests == whole.bank.digests
     assert_same(found.bank.tokens, whole.bank.tokens)
     assert np.array_equal(found.bank.descriptor_RE, whole.bank.descriptor_RE)
-    assert np.array_equal(found.bank.expert_logit_R, whole.bank.expert_logit_R)
-    assert found.bank.usual == whole.bank.usual
+    assert_same(found.bank.own, whole.bank.own)
+    assert found.bank.kind_R.tolist() == whole.bank.kind_R.tolist()
     assert found.bank.drop_twins is False
     assert f"{second} pictures were added to {first}" in found.notes
 
@@ -341,8 +390,8 @@ def test_extended_keeps_all_that_larger_pictures_have() -> None:
     large = token_picture("large", many, unit(generator.normal(size=32)))
     small = references(world, ["small"])
     world.made["large"] = large
-    new = world.builder(0.25).references(sources(["large"]), "good")
-    whole = world.builder(0.25).references(sources(["small", "large"]), "good")
+    new = world.builder().references(sources(["large"]), "good")
+    whole = world.builder().references(sources(["small", "large"]), "good")
     for found in (extended(small, new), extended(new, small)):
         assert found.bank.digests == whole.bank.digests
         for one in (found, whole):
@@ -352,8 +401,9 @@ def test_extended_keeps_all_that_larger_pictures_have() -> None:
         before, after = whole.compare(picture), found.compare(picture)
         assert before is not None
         assert after is not None
-        np.testing.assert_allclose(after.cells.whole, before.cells.whole, atol=1e-6)
-        np.testing.assert_allclose(after.cells.detail, before.cells.detail, atol=1e-6)
+        for scale in ("whole", "detail"):
+            one, other = (getattr(found.references.distance, scale) for found in (before, after))
+            np.testing.assert_allclose(other, one, atol=1e-6)
 
 
 def test_extended_of_pictures_of_many_sizes_is_as_if_all_had_been_there_from_the_start() -> None:
@@ -365,14 +415,14 @@ def test_extended_of_pictures_of_many_sizes_is_as_if_all_had_been_there_from_the
         world.made[name] = token_picture(name, tokens, unit(generator.normal(size=32)))
 
     def of(some: list[str]) -> Context:
-        return world.builder(0.25).references(sources(some), "good")
+        return world.builder().references(sources(some), "good")
 
     whole = of(names).bank
     for first in range(1, len(names)):
         found = extended(of(names[:first]), of(names[first - 1 :])).bank
         assert found.digests == whole.digests
         assert_same(found.tokens, whole.tokens)
-        assert found.usual == whole.usual
+        assert_same(found.own, whole.own)
 
 
 def test_extended_keeps_no_more_references_than_build(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -390,10 +440,43 @@ def test_extended_keeps_no_more_references_than_build(monkeypatch: pytest.Monkey
 
 
 def test_extended_takes_the_newer_configuration() -> None:
-    world, config = World(), ContextConfig(whole_top=1.0, detail_top=0.5)
+    world, config = World(), ScoringConfig(few=ModeConfig(own=0.2))
     found = extended(references(world, ["a", "b"]), references(world, ["c"], config))
     assert found.config == config
-    assert found.bank.usual == references(world, ["a", "b", "c"], config).bank.usual
+
+
+@pytest.mark.parametrize(("first", "second"), [(3, 4), (1, 2), (5, 1)])
+def test_what_is_usual_stays_as_it_was_measured_in_each_part(first: int, second: int) -> None:
+    """Of a picture that was alone nothing was measured, and it does not count."""
+    world = World()
+    old = references(world, [f"old {i}" for i in range(first)])
+    new = references(world, [f"new {i}" for i in range(second)])
+    found = extended(old, new)
+    measured = {}
+    for part in (old, new):
+        measured |= dict(zip(part.bank.digests, part.suspicion_R.tolist(), strict=True))
+    np.testing.assert_array_equal(found.suspicion_R, [np.float32(measured[one]) for one in found.bank.digests])
+    assert found.usual[0].count == sum(count for count in (first, second) if count > 1)
+
+
+def test_extended_of_pictures_without_crops_is_as_if_all_had_been_there_from_the_start() -> None:
+    """Among pictures with crops they stand by their base view; that is not taken for crops of their own."""
+    world, generator = World(), np.random.default_rng(0)
+    names = [f"p{i}" for i in range(60)]
+    for i, name in enumerate(names):
+        size = Scales(100, 150 if i % 2 else 0)
+        tokens = size.map(lambda cells: random_units(generator, cells, 32))
+        made = token_picture(name, tokens, unit(generator.normal(size=32)))
+        world.made[name] = replace(made, own=own_of(tokens))
+
+    def of(some: list[str]) -> Context:
+        return world.builder().references(sources(some), "good")
+
+    whole = of(names).bank
+    for first in (1, 3, 50):
+        found = extended(of(names[:first]), of(names[first:])).bank
+        assert_same(found.tokens, whole.tokens)
+        assert_same(found.own, whole.own)
 
 
 def test_sources_are_named_once_and_not_for_ever() -> None:
@@ -401,7 +484,7 @@ def test_sources_are_named_once_and_not_for_ever() -> None:
     context = references(world, ["p0"])
     for day in (1, 1, 2, 3, 4, 5, 6, 1):
         new = references(world, [f"p{day}"])
-        context = extended(context, Context(new.bank, "references", f"day{day}" * 10, "test", new.config))
+        context = extended(context, replace(new, source=f"day{day}" * 10))
     assert context.source == f"good + {'day1' * 10} + {'day2' * 10} + {'day3' * 10} + {'day4' * 10} + more"
 
 
@@ -417,4 +500,4 @@ def test_contexts_of_two_models_are_not_joined() -> None:
     world = World()
     other = references(world, ["b"])
     with pytest.raises(ContextMismatch, match="other"):
-        extended(references(world, ["a"]), Context(other.bank, "references", "good", "other", other.config))
+        extended(references(world, ["a"]), replace(other, revision="other"))

@@ -15,7 +15,7 @@ import json
 import math
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -72,7 +72,7 @@ class _Facts:
             raise ValueError("digests must name at least one picture, each once")
         if not all(_DIGEST.fullmatch(digest) for digest in self.digests):
             raise ValueError("digests must be 64 hex digits each")
-        if len(self.kinds) != len(self.digests) or set(self.kinds) != set(range(max(self.kinds) + 1)):
+        if len(self.kinds) != len(self.digests) or set(self.kinds) != set(range(len(set(self.kinds)))):
             raise ValueError("kinds must be one per digest, and none left out")
 
 
@@ -177,10 +177,20 @@ def _references(bank: Bank) -> list[Reference]:
     found = []
     for r, digest in enumerate(bank.digests):
         counts = Scales(unrepeated(bank.tokens.whole[r]), unrepeated(bank.tokens.detail[r]))
+        if _stands_by_its_base_view(bank, r, counts):
+            counts = replace(counts, detail=0)
         tokens = Scales(bank.tokens.whole[r, : counts.whole], bank.tokens.detail[r, : counts.detail])
         own = Scales(bank.own.whole[r, : counts.whole], bank.own.detail[r, : counts.detail])
         found.append(Reference(tokens, own, bank.descriptor_RE[r], digest))
     return found
+
+
+def _stands_by_its_base_view(bank: Bank, r: int, counts: Scales[int]) -> bool:
+    """Whether reference ``r`` has no crops, and ``bank.stacked`` put its base view in their place."""
+    whole, detail = slice(counts.whole), slice(counts.detail)
+    return np.array_equal(bank.tokens.whole[r, whole], bank.tokens.detail[r, detail]) and np.array_equal(
+        bank.own.whole[r, whole], bank.own.detail[r, detail]
+    )
 
 
 def _joined(old: str, new: str) -> str:
