@@ -41,6 +41,9 @@ class FakeInspector:
     def threshold_with(self, context: Any) -> Threshold:
         return self.threshold
 
+    def auto_context(self, pictures: Any, **options: Any) -> tuple[None, str]:
+        return None, "the fake has no contexts"
+
     def stream_with_previews(
         self, sources: Sequence[Source], batch_size: int, context: Any = None, *, previews: bool, talk: bool
     ) -> Iterator[tuple[Finding, Any]]:

@@ -108,6 +108,9 @@ class FakeInspector:
     def threshold_with(self, context: Any) -> Threshold:
         return self.threshold
 
+    def auto_context(self, pictures: Any, **options: Any) -> tuple[None, str]:
+        return None, "the fake has no contexts"
+
 
 def score_all(store: Store, score: float | None = None, scored_by: ScoredBy = SCORED_BY) -> None:
     """Scores all that waits, three at a time."""

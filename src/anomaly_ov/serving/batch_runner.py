@@ -118,7 +118,8 @@ class BatchRunner:
                 self._shelf.build(job, self._stopping)
             except Stopped:
                 self._store.context_released(job.id)
-                return None
+                if self._stopping.is_set():
+                    return None
         return self._store.take(self._chunk, after)
 
     def _hold_up(self, work: Work | None, error: Exception) -> None:

@@ -34,6 +34,7 @@ from anomaly_ov.serving.routes.page import router as page
 
 MODEL = {"name": "fake", "revision": "0123456789abcdef", "device": "cpu", "dtype": "float32"}
 THRESHOLD = {"value": 0.5, "source": "default"}
+CONTEXT = {"kind": "none", "source": None, "references": 0, "state": "ready", "error": None}
 NOW = "2026-01-01T00:00:00Z"
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'self'; script-src 'self'; "
@@ -114,7 +115,7 @@ class Fake:
             "id": batch,
             "name": name,
             "created": NOW,
-            "context": {"kind": "none", "source": None, "references": 0, "state": "ready", "error": None},
+            "context": CONTEXT | {"auto": True, "reason": "there are fewer than 8 pictures"},
             "model": MODEL,
             "threshold": THRESHOLD,
             "map_threshold": THRESHOLD["value"],
@@ -399,8 +400,10 @@ def add_batches(app: FastAPI, fake: Fake) -> None:
 
     @app.put("/v1/batches/{batch}/context", status_code=202)
     async def context(batch: str, body: dict[str, Any]) -> dict[str, Any]:
-        count = len(body.get("items", ()))
-        fake.batches[batch]["context"] |= {"kind": body["kind"], "references": count, "state": "ready"}
+        auto, kind = body["kind"] == "auto", body["kind"]
+        chosen = {"kind": "folder" if auto else kind, "references": len(body.get("items", ()))}
+        chosen |= {"auto": auto, "reason": "the pictures are alike" if auto else None}
+        fake.batches[batch]["context"] |= chosen
         fake.rescore(batch)
         return fake.state(batch)
 

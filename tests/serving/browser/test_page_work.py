@@ -265,7 +265,7 @@ def test_these_are_good_rescores(page: Page, server: str, batch: str, fake: Fake
     page.keyboard.press("ArrowRight")
     page.keyboard.press("x")
     page.get_by_role("button", name="These are good").click()
-    expect(page.locator("#context-name")).to_contain_text("2 good pictures")
+    expect(page.locator("#context-name")).to_contain_text("2 good references")
     expect(page.locator("#progress")).to_be_visible()
     expect(page.locator("#progress")).to_be_hidden()
     cards(page).first.click()
@@ -274,6 +274,25 @@ def test_these_are_good_rescores(page: Page, server: str, batch: str, fake: Fake
     # It had been chosen for scores that are gone.
     expect(page.locator("#score-threshold")).to_have_value("0.5")
     expect(page.locator("#region-threshold")).to_have_text("0.50")
+
+
+def test_what_pictures_are_compared_with_is_chosen_and_explained(
+    page: Page, server: str, batch: str, fake: Fake
+) -> None:
+    open_batch(page, server, batch)
+    menu, name = page.locator("#context-menu"), page.locator("#context-name")
+    expect(name).to_have_text("automatic")
+    menu.get_by_role("button", name="Compare with").click()
+    expect(page.locator("#context-body [aria-pressed=true]")).to_contain_text("Automatic")
+    expect(page.locator("#context-body")).to_contain_text("Now: nothing; there are fewer than 8 pictures.")
+    page.locator("#context-body").get_by_role("button", name="Nothing").click()
+    expect(name).to_have_text("nothing")
+    menu.get_by_role("button", name="Compare with").click()
+    expect(page.locator("#context-body [aria-pressed=true]")).to_contain_text("Nothing")
+    page.locator("#context-body").get_by_role("button", name="Automatic").click()
+    expect(name).to_have_text("automatic")
+    expect(name).to_have_attribute("title", "Now: the other pictures; the pictures are alike.")
+    assert len(bodies(fake, "PUT", "/context")) == 2
 
 
 def test_export_links_carry_the_threshold(page: Page, server: str, batch: str, tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ import { found, pickRegion } from "./viewer.js";
 
 const MOST_CHIPS = 9;
 const CONTEXTS = {
-  none: "the model alone",
-  folder: "with the batch's other pictures",
-  references: "with good pictures",
+  none: "with nothing",
+  folder: "with the other pictures",
+  references: "with good references",
 };
 
 function heading(item) {
@@ -99,7 +99,7 @@ function origin(item) {
     "details",
     { class: "origin", id: "origin" },
     el("summary", {
-      text: `${model.name} ${model.revision.slice(0, 7)} · threshold ${threshold.value.toFixed(2)} · ${CONTEXTS[finding?.context?.kind ?? "none"]}`,
+      text: `${model.name} ${model.revision.slice(0, 7)} · threshold ${threshold.value.toFixed(2)} · compared ${CONTEXTS[finding?.context?.kind ?? "none"]}`,
     }),
     el("dl", {}, ...rows.map(([name, value]) => el("div", {}, el("dt", { text: name }), el("dd", { text: value })))),
   );

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from anomaly_ov.records import level_beside
 from anomaly_ov.serving.reviewed import Decision, Verdict
 
+Wanted = Literal["auto", "none", "folder", "references"]
 ContextState = Literal["building", "ready", "failed"]
 ItemState = Literal["pending", "done", "failed"]
 
@@ -46,13 +47,18 @@ class Counts:
 
 @dataclass(frozen=True)
 class BatchContext:
-    """What was last asked for as a batch's context. ``references``: how many pictures serve."""
+    """What was last asked for as a batch's context. ``references``: how many pictures serve.
+
+    ``auto``: whether the service chooses between none and folder, ``reason``: why it chose so, one sentence.
+    """
 
     kind: Literal["none", "folder", "references"]
     source: str | None
     references: int | None
     state: ContextState
     error: Problem | None = None
+    auto: bool = False
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -180,13 +186,14 @@ class Work:
 
 @dataclass(frozen=True)
 class ContextJob:
-    """A context to be built from ``tasks`` (``attempts`` is that of the job)."""
+    """A context to be built from ``tasks`` (``attempts`` is that of the job); if ``auto``, only if it helps."""
 
     id: str
     batch: str
     kind: Literal["folder", "references"]
     source: str
     attempts: int
+    auto: bool
     tasks: list[Task]
 
 
