@@ -56,6 +56,10 @@ FALSE_ALARMS: Mapping[Mode, float] = {"alone": 0.15, "few": 0.12, "references": 
 
 OWN, MATCHED = (0.0, 0.25, 0.5, 0.75, 1.0), (0.0, 0.5, 1.0)
 EXPERT = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
+LOSS = 3.0
+"""A set on which the expert's map costs AUROC counts so many times as much as one on which it gains as much: what helps
+most kinds of image and ruins one is no evidence for a kind never seen."""
+
 LEAST = 0.02
 """A standard deviation over a handful of images may be small by chance."""
 
@@ -132,13 +136,32 @@ class Candidates:
             kept = [k for k, trial in enumerate(trials) if seen(trial.dataset)]
             if kept:
                 own = [trials[k] for k in kept]
-                best = max(self._ways[mode], key=lambda way: _by_set(own, [way.auroc[k] for k in kept]))
+                best = max(self._ways[mode], key=lambda way: self._merit(mode, way, kept, own))
                 found[mode] = _with_usual(
                     mode, own, [best.found[k] for k in kept], [best.own[k] for k in kept], best.mode
                 )
         if not found:
             raise DataError("no trial to fit the scoring on", hint="name labelled sets with good and bad images")
         return replace(self.base, **found)  # type: ignore[arg-type]
+
+    def by_expert(self) -> dict[str, dict[str, dict[str, float]]]:
+        """AUROC by mode, the expert's weight and set, each with the best other weights for the mean."""
+        found: dict[str, dict[str, dict[str, float]]] = {}
+        for mode, trials in self.trials.items():
+            names = list(dict.fromkeys(trial.dataset for trial in trials))
+            for weight in dict.fromkeys(way.mode.expert for way in self._ways[mode]):
+                same = [way for way in self._ways[mode] if way.mode.expert == weight]
+                best = max(same, key=lambda way: _by_set(trials, way.auroc))
+                values = dict(zip(names, _of_sets(trials, best.auroc), strict=True))
+                found.setdefault(mode, {})[str(weight)] = {name: round(value, 4) for name, value in values.items()}
+        return found
+
+    def _merit(self, mode: Mode, way: Candidate, kept: Sequence[int], own: Sequence[Trial]) -> float:
+        """Mean AUROC over sets, losses against the same weights without the expert counted ``LOSS`` times."""
+        plain = next(w for w in self._ways[mode] if w.mode == replace(way.mode, expert=0.0))
+        gains = _of_sets(own, [way.auroc[k] - plain.auroc[k] for k in kept])
+        base = _by_set(own, [plain.auroc[k] for k in kept])
+        return base + float(np.mean([gain if gain > 0 else LOSS * gain for gain in gains]))
 
 
 def measure(trials: Sequence[Trial], config: ScoringConfig) -> dict[str, Any]:
@@ -185,6 +208,7 @@ def fit_scoring(
     table = {
         "scoring": to_mapping(config),
         "false_alarms_wanted": dict(FALSE_ALARMS),
+        "expert_weights": candidates.by_expert(),
         "all": _mean({name: measure([t for t in trials if t.dataset == name], config) for name in names}),
         "held_out_mean": _mean(held_out),
         "held_out": held_out,
@@ -368,10 +392,15 @@ def _with_usual(
 
 def _by_set(trials: Sequence[Trial], values: Sequence[float]) -> float:
     """Mean over sets of the mean over their trials."""
+    return float(np.mean(_of_sets(trials, values)))
+
+
+def _of_sets(trials: Sequence[Trial], values: Sequence[float]) -> list[float]:
+    """Of each set the mean over its trials."""
     of_set: dict[str, list[float]] = {}
     for trial, value in zip(trials, values, strict=True):
         of_set.setdefault(trial.dataset, []).append(value)
-    return float(np.mean([np.mean(own) for own in of_set.values()]))
+    return [float(np.mean(own)) for own in of_set.values()]
 
 
 def _quantile(trials: Sequence[Trial], values: Sequence[Values], share: float) -> float:
