@@ -84,7 +84,8 @@ def same_outputs(found: list[Any], want: list[Any], atol: float = 1e-4) -> None:
 
 def save_with_graphs(folder: Path, encoder: dict[str, Any], dtype: torch.dtype = torch.float16, **expert: Any) -> Path:
     """A model folder with both graphs (some seconds)."""
-    from anomaly_ov.models.export.onnx_folder import export_onnx
+    from anomaly_ov.models.export.folder import export_folder
 
     random_detector(encoder, **expert).save_pretrained(folder, dtype)
-    return export_onnx(folder, folder)
+    export_folder(folder, folder)
+    return folder

@@ -18,11 +18,12 @@ CORE = {"numpy", "onnxruntime", "pillow", "pydantic", "rich", "safetensors", "sc
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model folder with graphs."""
-    from anomaly_ov.models.export.onnx_folder import export_onnx
+    from anomaly_ov.models.export.folder import export_folder
     from model_fixtures import save_small_model
 
     folder = save_small_model(tmp_path_factory.mktemp("core") / "small")
-    return export_onnx(folder, folder)
+    export_folder(folder, folder)
+    return folder
 
 
 def test_the_core_depends_on_these_alone() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from anomaly_ov.models.score import expert_alone, logit
 from PIL import Image
 
 from anomaly_ov.context.context import Context
@@ -32,7 +33,6 @@ from anomaly_ov.models.config import (
     ProjectionPart,
 )
 from anomaly_ov.models.model import AnomalyModel
-from anomaly_ov.models.score import expert_alone, logit
 from anomaly_ov.models.token_maps import Floats
 from anomaly_ov.records import Finding
 from context_fixtures import assert_same

@@ -16,7 +16,7 @@ from anomaly_ov.models.config import ExpertConfig, ModelConfig
 from anomaly_ov.models.create import expert_for
 from anomaly_ov.models.encoder import Encoder
 from anomaly_ov.models.expert import Expert
-from anomaly_ov.models.export.onnx_folder import export_onnx
+from anomaly_ov.models.export.folder import export_folder
 from anomaly_ov.models.model import AnomalyModel
 from anomaly_ov.training.checkpoint import RUN
 from anomaly_ov.training.defect_samples import MixConfig
@@ -126,7 +126,9 @@ def test_live_training_of_the_encoder(data: Path, start: Path, tmp_path: Path, m
 @pytest.fixture(scope="module")
 def with_graphs(start: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same model with ONNX graphs beside its weights."""
-    return export_onnx(start, tmp_path_factory.mktemp("graphs") / "start")
+    folder = tmp_path_factory.mktemp("graphs") / "start"
+    export_folder(start, folder)
+    return folder
 
 
 def test_features_come_from_the_graphs_where_there_are_any(

@@ -1,13 +1,13 @@
-"""``anomaly-ov models``: which models there are, what each one is; making, converting and exporting them."""
+"""``anomaly-ov models``: which models there are, what each one is, and models made from or for something else."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from anomaly_ov.cli.console import note, stdout_console
+from anomaly_ov.cli.console import Bar, note, stdout_console
 
 app = typer.Typer(add_completion=False, invoke_without_command=True, help="List, show, make and export models.")
 MAX_CARD_BYTES = 2**20
@@ -151,21 +151,49 @@ def create(
 
 @app.command()
 def export(
-    model: Annotated[str, typer.Argument(help="A model's name or folder.")],
-    out: Annotated[Path, typer.Option(help="The model folder to write; the model's own folder just gets the graphs.")],
+    model: Annotated[str, typer.Argument(help="Name of a shipped model, or a model folder.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="The model folder to write; MODEL's own folder adds the graphs to it."),
+    ],
+    target: Annotated[str, typer.Option("--format", help="onnx or openvino.")] = "onnx",
     precision: Annotated[
-        Literal["fp32", "fp16"] | None, typer.Option(help="Of the stored weights; default as they are.")
+        str | None,
+        typer.Option(
+            help="Of the stored weights: fp32 or fp16 (both compute in float32), or int8. Default: as MODEL has them."
+        ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    calibrate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PICTURES", help="For int8: some dozens of typical pictures, a folder, files or a glob; repeatable."
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older export.")] = False,
 ) -> None:
-    """Write a model's detector as ONNX graphs, which are run without torch, and compare them with the model."""
-    from anomaly_ov.cli.console import Bar
-    from anomaly_ov.models.export.onnx_folder import export_onnx
+    """Write a detector as graphs for ONNX Runtime or OpenVINO, beside its weights and configuration.
+
+    The graphs take any number of views and hold no calibration and no threshold; they are compared with the model
+    before they are kept. The folder is a model like any other, which needs no torch then. What answers questions is not
+    taken along. examples/onnx_only.py runs it without this package.
+    """
+    from anomaly_ov.images.sources import expand
+    from anomaly_ov.models.export.folder import export_folder
     from anomaly_ov.models.hub import resolve
 
+    pictures = expand(calibrate) if calibrate else []
+    folder = resolve(model)
     with Bar(None, "exporting") as bar:
-        made = export_onnx(resolve(model), out, precision, overwrite=overwrite, progress=bar.at)
-    note(f"written to {made}")
+        deviation = export_folder(
+            folder, out, target, precision, pictures=pictures, overwrite=overwrite, progress=bar.at
+        )
+    note(f"written to {out}")
+    if deviation is not None:
+        note(
+            f"against the model, on {deviation.pictures} pictures: maps differ by {deviation.map_mean:.3f} on average, "
+            f"at most {deviation.map_largest:.3f}, the head's score at most {deviation.score_largest:.3f}; thresholds "
+            "were fitted with the model"
+        )
 
 
 def _numbers(levels: str) -> tuple[int, ...]:

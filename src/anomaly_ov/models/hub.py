@@ -10,6 +10,7 @@ from anomaly_ov.errors import WeightsError
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 ENCODER_GRAPH, EXPERT_GRAPH = "encoder.onnx", "expert.onnx"
+GRAPH_FILES = (ENCODER_GRAPH, EXPERT_GRAPH, "encoder.xml", "encoder.bin", "expert.xml", "expert.bin")
 LANGUAGE_FOLDER = "language"
 
 _HERE = Path(__file__).parent

@@ -28,7 +28,7 @@ from anomaly_ov.models.features import Features
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-EXAMPLE_VIEWS = 3  # of the trace; one would be taken for a fixed size
+EXAMPLE_VIEWS = 2  # of the trace; one would be taken for a fixed size
 
 
 def trace_encoder(encoder: Encoder) -> ir.Model:
