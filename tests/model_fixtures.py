@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from anomaly_ov.images.views import ViewsConfig, anyres, multi_image
-from anomaly_ov.models.config import EncoderConfig, ExpertConfig, ModelConfig, ScoringConfig
+from anomaly_ov.models.config import EncoderConfig, ExpertConfig, ModeConfig, ModelConfig, ScoringConfig
 from anomaly_ov.models.model import AnomalyModel
 
 if TYPE_CHECKING:
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from anomaly_ov.models.reasoning.processor import Encoded
 
 SIDE, CELLS = 32, 4
+USUAL = {
+    "alone": ModeConfig(usual=-2.5, spread=0.5, usual_spread=0.5, source="small, alone"),
+    "few": ModeConfig(own=0.5, matched=1.0, usual=-6.5, spread=1.0, usual_spread=1.0, source="small, few"),
+    "references": ModeConfig(own=0.5, matched=1.0, usual=-6.5, spread=1.0, usual_spread=1.0, source="small, many"),
+    "folder": ModeConfig(usual=-10.0, spread=1.0, usual_spread=1.0, source="small, folder"),
+}
+"""Figures of pictures as the small model sees them, so that scores lie neither at 0 nor at 1."""
 
 
 def small_config(**scoring: object) -> ModelConfig:
@@ -38,17 +45,24 @@ def small_config(**scoring: object) -> ModelConfig:
         encoder=EncoderConfig(backbone=network, levels=(1, 2), final=2, image_size=SIDE, grid_hw=grid),
         expert=ExpertConfig(width=16, hidden=8, grid_hw=grid, levels=2, level_widths=(8, 16)),
         views=ViewsConfig(base_size=SIDE, grids=tuple((c, r) for c in (1, 2, 3) for r in (1, 2, 3)), cap=96),
-        scoring=ScoringConfig(**scoring),  # type: ignore[arg-type]
+        scoring=ScoringConfig(**USUAL | scoring),  # type: ignore[arg-type]
     )
 
 
 def small_model(seed: int = 0, **scoring: object) -> AnomalyModel:
     """The same weights for the same seed; ``scoring``: fields of ``ScoringConfig``."""
     torch.manual_seed(seed)
-    model = AnomalyModel(small_config(**scoring))
+    return with_random_weights(AnomalyModel(small_config(**scoring)))
+
+
+def with_random_weights(model: AnomalyModel) -> AnomalyModel:
+    """In eval mode. Convolutions keep what differs between places, so that patches are told apart."""
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(0, 0.2)
+        for name, parameter in model.named_parameters():
+            convolution = name.startswith("encoder") and parameter.ndim == 4
+            parameter.normal_(0, parameter[0].numel() ** -0.5 if convolution else 0.2)
+            if name.startswith("encoder") and parameter.ndim == 1 and name.endswith("weight"):
+                parameter.fill_(1)
     return model.eval()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import math
 import threading
 import time
 import weakref
@@ -16,22 +15,39 @@ import torch
 from PIL import Image
 
 from anomaly_ov.errors import DeviceError, UnreadableImage, UsageError, WeightsError
+from anomaly_ov.images.views import anyres
 from anomaly_ov.inspector import Inspector, load
-from anomaly_ov.records import Detector, Finding, level_of
+from anomaly_ov.models.config import RELEASED_SCORING, ModeConfig
+from anomaly_ov.models.engines.torch import TorchEngine
+from anomaly_ov.records import Detector, Finding, level_beside
+from anomaly_ov.scoring.look import score_alone
 from model_fixtures import small_model
 
 
 @pytest.fixture(scope="module")
 def inspector() -> Inspector:
-    return Inspector(small_model(map_threshold=0.6), device="cpu")
+    return Inspector(small_model(), device="cpu")
 
 
 def same(first: Finding, second: Finding) -> None:
     assert first.score_raw == pytest.approx(second.score_raw, abs=1e-5)
+    assert first.score == pytest.approx(second.score, abs=1e-4)
     assert first.score_map == pytest.approx(second.score_map, abs=1e-5)
     assert first.significance_map is not None
     assert second.significance_map is not None
-    np.testing.assert_allclose(first.significance_map, second.significance_map, atol=1e-5)
+    np.testing.assert_allclose(first.significance_map, second.significance_map, atol=1e-4)
+
+
+def encoder_of(inspector: Inspector) -> torch.nn.Module:
+    assert isinstance(inspector.engine, TorchEngine)
+    return inspector.engine.runner.encoder
+
+
+def test_an_engine_or_a_model_is_taken(pictures: Path) -> None:
+    engine = TorchEngine(small_model(), "cpu")
+    inspector = Inspector(engine)
+    assert inspector.engine is engine
+    same(inspector.inspect(pictures / "p1.png"), Inspector(small_model(), device="cpu").inspect(pictures / "p1.png"))
 
 
 def test_is_a_detector(inspector: Inspector) -> None:
@@ -47,22 +63,27 @@ def test_finding_is_complete(inspector: Inspector, pictures: Path) -> None:
     assert finding.significance_map.shape == (64, 96)
     assert finding.significance_map.dtype == np.float32
     assert set(finding.timing_ms) == {"read", "views", "model", "maps"}
-    assert finding.level == level_of(finding.score_raw or 0)
+    assert finding.score is not None
+    assert finding.level == level_beside(finding.score, 0.5)
+    assert finding.score_expert == finding.score
+    assert finding.score_context is None
     assert finding.map is not None
     assert finding.map.grid == (8, 12)
     assert finding.error is None
 
 
 def test_map_shows_where(inspector: Inspector) -> None:
-    """A patch that differs must change the map there and hardly elsewhere: the geometry leads back to the place."""
-    plain = np.full((96, 96, 3), 90, np.uint8)
-    marked = plain.copy()
-    marked[64:96, 0:32] = np.random.default_rng(1).integers(0, 256, (32, 32, 3))
-    before, after = inspector.inspect(plain).significance_map, inspector.inspect(marked).significance_map
-    assert before is not None
-    assert after is not None
-    change = abs(after - before)
-    assert change[68:92, 4:28].mean() > 3 * change[:32, 64:].mean()
+    """A patch that differs is the highest place of the map: the geometry leads back to the place."""
+    tile = np.random.default_rng(0).integers(60, 120, (8, 8, 3), np.uint8)
+    marked = np.tile(tile, (12, 12, 1))
+    marked[64:80, 16:32] = np.random.default_rng(1).integers(0, 256, (16, 16, 3))
+    finding = inspector.inspect(marked)
+    map_HW = finding.significance_map
+    assert map_HW is not None
+    y, x = np.unravel_index(map_HW.argmax(), map_HW.shape)
+    assert 60 <= y < 84
+    assert 12 <= x < 36
+    assert map_HW[66:78, 18:30].mean() > 2 * map_HW[:32, 64:].mean()
 
 
 def test_any_kind_of_source_gives_the_same(inspector: Inspector, pictures: Path) -> None:
@@ -172,20 +193,45 @@ def test_bad_batch_size(inspector: Inspector, batch_size: int) -> None:
         list(inspector.stream([np.zeros((8, 8, 3), np.uint8)], batch_size))
 
 
-def test_score_is_fused_and_compared_with_the_threshold(pictures: Path) -> None:
-    calibration = {"head_weight": 0.5, "map_weight": 2.0, "bias": -1.0, "threshold": 0.9, "threshold_source": "test"}
-    finding = Inspector(small_model(**calibration), device="cpu").inspect(pictures / "p0.png")
-    assert finding.score_raw is not None
-    assert finding.score_map is not None
+@pytest.mark.parametrize("threshold", [None, 0.2, 0.9])
+def test_the_map_the_score_the_verdict_and_the_regions_are_one(pictures: Path, threshold: float | None) -> None:
+    inspector = Inspector(small_model(), device="cpu", threshold=threshold)
+    limit = 0.5 if threshold is None else threshold
+    for finding in inspector.stream(pictures):
+        assert finding.significance_map is not None
+        assert finding.threshold is not None
+        assert finding.threshold.value == limit
+        assert finding.score == float(finding.significance_map.max())
+        assert finding.anomalous == (finding.score >= limit) == bool(finding.regions)
+        if finding.regions:
+            assert finding.regions[0].score == finding.score
 
-    def logit(p: float) -> float:
-        return math.log(p / (1 - p))
 
-    expected = 1 / (1 + math.exp(1 - 0.5 * logit(finding.score_raw) - 2 * logit(finding.score_map)))
-    assert finding.score == pytest.approx(expected, abs=1e-9)
-    assert finding.threshold is not None
-    assert (finding.threshold.value, finding.threshold.source) == (0.9, "test")
-    assert finding.anomalous == (expected >= 0.9)
+def test_the_models_own_threshold_is_one_half_and_says_where_it_comes_from() -> None:
+    inspector = Inspector(small_model(alone=ModeConfig(source="found on the training sets")), device="cpu")
+    assert (inspector.threshold.value, inspector.threshold.source) == (0.5, "found on the training sets")
+
+
+def test_the_released_scoring_gives_the_heads_own_score(pictures: Path) -> None:
+    inspector = Inspector(small_model(alone=RELEASED_SCORING.alone, slope=RELEASED_SCORING.slope), device="cpu")
+    for finding in inspector.stream(pictures):
+        assert finding.score == pytest.approx(finding.score_raw, abs=1.1e-6)
+
+
+def test_what_the_picture_itself_says_is_its_own_patches_and_its_mirror_image() -> None:
+    """Without its mirror image it is what ``score_alone`` finds, and a picture that is symmetric is looked at again."""
+    model = small_model(mirror=False)
+    plain, mirrored = Inspector(model, device="cpu"), Inspector(small_model(), device="cpu")
+    half = np.random.default_rng(0).integers(0, 256, (8, 4, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+    symmetric = np.concatenate([half, half[:, ::-1]], 1)
+    for pixels, again in ((symmetric, True), (np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8), False)):
+        views = anyres(pixels, model.config.views)
+        encoded = plain.engine.encode(views.pixels_NHW3)
+        (part,) = plain.engine.expert(encoded, [len(views)])
+        scoring, patch = model.config.scoring, plain.engine.patch
+        found = score_alone(encoded.levels_NPD, part.map_Nhw, part.score_raw, views.geometry, scoring, patch)
+        assert plain.inspect(pixels).score == pytest.approx(found, abs=1e-5)
+        assert (abs((mirrored.inspect(pixels).score or 0) - found) > 1e-3) == again
 
 
 def test_threshold_of_the_caller(pictures: Path) -> None:
@@ -204,14 +250,15 @@ def test_out_of_memory_shrinks_the_pass_and_changes_nothing(
 ) -> None:
     inspector = Inspector(small_model(), device="cpu")
     reference = list(inspector.stream(pictures))
-    whole = inspector.encoder.forward
+    encoder = encoder_of(inspector)
+    whole = encoder.forward
 
     def small_memory(pixels: torch.Tensor) -> object:
         if len(pixels) > limit:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return whole(pixels)
 
-    monkeypatch.setattr(inspector.encoder, "forward", small_memory)
+    monkeypatch.setattr(encoder_of(inspector), "forward", small_memory)
     for finding, expected in zip(inspector.stream(pictures), reference, strict=True):
         same(finding, expected)
 
@@ -222,7 +269,7 @@ def test_no_memory_at_all_is_a_device_error(pictures: Path, monkeypatch: pytest.
     def no_memory(pixels: torch.Tensor) -> object:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(inspector.encoder, "forward", no_memory)
+    monkeypatch.setattr(encoder_of(inspector), "forward", no_memory)
     with pytest.raises(DeviceError, match="out of memory"):
         list(inspector.stream(pictures))
 
@@ -233,7 +280,7 @@ def test_other_failures_of_the_network_are_not_hidden(pictures: Path, monkeypatc
     def broken(pixels: torch.Tensor) -> object:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(inspector.encoder, "forward", broken)
+    monkeypatch.setattr(encoder_of(inspector), "forward", broken)
     with pytest.raises(RuntimeError, match="mat1"):
         list(inspector.stream(pictures))
 

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from anomaly_ov.errors import UnreadableImage, UsageError, WeightsError
 from anomaly_ov.images.sources import expand
 from anomaly_ov.inspector import Inspector, load
+from anomaly_ov.models.config import ModeConfig
+from anomaly_ov.models.engines.torch import TorchEngine
 from model_fixtures import save_small_model, small_model
 from talk_fixtures import small_talker
 
@@ -29,10 +32,15 @@ def inspector(folder: Path) -> Inspector:
     return load(str(folder), device="cpu")
 
 
+def encoder_of(inspector: Inspector) -> torch.nn.Module:
+    assert isinstance(inspector.engine, TorchEngine)
+    return inspector.engine.runner.encoder
+
+
 @contextmanager
 def encoder_calls(inspector: Inspector) -> Iterator[list[int]]:
     found: list[int] = []
-    hook = inspector.encoder.register_forward_hook(lambda *_: found.append(1))
+    hook = encoder_of(inspector).register_forward_hook(lambda *_: found.append(1))
     try:
         yield found
     finally:
@@ -86,7 +94,7 @@ def test_a_picture_that_cannot_be_read_cannot_be_asked(inspector: Inspector, pic
 
 @pytest.mark.parametrize("level_score", ["head", "fused"])
 def test_the_prompt_follows_the_score_it_was_taught_with(tmp_path: Path, pictures: Path, level_score: str) -> None:
-    folder = save_small_model(small_talker(tmp_path / "model", level_score=level_score), bias=1.0)
+    folder = save_small_model(small_talker(tmp_path / "model", level_score=level_score), alone=ModeConfig(usual=-2.0))
     own = load(str(folder), device="cpu")
     finding = own.inspect(pictures / "p1.png")
     (shown,) = finding.talk.evidence

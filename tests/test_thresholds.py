@@ -50,12 +50,6 @@ class Context:
     config: Any = 1
 
 
-@dataclass(frozen=True)
-class Own:
-    threshold: float = 0.5
-    threshold_source: str = "the model's"
-
-
 def stored(**changes: Any) -> StoredThreshold:
     values: dict[str, Any] = {
         "value": 0.75,
@@ -243,12 +237,12 @@ class TestUse:
     def test_where_it_does_not_hold_the_model_s_own_does(self) -> None:
         context = Context(Bank(("1",)))
         own = Threshold(0.5, "the model's")
-        assert threshold_of(Own(), None) == own
-        assert threshold_of(Own(), 0.3) == Threshold(0.3, "set by the caller")
-        assert threshold_of(Own(), stored()).value == 0.75
-        assert "conformal on 99 good pictures: at most 0.05" in threshold_of(Own(), stored()).source
-        assert threshold_of(Own(), stored(context=scored_with(context))) == own
-        assert threshold_of(Own(), stored(), context) == own
+        assert threshold_of("the model's", None) == own
+        assert threshold_of("the model's", 0.3) == Threshold(0.3, "set by the caller")
+        assert threshold_of("the model's", stored()).value == 0.75
+        assert "conformal on 99 good pictures: at most 0.05" in threshold_of("the model's", stored()).source
+        assert threshold_of("the model's", stored(context=scored_with(context))) == own
+        assert threshold_of("the model's", stored(), context) == own
 
     def test_an_inspector_uses_it_and_says_so(self, tmp_path: Path, pictures: Path) -> None:
         model = small_model()
@@ -267,7 +261,7 @@ class TestUse:
         plain = Inspector(model, device="cpu")
         made = ScoredBy("small", plain.info.revision, "float32", plain.scoring)
         with pytest.raises(ThresholdMismatch):
-            Inspector(small_model(map_weight=2.0), device="cpu", threshold=stored(model=made))
+            Inspector(small_model(top=0.2), device="cpu", threshold=stored(model=made))
         with pytest.raises(ThresholdMismatch):
             Inspector(model, device="cpu", dtype="bfloat16", threshold=stored(model=made))
         with_context = stored(model=made, context=scored_with(Context(Bank(("1",)))))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Seen:
-    """One picture as the networks saw it, and its calibrated score (with a context, if there was one)."""
+    """One picture as the networks saw it, and its score (with a context, if there was one)."""
 
     output: PictureArrays
     score: float

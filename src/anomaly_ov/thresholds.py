@@ -7,7 +7,7 @@ n, P(score > s) <= 1 - k / (n + 1) <= alpha, ties included: the guarantee is ove
 alarms follows Beta(n + 1 - k, k), or lies below where scores tie (Vovk, *Conditional validity of inductive conformal
 predictors*, 2012). Without n + 1 >= 1 / alpha no finite threshold has the guarantee.
 
-Not here: scoring pictures (``cli/calibrate.py``), and thresholds fitted on training sets (``calibration.py``).
+Not here: scoring pictures (``cli/calibrate.py``), and a model's own threshold (``scoring.score``).
 """
 
 from __future__ import annotations
