@@ -45,8 +45,8 @@ def views_of(model: str) -> int:
     import numpy as np
 
     from anomaly_ov.images.views import anyres
+    from anomaly_ov.models.folder import read_config
     from anomaly_ov.models.hub import resolve
-    from anomaly_ov.models.model import read_config
 
     return len(anyres(np.zeros((SIDE, SIDE, 3), np.uint8), read_config(resolve(model)).views))
 

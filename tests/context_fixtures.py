@@ -14,13 +14,13 @@ import numpy as np
 
 from anomaly_ov.context.bank import Reference, reference
 from anomaly_ov.context.build import Builder, Encoded
-from anomaly_ov.context.tokens import PictureTokens, Scales
+from anomaly_ov.context.tokens import ImageTokens
 from anomaly_ov.images.geometry import Geometry
 from anomaly_ov.images.read import Limits
 from anomaly_ov.images.sources import Source
-from anomaly_ov.models.config import ContextConfig
-from anomaly_ov.models.token_maps import Floats
+from anomaly_ov.models.config import ScoringConfig
 from anomaly_ov.models.token_maps import unit as of_unit_length
+from anomaly_ov.scoring.cells import Cells, Floats, Scales
 
 SIDE, WIDTH = 8, 32
 HIGH, WIDE = SIDE, 2 * SIDE
@@ -46,9 +46,29 @@ def random_units(generator: np.random.Generator, *shape: int) -> Floats:
     return unit(generator.normal(size=shape))
 
 
-def token_picture(name: str, tokens: Scales[Floats], descriptor_E: Floats) -> PictureTokens:
-    """A picture with these tokens; of ``CELLS`` cells where it is to have a map."""
-    return PictureTokens(tokens, descriptor_E, np.ones((3, SIDE, SIDE), np.bool_), GEOMETRY, digest(name))
+def own_of(tokens: Scales[Floats]) -> Scales[Floats]:
+    """Own evidence that tells which token it belongs to: equal tokens have equal evidence, similar ones similar."""
+    return tokens.map(lambda one_PD: np.ascontiguousarray(one_PD[:, 0]) / np.float32(4))
+
+
+def token_picture(name: str, tokens: Scales[Floats], descriptor_E: Floats) -> ImageTokens:
+    """A picture with these tokens; of ``CELLS`` cells where it is to have a map that can be looked at."""
+    cells = Cells.of(GEOMETRY, (SIDE, SIDE)) if tokens.map(len) == CELLS else _in_a_row(tokens.map(len))
+    return ImageTokens(tokens, own_of(tokens), descriptor_E, cells, digest(name))
+
+
+def _in_a_row(counts: Scales[int]) -> Cells:
+    """So many cells side by side in the base view and in one crop."""
+    side = max(counts.whole, counts.detail)
+    shown_Nhw = np.arange(side) < np.array([[[counts.whole]], [[counts.detail]]])
+    return Cells(shown_Nhw, Geometry((side, side), (side, side), (side, side), (0, 0, side, side), (1, 1), side))
+
+
+def of_one_view(picture: ImageTokens) -> ImageTokens:
+    """The same picture shown by its base view alone."""
+    geometry = Geometry((SIDE, SIDE), (SIDE, SIDE), (SIDE, SIDE), (0, 0, SIDE, SIDE), (0, 0), SIDE)
+    tokens = Scales(picture.tokens.whole, picture.tokens.detail[:0])
+    return replace(picture, tokens=tokens, own=own_of(tokens), cells=Cells.of(geometry, (SIDE, SIDE)))
 
 
 def detail_of(places: Sequence[int]) -> list[int]:
@@ -69,7 +89,7 @@ def pixels_of(places: Sequence[int]) -> np.ndarray:
     return mask_HW.reshape(HIGH, WIDE)
 
 
-def marked(picture: PictureTokens, places: Sequence[int], scales: Sequence[str] = BOTH, seed: int = 3) -> PictureTokens:
+def marked(picture: ImageTokens, places: Sequence[int], scales: Sequence[str] = BOTH, seed: int = 3) -> ImageTokens:
     """The same with ``places`` of the base view's cells looking like nothing else, at these scales only."""
     generator = np.random.default_rng(seed)
     whole_QD, detail_PD = picture.tokens.whole.copy(), picture.tokens.detail.copy()
@@ -77,7 +97,8 @@ def marked(picture: PictureTokens, places: Sequence[int], scales: Sequence[str] 
         whole_QD[list(places)] = random_units(generator, len(places), whole_QD.shape[1])
     if "detail" in scales:
         detail_PD[detail_of(places)] = random_units(generator, 2 * len(places), detail_PD.shape[1])
-    return replace(picture, tokens=Scales(whole_QD, detail_PD))
+    tokens = Scales(whole_QD, detail_PD)
+    return replace(picture, tokens=tokens, own=own_of(tokens))
 
 
 @dataclass
@@ -86,9 +107,9 @@ class World:
 
     seed: int = 0
     noise: float = 0.08
-    made: dict[str, PictureTokens] = field(default_factory=dict)
+    made: dict[str, ImageTokens] = field(default_factory=dict)
 
-    def picture(self, name: str, odd: int = 0, kind: int = 0, noise: float | None = None) -> PictureTokens:
+    def picture(self, name: str, odd: int = 0, kind: int = 0, noise: float | None = None) -> ImageTokens:
         own = np.random.default_rng([self.seed, int(digest(name)[:8], 16)])
         look = np.random.default_rng([self.seed, kind, 99])
         spread = self.noise if noise is None else noise
@@ -103,17 +124,22 @@ class World:
         return self.made[name]
 
     def reference(self, name: str, odd: int = 0, kind: int = 0, tokens: Scales[int] = CELLS) -> Reference:
-        return reference(self.picture(name, odd, kind), 0.0, tokens)
+        return reference(self.picture(name, odd, kind), tokens)
 
-    def builder(self, expert_logit: float = 0.0, config: ContextConfig | None = None) -> Builder:
+    def builder(self, config: ScoringConfig | None = None) -> Builder:
         """Builds contexts of the pictures made so far; a source whose name was never made cannot be read."""
 
         def encode(sources: Sequence[Source]) -> Iterator[Encoded | None]:
             for source in sources:
                 made = self.made.get(source.id)
-                yield None if made is None else Encoded(made, expert_logit)
+                yield None if made is None else encoded(made)
 
-        return Builder(encode, config or ContextConfig(), "test", Limits())
+        return Builder(encode, config or ScoringConfig(), "test", Limits())
+
+
+def encoded(picture: ImageTokens) -> Encoded:
+    """The picture as a context builder gets it; the expert says nothing of it."""
+    return Encoded(picture, np.full(picture.cells.shown_Nhw.shape, 0.5, np.float32), 0.5)
 
 
 def sources(names: Sequence[str]) -> list[Source]:

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from anomaly_ov.images.views import ViewsConfig
-from anomaly_ov.models.config import CalibrationConfig, ExpertConfig
+from anomaly_ov.models.config import ExpertConfig, ScoringConfig
 from anomaly_ov.models.expert import Expert
 from anomaly_ov.models.features import Features
 
@@ -229,7 +229,7 @@ class SeededDetector(nn.Module):
 
 class _Config:
     views = ViewsConfig(cap=None)
-    calibration = CalibrationConfig()
+    scoring = ScoringConfig()
     revision = "golden"
 
 

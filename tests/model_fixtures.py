@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from anomaly_ov.images.views import ViewsConfig, anyres, multi_image
-from anomaly_ov.models.config import CalibrationConfig, EncoderConfig, ExpertConfig, ModelConfig
+from anomaly_ov.models.config import EncoderConfig, ExpertConfig, ModelConfig, ScoringConfig
 from anomaly_ov.models.model import AnomalyModel
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SIDE, CELLS = 32, 4
 
 
-def small_config(**calibration: object) -> ModelConfig:
+def small_config(**scoring: object) -> ModelConfig:
     """A residual network of two stages on 32 x 32 views, a 4 x 4 grid, at most 3 x 3 crops."""
     network = {
         "model_type": "resnet",
@@ -38,23 +38,23 @@ def small_config(**calibration: object) -> ModelConfig:
         encoder=EncoderConfig(backbone=network, levels=(1, 2), final=2, image_size=SIDE, grid_hw=grid),
         expert=ExpertConfig(width=16, hidden=8, grid_hw=grid, levels=2, level_widths=(8, 16)),
         views=ViewsConfig(base_size=SIDE, grids=tuple((c, r) for c in (1, 2, 3) for r in (1, 2, 3)), cap=96),
-        calibration=CalibrationConfig(**calibration),  # type: ignore[arg-type]
+        scoring=ScoringConfig(**scoring),  # type: ignore[arg-type]
     )
 
 
-def small_model(seed: int = 0, **calibration: object) -> AnomalyModel:
-    """The same weights for the same seed; ``calibration``: fields of ``CalibrationConfig``."""
+def small_model(seed: int = 0, **scoring: object) -> AnomalyModel:
+    """The same weights for the same seed; ``scoring``: fields of ``ScoringConfig``."""
     torch.manual_seed(seed)
-    model = AnomalyModel(small_config(**calibration))
+    model = AnomalyModel(small_config(**scoring))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(0, 0.2)
     return model.eval()
 
 
-def save_small_model(folder: Path, **calibration: object) -> Path:
+def save_small_model(folder: Path, **scoring: object) -> Path:
     """A model folder as ``load`` takes it."""
-    small_model(**calibration).save_pretrained(folder)
+    small_model(**scoring).save_pretrained(folder)
     return folder
 
 

@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "remote": {"images"},
     "calibration": {"models", "images"},
     "thresholds": set(),
-    "models": {"images"},
+    "models": {"images", "streaming"},
     "data": {"images"},
     "instruct": {"data", "images"},
     "training": {"data", "models", "images", "context", "calibration", "instruct"},

@@ -13,20 +13,22 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from anomaly_ov.context import is_context_file
-from anomaly_ov.errors import UsageError, WeightsError
+from anomaly_ov.errors import MissingExtra, UsageError, WeightsError
 from anomaly_ov.images.prepared import Prepared, ms_since, prepare, prepare_one
 from anomaly_ov.images.read import Limits
 from anomaly_ov.images.sources import Source, named_sources, sources_of
 from anomaly_ov.models.hub import LANGUAGE_FOLDER
-from anomaly_ov.models.score import ExpertAlone, expert_alone, logit
-from anomaly_ov.records import ContextInfo, Finding, MapInfo, ModelInfo, Threshold, level_of
+from anomaly_ov.records import UNLIKE, ContextInfo, Finding, MapInfo, ModelInfo, Threshold, level_beside
+from anomaly_ov.scoring.look import Looked, look
+from anomaly_ov.scoring.score import Judged, Usual, expert_map_score, grid_of, judge
 from anomaly_ov.streaming import Progress, Stages, cores, in_turns, nobody, overlapped
 from anomaly_ov.talk import Seen, Talk
 from anomaly_ov.thresholds import Wanted, require_context, require_model, scoring_digest, threshold_of, wanted_threshold
@@ -35,13 +37,9 @@ if TYPE_CHECKING:
     from anomaly_ov.chat import Chat
     from anomaly_ov.context.build import Builder, Encoded
     from anomaly_ov.context.context import Compared, Context
-    from anomaly_ov.context.tokens import PictureTokens
-    from anomaly_ov.images.geometry import Geometry
-    from anomaly_ov.models.encoder import Encoder
-    from anomaly_ov.models.expert import Expert
+    from anomaly_ov.models.engines.interface import Engine
     from anomaly_ov.models.model import AnomalyModel
     from anomaly_ov.models.reasoning.folder import Reasoner
-    from anomaly_ov.models.runner import PictureOutput
 
 Pixels = npt.NDArray[np.uint8]
 Result = TypeVar("Result")
@@ -53,28 +51,28 @@ def load(
     dtype: str = "auto",
     threshold: Wanted = None,
     limits: Limits | None = None,
+    engine: str = "auto",
 ) -> Inspector:
     """The model ``name`` (a shipped name or a model folder) ready to inspect.
 
     ``device``: auto, cpu, cuda, cuda:N, mps. ``dtype``: auto, float32, bfloat16, float16 (the encoder's; the expert
-    always computes in float32). ``threshold``: of ``score``, or a file made by ``anomaly-ov calibrate``; None = the
-    model's own. ``limits``: of a picture. Raises WeightsError (a ThresholdMismatch is one), DeviceError or UsageError.
+    always computes in float32). ``engine``: onnx, torch, or auto (``models.engines.opening``). ``threshold``: of
+    ``score``, or a file made by ``anomaly-ov calibrate``; None = the model's own. ``limits``: of a picture. Raises
+    WeightsError (a ThresholdMismatch is one), DeviceError or UsageError.
     """
+    from anomaly_ov.models.engines.opening import open_engine
     from anomaly_ov.models.hub import resolve
-    from anomaly_ov.models.model import AnomalyModel
 
     folder = resolve(name)
-    model = AnomalyModel.from_pretrained(folder)
-    return Inspector(model, device=device, dtype=dtype, threshold=threshold, limits=limits, folder=folder)
+    return Inspector(open_engine(folder, engine, device, dtype), threshold=threshold, limits=limits, folder=folder)
 
 
 @dataclass(frozen=True)
 class _Outputs:
-    """What the networks say about one picture, and, with a context, how it compares with that."""
+    """What the networks say about one image, and, with a context, how it compares with that."""
 
-    networks: PictureOutput
-    tokens: PictureTokens | None = None
-    compared: Compared | None = None
+    looked: Looked
+    compared: Compared | None
 
 
 class Inspector:
@@ -82,7 +80,7 @@ class Inspector:
 
     def __init__(
         self,
-        model: AnomalyModel,
+        model: Engine | AnomalyModel,
         *,
         device: str = "auto",
         dtype: str = "auto",
@@ -91,21 +89,15 @@ class Inspector:
         limits: Limits | None = None,
         folder: Path | None = None,
     ) -> None:
-        from anomaly_ov.models.runner import Runner
-
-        self._runner = Runner(model, device, dtype, views_per_forward)
+        """``model``: an engine, or an ``AnomalyModel``, which torch then runs on ``device`` in ``dtype``."""
+        self._engine = _engine_of(model, device, dtype, views_per_forward)
+        config = self._engine.config
         self._limits = limits or Limits()
         self._folder = folder
-        self._calibration, self._context_config = model.config.calibration, model.config.context
+        self._scoring = config.scoring
         self._wanted = wanted_threshold(threshold)
-        self._threshold = threshold_of(self._calibration, self._wanted)
-        self.views_config = model.config.views
-        self._info = ModelInfo(
-            name=model.config.name,
-            revision=model.config.revision,
-            device=str(self._runner.device),
-            dtype=str(self._runner.dtype).removeprefix("torch."),
-        )
+        self.views_config = config.views
+        self._info = ModelInfo(config.name, config.revision, self._engine.device, self._engine.dtype)
         require_model(self._wanted, self._info, self.scoring)
 
     @property
@@ -114,43 +106,30 @@ class Inspector:
         return self._info
 
     @property
+    def engine(self) -> Engine:
+        """What runs encoder and expert."""
+        return self._engine
+
+    @property
     def scoring(self) -> str:
-        """Digest of how views and raw outputs become ``score``; with ``info.revision`` it says what a score means."""
-        ours = self._calibration
-        return scoring_digest(self.views_config, ours.head_weight, ours.map_weight, ours.bias, ours.map_top)
+        """Digest of how views and evidence become ``score``; with ``info.revision`` it says what a score means."""
+        return scoring_digest(self.views_config, self._scoring)
 
     @property
     def threshold(self) -> Threshold:
-        """What ``score`` is compared with, and where that value comes from."""
-        return self._threshold
-
-    @property
-    def map_threshold(self) -> float:
-        """Value of the significance map from which a place belongs to a region; see ``map_threshold_with``."""
-        return self._calibration.map_threshold
-
-    @property
-    def encoder(self) -> Encoder:
-        """The network that reads the views, on its device, batch norms folded in."""
-        return self._runner.encoder
-
-    @property
-    def expert(self) -> Expert:
-        """The expert, on its device."""
-        return self._runner.expert
+        """What ``score`` and the anomaly map are compared with, and where that value comes from."""
+        return self.threshold_with(None)
 
     @property
     def views_per_forward(self) -> int:
         """Most views that are encoded at once; halved when memory runs out."""
-        return self._runner.views_per_forward
+        return self._engine.views_per_forward
 
     def threshold_with(self, context: Context | None) -> Threshold:
-        """As ``threshold``, for scores that a context is part of: these have a threshold of their own."""
-        return self._threshold if context is None else threshold_of(self._context_config, self._wanted, context)
-
-    def map_threshold_with(self, context: Context | None) -> float:
-        """As ``map_threshold``, for maps that a context is part of."""
-        return (self._calibration if context is None else self._context_config).map_threshold
+        """As ``threshold``, for scores that a context is part of: 0.5 too, but found in another way."""
+        if context is None:
+            return threshold_of(self._scoring.alone.source, self._wanted)
+        return threshold_of(threshold_source(context), self._wanted, context)
 
     def context(self, pictures: Any, batch_size: int = 8, progress: Progress = nobody) -> Context:
         """What pictures known to be good say is normal: one to hundreds, for ``inspect`` and ``stream``.
@@ -191,7 +170,7 @@ class Inspector:
         """
         context = self._own(context)
         prepared = prepare_one(source, self.views_config, self._limits)
-        (output,) = self._outputs([prepared], context, talk=self.speaks)
+        (output,) = self._compared([prepared], context, self.speaks)
         return self._finish(prepared, output, context)
 
     @property
@@ -201,14 +180,19 @@ class Inspector:
 
     @cached_property
     def reasoner(self) -> Reasoner:
-        """The language side, loaded when first asked for. Raises ``WeightsError`` if there is none."""
-        from anomaly_ov.models.reasoning.folder import load_reasoner
-
+        """The language side, loaded when first asked for. Raises ``WeightsError`` (none there), ``MissingExtra``."""
         if self._folder is None:
             what = f"model '{self._info.name}' has no folder to read its language side from"
             raise WeightsError(what, hint="use anomaly_ov.load(folder)")
-        reasoner = load_reasoner(self._folder, self._runner.dtype, with_detector=False)
-        reasoner.model.to(self._runner.device)
+        for package in ("torch", "transformers"):
+            if find_spec(package) is None:
+                raise MissingExtra(package, "torch")
+        import torch
+
+        from anomaly_ov.models.reasoning.folder import load_reasoner
+
+        reasoner = load_reasoner(self._folder, getattr(torch, self._engine.dtype), with_detector=False)
+        reasoner.model.to(self._engine.device)
         return reasoner
 
     def inspect_views(self, pictures: Iterable[Any]) -> list[Finding]:
@@ -220,7 +204,8 @@ class Inspector:
         if not several:
             raise UsageError("no views to look at", hint="give at least one picture")
         prepared = [prepare_one(one, self.views_config, self._limits, whole=len(several) > 1) for one in several]
-        return [self._finish(*one, None) for one in zip(prepared, self._outputs(prepared, talk=True), strict=True)]
+        outputs = self._compared(prepared, None, talk=True)
+        return [self._finish(*one, None) for one in zip(prepared, outputs, strict=True)]
 
     def chat(self, picture: Any, *, views: bool = False, reading: str | None = None) -> Chat:
         """A conversation about a picture (as ``inspect`` takes it) or its finding; with ``views`` about several
@@ -232,17 +217,6 @@ class Inspector:
         found = several if several and isinstance(several[0], Finding) else self.inspect_views(several)
         seen = [seen for one in found for seen in one.talk_or_raise().seen]
         return Talk(seen, lambda: self.reasoner).open(reading)
-
-    def selection_map(self, picture: Any) -> npt.NDArray[np.float32]:
-        """Which patches the token selector picked, (H, W) float32 in 0..1 on the significance map's pixels
-        (``models.selection``): of a picture as ``inspect`` takes it, or of a finding that can be asked about.
-        """
-        from anomaly_ov.models.selection import selection_map
-
-        finding = picture if isinstance(picture, Finding) else self.inspect_views([picture])[0]
-        seen = finding.talk_or_raise().seen[0]
-        final_NPD = seen.output.features.final_NPD
-        return selection_map(self.expert.q_former, final_NPD, seen.output.map_Nhw, seen.geometry, self._runner.patch)
 
     def stream(self, sources: Iterable[Any], batch_size: int = 8, context: Context | None = None) -> Iterator[Finding]:
         """One finding per picture, in order. ``sources``: whatever ``images.sources.expand`` takes, or its results.
@@ -269,7 +243,7 @@ class Inspector:
         context = self._own(context)
         stages = Stages(
             prepare=partial(prepare, config=self.views_config, limits=self._limits, preview=previews),
-            forward=partial(self._outputs, context=context, talk=talk),
+            forward=partial(self._compared, context=context, talk=talk),
             finish=lambda prepared, output: (self._finish(prepared, output, context), prepared.preview_HW3),
             size=lambda prepared: prepared.count,
         )
@@ -279,13 +253,13 @@ class Inspector:
         from anomaly_ov.context.build import Builder
 
         encode = partial(self._encode, batch_size=batch_size, progress=progress)
-        return Builder(encode, self._context_config, self._info.revision, self._limits)
+        return Builder(encode, self._scoring, self._info.revision, self._limits)
 
     def _encode(self, sources: Sequence[Source], batch_size: int, progress: Progress) -> Iterator[Encoded | None]:
-        """What contexts are made of, one per picture, None for one that cannot be read."""
+        """What contexts are made of, one per image, None for one that cannot be read."""
         stages = Stages(
             prepare=partial(prepare, config=self.views_config, limits=self._limits),
-            forward=partial(self._outputs, tokens=True),
+            forward=self._outputs,
             finish=self._encoded,
             size=lambda prepared: prepared.count,
         )
@@ -294,11 +268,11 @@ class Inspector:
             yield encoded
 
     def _run(
-        self, stages: Stages[Source, Prepared, _Outputs | None, Result], sources: Iterable[Any], batch_size: int
+        self, stages: Stages[Source, Prepared, Any, Result], sources: Iterable[Any], batch_size: int
     ) -> Iterator[Result]:
         if batch_size < 1:
             raise UsageError(f"batch_size = {batch_size} must be >= 1", hint="8 is a good start")
-        run = in_turns if self._runner.device.type == "cpu" else overlapped
+        run = in_turns if self._engine.device == "cpu" else overlapped
         pool = ThreadPoolExecutor(min(4, cores()), thread_name_prefix="anomaly-ov")
         try:
             # It takes long to import (scipy), so it is imported while the first pictures are read.
@@ -307,91 +281,102 @@ class Inspector:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _outputs(
-        self, batch: list[Prepared], context: Context | None = None, *, tokens: bool = False, talk: bool = False
-    ) -> list[_Outputs | None]:
-        """Outputs per picture, None for one that could not be read; with features for those who ``talk``."""
-        compare = tokens or context is not None
-        wanted = compare or talk
-        views = [prepared.views.pixels_NHW3 for prepared in batch if prepared.views is not None]
-        outputs = iter(self._runner.forward(views, features=wanted))
-        return [
-            None if prepared.views is None else self._compared(prepared, next(outputs), context, compare, talk)
-            for prepared in batch
-        ]
+    def _outputs(self, batch: list[Prepared]) -> list[Looked | None]:
+        """What the networks say of each image, None for one that could not be read."""
+        looked = iter(look(self._engine, [one for one in batch if one.views is not None], self._scoring))
+        return [None if prepared.views is None else next(looked) for prepared in batch]
 
-    def _compared(
-        self, prepared: Prepared, output: PictureOutput, context: Context | None, compare: bool, talk: bool
-    ) -> _Outputs:
-        if not compare or output.features is None or prepared.views is None:
-            return _Outputs(output)
-        from anomaly_ov.context.tokens import picture_tokens
-
-        light = output if talk else replace(output, features=None)
-        levels, grid = output.features.level_arrays(), output.features.grid_hw
-        own = self._runner.token_maps, prepared.digest, self._runner.patch
-        tokens = picture_tokens(levels, grid, prepared.views.geometry, *own)
-        if context is None:
-            return _Outputs(light, tokens)
-        started = time.perf_counter()
-        compared = context.compare(tokens)
-        prepared.timing_ms["context"] = ms_since(started)
-        return _Outputs(light, tokens.without_tokens(), compared)
+    def _compared(self, batch: list[Prepared], context: Context | None, talk: bool) -> list[_Outputs | None]:
+        """As ``_outputs``, compared with ``context`` while the tokens are at hand."""
+        outputs: list[_Outputs | None] = []
+        for prepared, looked in zip(batch, self._outputs(batch), strict=True):
+            if looked is None:
+                outputs.append(None)
+                continue
+            started = time.perf_counter()
+            compared = None if context is None else context.compare(looked.tokens)
+            if context is not None:
+                prepared.timing_ms["context"] = ms_since(started)
+            outputs.append(_Outputs(looked.without_features(keep=talk), compared))
+        return outputs
 
     def _finish(self, prepared: Prepared, output: _Outputs | None, context: Context | None) -> Finding:
-        """The record of one picture from its maps."""
-        source = ContextInfo() if context is None else ContextInfo(context.kind, context.source, len(context.bank))
+        """The record of one image: evidence, map, score, verdict and regions (``scoring.score``)."""
         if output is None or prepared.views is None:
             error, timing = prepared.error, prepared.timing_ms
+            source = ContextInfo() if context is None else ContextInfo(context.kind, context.source, len(context.bank))
             return Finding(prepared.id, prepared.image, self._info, timing_ms=timing, error=error, context=source)
         from anomaly_ov.images.regions import regions
 
         started = time.perf_counter()
-        networks, geometry = output.networks, prepared.views.geometry
-        expert = self._expert_alone(networks, geometry)
-        score, map_HW, score_context = expert.score, expert.map_HW, None
-        if context is not None and output.tokens is not None:
-            judged = context.judge(output.compared, output.tokens, expert.score, expert.map_HW)
-            score, map_HW, score_context, source = judged.score, judged.map_HW, judged.score_context, judged.info
-        # Without a distance the score is the expert's alone, and so is what it is compared with.
-        telling = None if score_context is None else context
-        threshold = self.threshold_with(telling)
-        found = regions(map_HW, self.map_threshold_with(telling), geometry.image_wh)
-        timing = prepared.timing_ms | {"model": networks.ms, "maps": ms_since(started)}
+        looked, compared, geometry = output.looked, output.compared, prepared.views.geometry
+        evidence = looked.evidence(self._scoring)
+        cells = looked.tokens.cells
+        alone = judge(evidence, cells, self._scoring.alone, self._scoring, Usual())
+        judged = alone
+        if context is not None and compared is not None:
+            together = replace(evidence, references=compared.references)
+            judged = judge(together, cells, context.mode(compared.kind), self._scoring, compared.usual)
+        threshold = self.threshold_with(context if compared is not None else None)
+        found = regions(judged.map_HW, threshold.value, geometry.image_wh)
+        timing = prepared.timing_ms | {"model": looked.output.ms, "maps": ms_since(started)}
+        seen = [Seen(looked.output, judged.score, geometry)]
         return Finding(
             id=prepared.id,
             image=prepared.image,
             model=self._info,
-            score_raw=networks.score_raw,
-            score=score,
-            score_map=expert.score_map,
-            score_expert=expert.score,
-            score_context=score_context,
+            score_raw=looked.output.score_raw,
+            score=judged.score,
+            score_map=expert_map_score(evidence, cells, self._scoring),
+            score_expert=alone.score,
+            score_context=None if judged is alone else judged.score,
             threshold=threshold,
-            anomalous=score >= threshold.value,
-            level=level_of(networks.score_raw),
-            map=MapInfo(None, expert.grid),
+            anomalous=judged.score >= threshold.value,
+            level=level_beside(judged.score, threshold.value),
+            map=MapInfo(None, grid_of(cells)),
             regions=found,
             timing_ms={part: round(ms, 3) for part, ms in timing.items()},
-            context=source,
-            significance_map=map_HW,
-            talk=None if networks.features is None else Talk([Seen(networks, score, geometry)], lambda: self.reasoner),
+            context=context_info(context, compared, judged),
+            significance_map=judged.map_HW,
+            talk=Talk(seen, lambda: self.reasoner) if looked.output.features is not None else None,
         )
 
-    def _expert_alone(self, output: PictureOutput, geometry: Geometry) -> ExpertAlone:
-        return expert_alone(output.map_Nhw, output.score_raw, geometry, self._calibration, self._runner.patch)
-
-    def _encoded(self, prepared: Prepared, output: _Outputs | None) -> Encoded | None:
-        if output is None or output.tokens is None or prepared.views is None:
+    def _encoded(self, prepared: Prepared, looked: Looked | None) -> Encoded | None:
+        if looked is None:
             return None
         from anomaly_ov.context.build import Encoded
 
-        score = self._expert_alone(output.networks, prepared.views.geometry).score
-        return Encoded(output.tokens, float(logit(score)))
+        return Encoded(looked.tokens, looked.output.map_Nhw, looked.output.score_raw)
 
     def _own(self, context: Context | None) -> Context | None:
-        """The context. Raises ``ContextMismatch`` for one of another model, ``ThresholdMismatch``."""
+        """Raises ``ContextMismatch`` for a context of another model, ``ThresholdMismatch``."""
         require_context(self._wanted, context)
         if context is not None:
-            context.require_model(self._info, self._context_config)
+            context.require_model(self._info, self._scoring)
         return context
+
+
+def _engine_of(model: Engine | AnomalyModel, device: str, dtype: str, views_per_forward: int | None) -> Engine:
+    if hasattr(model, "encode"):
+        return cast("Engine", model)
+    from anomaly_ov.models.engines.torch import TorchEngine
+
+    return TorchEngine(cast("AnomalyModel", model), device, dtype, views_per_forward)
+
+
+def context_info(context: Context | None, compared: Compared | None, judged: Judged) -> ContextInfo:
+    """For the record: what else was looked at."""
+    if context is None:
+        return ContextInfo()
+    count = len(context.bank)
+    if compared is None:
+        return ContextInfo(context.kind, context.source, count, note="only copies of it to compare with")
+    note = UNLIKE if compared.unlike else None
+    return ContextInfo(context.kind, context.source, count, compared.kind, round(judged.times, 4), note)
+
+
+def threshold_source(context: Context) -> str:
+    """Where the threshold of scores made with a context comes from, for its largest kind."""
+    mode, own = context.mode(0), context.usual[0].count
+    drawn = f", drawn towards the leave-one-out figures of {own} references" if own else ""
+    return f"{mode.source}{drawn}"

@@ -7,10 +7,10 @@ threshold{value,source}, anomalous, level, map{path,grid}, regions[{box,area,sco
 score_expert, score_context, context{kind,source,references,group,distance,note},
 answer{text,p_yes,finish,tokens_in,tokens_out,timing_ms}``
 
-* ``score_raw``  head of the expert, 0..1; ``level`` follows it at 0.3 / 0.7 (reference, section 1).
-* ``score_map``  a documented statistic of the map, 0..1.
-* ``score``      the fused, calibrated score, 0..1; compared with ``threshold``.
-* ``score_expert``, ``score_context``  its two parts, 0..1; without a context the second is null, the first ``score``.
+* ``score``      all evidence as one number, 0..1: the highest value of the anomaly map. At or above ``threshold`` the
+  image is anomalous, and then there is a region. ``level`` follows it.
+* ``score_expert``  the same from the image alone, without a context; ``score_context``  with one, else null.
+* ``score_raw``  the image score of the expert's head, ``score_map`` the mean of its map's highest values, 0..1.
 * ``context``    what else was looked at. ``distance``: how far the picture lies from it, in multiples of what is usual
   there. Kind ``folder`` is transductive: the score depends on the other pictures of the run.
 * ``box``        [x0, y0, x1, y1] in image pixels, x1 and y1 exclusive; ``area`` in pixels.
@@ -50,6 +50,11 @@ def level_of(score: float, bounds: Sequence[float] = LEVEL_BOUNDS) -> Level:
     if score < bounds[0]:
         return "slightly"
     return "moderately" if score < bounds[1] else "highly"
+
+
+def level_beside(score: float, threshold: float) -> Level:
+    """Adverb of a score beside its threshold: slightly below it, highly from half-way between it and 1."""
+    return level_of(score, (threshold, (1 + threshold) / 2))
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,11 @@ class MapInfo:
 
 
 ContextKind = Literal["none", "folder", "references"]
+Mode = Literal["alone", "few", "references", "folder"]
+"""What says what is normal: the image itself, 1 to 3 good references, 4 or more, the other images of the folder."""
+
+UNLIKE = "it looks like none of the references"
+"""``ContextInfo.note`` of a picture that has a context, but none of its kind."""
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ SCHEMA: Literal["anomaly-ov.threshold/1"] = "anomaly-ov.threshold/1"
 DEFAULT_NAME = "threshold.json"
 MAX_BYTES = 2**20
 CERTAINTY = 0.95
+OWN_THRESHOLD = 0.5
+"""A model's own threshold, in every mode: scores are told so that it lies there (``scoring.score``)."""
 
 
 class ThresholdMismatch(WeightsError):
@@ -41,18 +43,6 @@ class ThresholdMismatch(WeightsError):
 
 class TooFewPictures(DataError):
     """So few good pictures that no threshold has the guarantee asked for; says how many are needed."""
-
-
-class _Calibration(Protocol):
-    @property
-    def threshold(self) -> float:
-        """Fixed with the model."""
-        ...
-
-    @property
-    def threshold_source(self) -> str:
-        """Where it comes from."""
-        ...
 
 
 class _Bank(Protocol):
@@ -348,10 +338,8 @@ def require_context(stored: float | StoredThreshold | None, context: UsedContext
     raise _mismatch(stored, f"was calibrated on scores made with {was}, this run uses {is_}")
 
 
-def threshold_of(
-    calibration: _Calibration, wanted: float | StoredThreshold | None, context: UsedContext | None = None
-) -> Threshold:
-    """What scores made with ``context`` are compared with.
+def threshold_of(source: str, wanted: float | StoredThreshold | None, context: UsedContext | None = None) -> Threshold:
+    """What scores made with ``context`` are compared with; ``source``: where the model's own threshold comes from.
 
     A stored threshold of scores with a context does not hold for a picture that the context says nothing of, nor the
     other way round: there the model's own holds.
@@ -361,7 +349,7 @@ def threshold_of(
             return Threshold(wanted.value, wanted.source)
     elif wanted is not None:
         return Threshold(wanted, "set by the caller")
-    return Threshold(calibration.threshold, calibration.threshold_source)
+    return Threshold(OWN_THRESHOLD, source)
 
 
 def _mismatch(stored: StoredThreshold, what: str) -> ThresholdMismatch:

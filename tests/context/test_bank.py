@@ -1,29 +1,29 @@
-"""The bank: what is compared with what, copies and near-copies, order, and what is usual."""
+"""The bank: what is compared with what, copies and near-copies, order, counterparts, images with and without crops."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from statistics import NormalDist
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from anomaly_ov.context import bank as module
 from anomaly_ov.context.bank import (
+    AGREE,
+    AGREE_GOOD,
     Bank,
     Reference,
     cut,
-    picture_distance,
     reference,
     stacked,
     tokens_each,
     unrepeated,
 )
-from anomaly_ov.context.tokens import PictureTokens, Scales
-from anomaly_ov.models.token_maps import Floats
+from anomaly_ov.context.nearest import lowest_mean
+from anomaly_ov.context.tokens import ImageTokens
+from anomaly_ov.scoring.cells import Floats, Scales
+from anomaly_ov.scoring.evidence import References
 from context_fixtures import (
     CELLS,
     WIDTH,
@@ -33,26 +33,30 @@ from context_fixtures import (
     digest,
     held,
     marked,
+    of_one_view,
+    own_of,
     random_units,
     token_picture,
     unit,
 )
 
-TOPS = Scales(0.3, 0.1)
-
 
 def bank_of(references: Sequence[Reference], *, drop_twins: bool, kinds: Sequence[int] | None = None) -> Bank:
-    return Bank.of(references, kinds or [0] * len(references), tops=TOPS, drop_twins=drop_twins)
+    return Bank.of(references, kinds or [0] * len(references), drop_twins=drop_twins)
+
+
+def compared(bank: Bank, picture: ImageTokens, kind: int = 0) -> References:
+    found = bank.compare(picture, kind)
+    assert found is not None
+    return found
 
 
 def distance(bank: Bank, world: World, name: str, kind: int = 0) -> Scales[Floats]:
     return distance_of(bank, world.made[name], kind)
 
 
-def distance_of(bank: Bank, picture: PictureTokens, kind: int = 0) -> Scales[Floats]:
-    found = bank.distances(picture.tokens, picture.descriptor_E, picture.digest, kind)
-    assert found is not None
-    return found
+def distance_of(bank: Bank, picture: ImageTokens, kind: int = 0) -> Scales[Floats]:
+    return compared(bank, picture, kind).distance
 
 
 def each(distances: Scales[Floats]) -> tuple[Floats, Floats]:
@@ -64,15 +68,9 @@ def assert_near(first: Scales[Floats], second: Scales[Floats], atol: float = 1e-
         np.testing.assert_allclose(one, other, atol=atol, rtol=0)
 
 
-def left_out(references: Sequence[Reference], tops: Scales[float] = TOPS) -> list[float]:
-    """How far each reference lies from a bank of the others."""
-    apart = []
-    for r, one in enumerate(references):
-        others = bank_of([*references[:r], *references[r + 1 :]], drop_twins=False)
-        found = others.distances(one.tokens, one.descriptor_E, one.digest, 0)
-        assert found is not None
-        apart.append(picture_distance(found, tops))
-    return apart
+def rows(tokens: Scales[Floats]) -> Scales[Floats]:
+    """The first reference's, of what is stacked."""
+    return tokens.map(lambda stacked_RTD: stacked_RTD[0])
 
 
 @pytest.fixture
@@ -90,7 +88,7 @@ def test_odd_places_stand_out(world: World, drop_twins: bool) -> None:
         plain = np.ones(len(distance_P), np.bool_)
         plain[cells] = False
         assert distance_P[~plain].min() > 2 * distance_P[plain].max()
-    assert picture_distance(odd, Scales(0.1, 0.1)) > 2 * picture_distance(fine, Scales(0.1, 0.1))
+        assert np.sort(distance_P)[-5:].mean() > 2 * np.sort(fine.whole)[-5:].mean()
 
 
 @pytest.mark.parametrize("scale", ["whole", "detail"])
@@ -106,7 +104,6 @@ def test_a_defect_that_one_scale_sees_raises_the_distance_there(world: World, dr
     raised = getattr(after, scale) - getattr(before, scale)
     assert raised[cells].min() > 0.2
     assert np.abs(raised).sum() == pytest.approx(float(raised[cells].sum()), abs=1e-4)
-    assert picture_distance(after, TOPS) > 1.3 * picture_distance(before, TOPS)
 
 
 def test_each_scale_is_compared_with_its_own(world: World) -> None:
@@ -134,28 +131,26 @@ def test_a_near_copy_of_an_odd_picture_does_not_excuse_it_in_a_folder(world: Wor
     again = odd.tokens.map(lambda one_PD: unit(one_PD + 0.01 * generator.normal(size=one_PD.shape)))
     near = token_picture("saved again", again, odd.descriptor_E)
     references = [world.reference(f"r{i}") for i in range(7)]
-    with_near = [*references, reference(near, 0.0, CELLS)]
+    with_near = [*references, reference(near, CELLS)]
     without = distance(bank_of(references, drop_twins=True), world, "odd")
     folder = distance(bank_of(with_near, drop_twins=True), world, "odd")
     good = distance(bank_of(with_near, drop_twins=False), world, "odd")
     assert_near(folder, without, atol=0.02)
     for scale in (lambda found: found.whole, lambda found: found.detail):
         assert scale(good).mean() < 0.2 * scale(folder).mean()
-    assert picture_distance(good, Scales(0.15, 0.15)) < 0.2 * picture_distance(folder, Scales(0.15, 0.15))
 
 
 def test_only_copies_leave_nothing_to_compare_with(world: World) -> None:
     bank = bank_of([world.reference("only")], drop_twins=True)
     picture = world.made["only"]
-    assert bank.kind_of(picture.descriptor_E, picture.digest) is None
-    assert bank.distances(picture.tokens, picture.descriptor_E, picture.digest, 0) is None
+    assert bank.kind_of(picture) is None
+    assert bank.compare(picture, 0) is None
 
 
 def test_one_reference_is_enough_for_another_picture(world: World) -> None:
     for drop_twins in (False, True):
         bank = bank_of([world.reference("only")], drop_twins=drop_twins)
-        world.picture("other")
-        assert bank.kind_of(world.made["other"].descriptor_E, digest("other")) == 0
+        assert bank.kind_of(world.picture("other")) == 0
         assert distance(bank, world, "other").map(len) == CELLS
 
 
@@ -165,23 +160,24 @@ def test_order_of_the_references_changes_nothing(world: World) -> None:
     there = bank_of(references, drop_twins=True)
     back = bank_of(references[::-1], drop_twins=True)
     assert_near(distance(there, world, "query"), distance(back, world, "query"))
-    assert there.usual[0].distance == pytest.approx(back.usual[0].distance, abs=1e-6)
+    first, second = (compared(bank, world.made["query"]) for bank in (there, back))
+    assert_near(first.counterpart, second.counterpart)
+    assert first.count == second.count
 
 
 def test_a_picture_of_the_folder_keeps_the_kind_it_was_put_in(world: World) -> None:
     """Kinds are found by cells; its look as a whole may be nearer to another one."""
     own, odd = [world.reference(f"a{i}") for i in range(5)], world.reference("b0", kind=1)
     references = [*own, odd, world.reference("b1", kind=1)]
-    last = own[-1]
-    nearest_to_b = replace(last, descriptor_E=odd.descriptor_E)
-    references[4] = nearest_to_b
+    nearest_to_b = replace(world.made["a4"], descriptor_E=odd.descriptor_E)
+    references[4] = replace(own[-1], descriptor_E=odd.descriptor_E)
     kinds = [0] * 5 + [1] * 2
     folder = bank_of(references, drop_twins=True, kinds=kinds)
-    assert folder.kind_of(nearest_to_b.descriptor_E, last.digest) == 0
-    assert folder.kind_of(references[-1].descriptor_E, digest("another")) == 1
+    assert folder.kind_of(nearest_to_b) == 0
+    assert folder.kind_of(replace(world.made["b1"], digest=digest("another"))) == 1
     # Alone in its kind it has nothing to be compared with there.
     alone = bank_of(references[4:], drop_twins=True, kinds=[0, 1, 1])
-    assert alone.kind_of(nearest_to_b.descriptor_E, last.digest) == 1
+    assert alone.kind_of(nearest_to_b) == 1
 
 
 def test_each_kind_is_compared_with_its_own(world: World) -> None:
@@ -190,14 +186,15 @@ def test_each_kind_is_compared_with_its_own(world: World) -> None:
     bank = bank_of(references, drop_twins=True, kinds=[0] * 5 + [1] * 4)
     for kind in (0, 1):
         picture = world.picture(f"query {kind}", kind=kind)
-        assert bank.kind_of(picture.descriptor_E, picture.digest) == kind
+        assert bank.kind_of(picture) == kind
         for own_P, other_P in zip(
             each(distance(bank, world, f"query {kind}", kind)),
             each(distance(bank, world, f"query {kind}", 1 - kind)),
             strict=True,
         ):
             assert own_P.mean() < 0.5 < other_P.mean()
-    assert [usual.count for usual in bank.usual] == [5, 4]
+    assert bank.kinds == 2
+    assert [bank.members(kind) for kind in (0, 1)] == [[0, 1, 2, 3, 4], [5, 6, 7, 8]]
 
 
 def test_most_like_references_are_chosen_where_there_are_many(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,95 +207,11 @@ def test_most_like_references_are_chosen_where_there_are_many(world: World, monk
     assert_near(distance(bank, world, "query"), distance(alone, world, "query"))
 
 
-def test_usual_is_the_median_of_what_references_make_of_each_other(world: World) -> None:
-    references = [world.reference(f"r{i}") for i in range(5)]
-    (usual,) = bank_of(references, drop_twins=False).usual
-    assert usual.distance == pytest.approx(float(np.median(left_out(references))), abs=1e-5)
-    assert usual.count == 5
-
-
-def test_usual_is_found_for_any_shares_from_the_same_distances(world: World) -> None:
-    references = [world.reference(f"r{i}", odd=2 * i) for i in range(5)]
-    bank = bank_of(references, drop_twins=False)
-    among = bank.among_themselves(0)
-    assert [found.map(len) for found in among] == [CELLS] * 5
-    assert bank.usual_of(0, among, TOPS) == bank.usual[0]
-    medians = []
-    for tops in (Scales(0.1, 0.5), Scales(0.5, 0.1), Scales(1.0, 1.0)):
-        medians.append(bank.usual_of(0, among, tops).distance)
-        assert medians[-1] == pytest.approx(float(np.median(left_out(references, tops))), abs=1e-5)
-    assert len(set(medians)) == 3
-
-
-def test_among_themselves_are_those_of_one_kind(world: World) -> None:
-    references = [world.reference(f"a{i}", kind=0) for i in range(5)]
-    references += [world.reference(f"b{i}", kind=1) for i in range(3)]
-    bank = bank_of(references, drop_twins=True, kinds=[0] * 5 + [1] * 3)
-    alone = bank_of(references[5:], drop_twins=True)
-    assert (len(bank.among_themselves(0)), len(bank.among_themselves(1))) == (5, 3)
-    for found, expected in zip(bank.among_themselves(1), alone.among_themselves(0), strict=True):
-        assert_near(found, expected)
-
-
-def test_nothing_among_themselves_where_there_is_one(world: World) -> None:
-    assert bank_of([world.reference("only")], drop_twins=False).among_themselves(0) == []
-
-
-def test_usual_logit_is_a_median(world: World) -> None:
-    logits = [-3.0, 9.0, 0.5]
-    references = [replace(world.reference(f"r{i}"), expert_logit=logits[i]) for i in range(3)]
-    assert bank_of(references, drop_twins=False).usual[0].expert_logit == 0.5
-
-
-@pytest.mark.parametrize("count", [2, 5, 14])
-def test_spreads_are_half_the_width_between_two_quantiles(world: World, count: int) -> None:
-    logits = np.random.default_rng(count).normal(size=count).tolist()
-    references = [replace(world.reference(f"r{i}"), expert_logit=logits[i]) for i in range(count)]
-    (usual,) = bank_of(references, drop_twins=False).usual
-    low, high = np.quantile(np.log(left_out(references)), [0.16, 0.84])
-    assert usual.distance_spread == pytest.approx((high - low) / 2, abs=1e-4)
-    low, high = np.quantile(logits, [0.16, 0.84])
-    assert usual.expert_spread == pytest.approx((high - low) / 2, abs=1e-6)
-
-
-def test_spread_of_normal_values_is_their_deviation_and_outliers_do_not_move_it(world: World) -> None:
-    centre = NormalDist(3.0, 2.0)
-    logits = [centre.inv_cdf((i + 0.5) / 40) for i in range(40)]
-    for outlier in (logits[-1], 1000.0):
-        values = [*logits[:-1], outlier]
-        references = [replace(world.reference(f"r{i}"), expert_logit=values[i]) for i in range(40)]
-        assert bank_of(references, drop_twins=False).usual[0].expert_spread == pytest.approx(2.0, rel=0.05)
-
-
-def test_spread_does_not_depend_on_the_scale_of_distances(world: World) -> None:
-    """It is of the logarithm: twice as far and twice as spread is the same spread."""
-    spreads = []
-    for noise in (0.02, 0.04):
-        world.noise = noise
-        (usual,) = bank_of([world.reference(f"r{i}") for i in range(20)], drop_twins=False).usual
-        spreads.append((usual.distance, usual.distance_spread))
-    assert spreads[1][0] > 2 * spreads[0][0]
-    assert spreads[1][1] == pytest.approx(spreads[0][1], rel=0.25)
-
-
-def test_equal_references_have_no_spread() -> None:
-    world = World(noise=0.0)
-    references = [world.reference(f"r{i}") for i in range(6)]
-    (usual,) = bank_of(references, drop_twins=False).usual
-    assert usual.expert_spread == 0
-    assert usual.distance_spread == pytest.approx(0, abs=0.1)
-
-
-def test_one_reference_knows_nothing_usual(world: World) -> None:
-    (usual,) = bank_of([world.reference("only")], drop_twins=False).usual
-    assert usual.count == 0
-
-
 def test_reference_draws_by_digest(world: World) -> None:
     picture, few = world.picture("a"), Scales(16, 24)
-    first, again = reference(picture, 0.0, few), reference(picture, 0.0, few)
+    first, again = reference(picture, few), reference(picture, few)
     assert_same(first.tokens, again.tokens)
-    other = reference(replace(picture, digest=digest("b")), 0.0, few)
+    other = reference(replace(picture, digest=digest("b")), few)
     for drawn_TD, other_TD, all_PD in zip(each(first.tokens), each(other.tokens), each(picture.tokens), strict=True):
         assert not np.array_equal(drawn_TD, other_TD)
         # Each is one of the picture's at this scale, none comes twice.
@@ -311,22 +224,24 @@ def test_reference_draws_by_digest(world: World) -> None:
 def test_reference_leaves_the_global_random_state_alone(world: World) -> None:
     picture = world.picture("a")
     before = np.random.get_state()[1].copy()
-    reference(picture, 0.0, Scales(16, 16))
+    reference(picture, Scales(16, 16))
     np.testing.assert_array_equal(np.random.get_state()[1], before)
 
 
 def test_draws_are_the_same_in_every_version(world: World) -> None:
     """Contexts made years apart are joined as if all their references had been drawn at once."""
     numbers_PD = np.arange(100, dtype=np.float32)[:, None]
-    picture = replace(world.picture("a"), tokens=Scales(numbers_PD, numbers_PD[:50]))
-    drawn = reference(picture, 0.0, Scales(6, 4)).tokens
+    tokens = Scales(numbers_PD, numbers_PD[:50])
+    picture = replace(world.picture("a"), tokens=tokens, own=own_of(tokens))
+    drawn = reference(picture, Scales(6, 4)).tokens
     assert drawn.whole[:, 0].tolist() == [52, 39, 73, 30, 57, 34]
     assert drawn.detail[:, 0].tolist() == [4, 45, 42, 23]
 
 
-def first_cells(picture: PictureTokens, cells: Scales[int]) -> PictureTokens:
+def first_cells(picture: ImageTokens, cells: Scales[int]) -> ImageTokens:
     """``picture`` with only its first cells."""
-    return replace(picture, tokens=Scales(picture.tokens.whole[: cells.whole], picture.tokens.detail[: cells.detail]))
+    tokens = Scales(picture.tokens.whole[: cells.whole], picture.tokens.detail[: cells.detail])
+    return replace(picture, tokens=tokens, own=own_of(tokens))
 
 
 @pytest.mark.parametrize(
@@ -334,48 +249,56 @@ def first_cells(picture: PictureTokens, cells: Scales[int]) -> PictureTokens:
     [(Scales(1, 2), Scales(5, 9)), (Scales(3, 1), Scales(8, 8)), (CELLS, CELLS), (CELLS, Scales(100, 150))],
 )
 def test_stacked_repeats_what_a_small_picture_has(world: World, cells: Scales[int], tokens: Scales[int]) -> None:
-    small = reference(first_cells(world.picture("a"), cells), 0.0, tokens)
+    small = reference(first_cells(world.picture("a"), cells), tokens)
     assert small.tokens.map(len) == cells
     generator = np.random.default_rng(0)
     many = Scales(random_units(generator, 200, WIDTH), random_units(generator, 200, WIDTH))
-    large = reference(token_picture("b", many, world.made["a"].descriptor_E), 0.0, tokens)
+    large = reference(token_picture("b", many, world.made["a"].descriptor_E), tokens)
     for order in (1, -1):
         for scale in ("whole", "detail"):
-            rows = list(getattr(stacked([small, large][::order]), scale))[::order]
+            both = list(getattr(stacked([one.tokens for one in (small, large)[::order]]), scale))[::order]
             count, length = getattr(cells, scale), getattr(tokens, scale)
-            assert rows[0].shape == rows[1].shape == (length, WIDTH)
-            assert np.array_equal(rows[0][:count], getattr(small.tokens, scale))
-            assert len(np.unique(rows[0], axis=0)) == count
-            assert len(np.unique(rows[1], axis=0)) == length
+            assert both[0].shape == both[1].shape == (length, WIDTH)
+            assert np.array_equal(both[0][:count], getattr(small.tokens, scale))
+            assert len(np.unique(both[0], axis=0)) == count
+            assert len(np.unique(both[1], axis=0)) == length
 
 
 @pytest.mark.parametrize("cells", [1, 2, 7, 31, 63, 64])
 def test_unrepeated_undoes_stacking(world: World, cells: int) -> None:
     large = world.reference("large")
-    one = reference(first_cells(world.picture("small"), Scales(cells, 2 * cells)), 0.0, Scales(100, 200))
-    rows = stacked([one, large]).map(lambda tokens_RTD: tokens_RTD[0])
-    assert rows.map(len) == CELLS
-    assert_same(rows.map(unrepeated), one.tokens)
+    one = reference(first_cells(world.picture("small"), Scales(cells, 2 * cells)), Scales(100, 200))
+    row = rows(stacked([one.tokens, large.tokens]))
+    assert row.map(len) == CELLS
+    assert row.map(unrepeated) == one.tokens.map(len)
     # A picture of one look has equal tokens: one of them stands for all, and stacking gives the same again.
-    even = replace(one, tokens=one.tokens.map(lambda tokens_TD: np.tile(tokens_TD[:1], (cells, 1))))
-    assert_same(even.tokens.map(unrepeated), one.tokens.map(lambda tokens_TD: tokens_TD[:1]))
-    assert_same(stacked([replace(even, tokens=even.tokens.map(unrepeated)), large]), stacked([even, large]))
+    even = one.tokens.map(lambda tokens_TD: np.tile(tokens_TD[:1], (cells, 1)))
+    assert even.map(unrepeated) == Scales(1, 1)
+    first = even.map(lambda tokens_TD: tokens_TD[:1])
+    assert_same(stacked([first, large.tokens]), stacked([even, large.tokens]))
 
 
 def test_a_token_that_comes_again_is_no_repetition_of_the_row() -> None:
     row_TD = unit(np.random.default_rng(0).normal(size=(9, WIDTH)))
     row_TD[4] = row_TD[0]
-    assert np.array_equal(unrepeated(row_TD), row_TD)
+    assert unrepeated(row_TD) == 9
+    assert unrepeated(row_TD[:0]) == 0
+
+
+def test_own_evidence_is_repeated_with_its_tokens(world: World) -> None:
+    small = reference(first_cells(world.picture("small"), Scales(7, 9)), CELLS)
+    bank = bank_of([small, world.reference("large")], drop_twins=False)
+    assert_same(bank.own, own_of(bank.tokens.map(lambda t: t.reshape(-1, WIDTH))).map(lambda o: o.reshape(2, -1)))
 
 
 def test_repeated_tokens_change_no_distance(world: World) -> None:
     small, query = world.picture("small"), world.picture("query", odd=4)
-    one = reference(first_cells(small, Scales(10, 15)), 0.0, Scales(100, 100))
+    one = reference(first_cells(small, Scales(10, 15)), Scales(100, 100))
     generator = np.random.default_rng(0)
     many = Scales(random_units(generator, 100, WIDTH), random_units(generator, 100, WIDTH))
     large = token_picture("b", many, -small.descriptor_E)
     alone = bank_of([one], drop_twins=False)
-    beside = bank_of([one, reference(large, 0.0, Scales(100, 100))], drop_twins=False, kinds=[0, 1])
+    beside = bank_of([one, reference(large, Scales(100, 100))], drop_twins=False, kinds=[0, 1])
     assert alone.tokens.whole.shape[1] < beside.tokens.whole.shape[1]
     assert alone.tokens.detail.shape[1] < beside.tokens.detail.shape[1]
     assert_near(distance_of(alone, query), distance_of(beside, query))
@@ -383,10 +306,13 @@ def test_repeated_tokens_change_no_distance(world: World) -> None:
 
 def test_reference_is_what_half_precision_can_hold_and_holds_no_picture(world: World) -> None:
     picture = world.picture("a")
-    found = reference(picture, 0.0, Scales(8, 9))
+    found = reference(picture, Scales(8, 9))
     for kept in (found.tokens.whole, found.tokens.detail, found.descriptor_E):
         assert kept.dtype == np.float32
         assert np.array_equal(kept.astype(np.float16), kept)
+    for kept in (found.own.whole, found.own.detail):
+        assert np.array_equal(kept.astype(np.float16), kept)
+    assert found.own.map(len) == Scales(8, 9)
     assert found.tokens.map(held) == Scales(8 * WIDTH * 4, 9 * WIDTH * 4)
 
 
@@ -398,6 +324,8 @@ def test_a_reference_is_cut_to_its_first_tokens_and_lets_go_of_the_rest(world: W
         for part, all_TD in zip(each(found.tokens), each(one.tokens), strict=True):
             assert np.array_equal(part, all_TD[: len(part)])
             assert held(part) == len(part) * WIDTH * 4
+        assert found.own.map(len) == found.tokens.map(len)
+        assert np.array_equal(found.own.detail, one.own.detail[: len(found.own.detail)])
     assert cut(one, CELLS) is one
 
 
@@ -412,39 +340,95 @@ def test_tokens_each_keeps_the_work_constant() -> None:
     assert tokens_each(module.NEAR).whole < tokens_each(module.NEAR).detail
 
 
-# ---- one number of both scales --------------------------------------------------------------------------------------
-
-FIVE_P = np.array([0.1, 0.9, 0.2, 0.7, 0.3], np.float32)
-THREE_P = np.array([0.05, 0.2, 0.01], np.float32)
+# ---- counterparts ---------------------------------------------------------------------------------------------------
 
 
-def test_picture_distance_is_the_mean_of_both_scales_means_of_the_largest() -> None:
-    distances = Scales(FIVE_P, THREE_P)
-    assert picture_distance(distances, Scales(0.4, 1e-6)) == pytest.approx((0.8 + 0.2) / 2)
-    assert picture_distance(distances, Scales(1.0, 1.0)) == pytest.approx((0.44 + 0.26 / 3) / 2)
-    assert picture_distance(distances, Scales(1e-6, 0.67)) == pytest.approx((0.9 + 0.125) / 2)
-    assert picture_distance(Scales(FIVE_P[:1], THREE_P[:1]), Scales(0.2, 0.2)) == pytest.approx((0.1 + 0.05) / 2)
+@pytest.mark.parametrize("drop_twins", [False, True])
+def test_the_counterpart_of_a_cell_is_the_nearest_cell_of_the_reference_that_is_nearest_there(
+    world: World, drop_twins: bool
+) -> None:
+    """Written out; and its own evidence is that of the very token, at the same scale."""
+    references = [world.reference(f"r{i}", odd=3) for i in range(7)]
+    bank = bank_of(references, drop_twins=drop_twins)
+    query = world.picture("query", odd=6)
+    found = compared(bank, query)
+    assert found.count == 7
+    for scale in ("whole", "detail"):
+        tokens_PD = getattr(query.tokens, scale)
+        similar_PRT = np.einsum("pd,rtd->prt", tokens_PD, getattr(bank.tokens, scale))
+        best_P = similar_PRT.max(2).argmax(1)
+        token_P = similar_PRT[np.arange(len(best_P)), best_P].argmax(1)
+        np.testing.assert_array_equal(getattr(found.counterpart, scale), getattr(bank.own, scale)[best_P, token_P])
+        expected_P = lowest_mean(1 - similar_PRT.max(2), AGREE if drop_twins else AGREE_GOOD)
+        np.testing.assert_allclose(getattr(found.distance, scale), expected_P, atol=1e-5)
 
 
-def test_picture_distance_of_one_view_is_the_mean_of_the_largest() -> None:
-    for top, expected in ((0.4, 0.8), (1.0, 0.44), (1e-6, 0.9)):
-        assert picture_distance(Scales(FIVE_P, FIVE_P), Scales(top, top)) == pytest.approx(expected)
+def test_counterparts_are_sought_among_those_that_serve(world: World) -> None:
+    """Of two kinds the own one, in a folder no copy of the image."""
+    references = [world.reference(f"a{i}", kind=0) for i in range(4)] + [
+        world.reference(f"b{i}", kind=1) for i in range(3)
+    ]
+    query = world.made["b1"]
+    own = replace(query, own=query.own.map(lambda one: one + 9))
+    references[5] = reference(own, CELLS)
+    bank = bank_of(references, drop_twins=True, kinds=[0] * 4 + [1] * 3)
+    found = compared(bank, query, kind=1)
+    assert found.count == 2
+    assert max(found.counterpart.whole.max(), found.counterpart.detail.max()) < 1
+    good = bank_of(references, drop_twins=False, kinds=[0] * 4 + [1] * 3)
+    assert compared(good, query, kind=1).counterpart.whole.min() > 8
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.floats(0.1, 10), st.floats(0.05, 1), st.floats(0.05, 1))
-def test_both_scales_count_alike(times: float, whole: float, detail: float) -> None:
-    """However many cells each has; all twice as far is twice as far."""
-    distances, tops = Scales(FIVE_P, THREE_P), Scales(whole, detail)
-    before = picture_distance(distances, tops)
-    assert picture_distance(distances.map(lambda one_P: np.float32(times) * one_P), tops) == pytest.approx(
-        before * times, rel=1e-4
-    )
-    assert picture_distance(Scales(THREE_P, FIVE_P), Scales(detail, whole)) == pytest.approx(before, rel=1e-5)
+def test_no_copies_serve_where_the_caller_says_so(world: World) -> None:
+    references = [world.reference(f"r{i}") for i in range(5)]
+    bank, picture = bank_of(references, drop_twins=False), world.made["r2"]
+    found = bank.compare(picture, 0, no_copies=True)
+    expected = bank_of([*references[:2], *references[3:]], drop_twins=False).compare(picture, 0)
+    assert found is not None
+    assert expected is not None
+    assert_near(found.distance, expected.distance)
+    assert_near(found.counterpart, expected.counterpart)
+    assert found.count == expected.count == 4
+    assert compared(bank, picture).distance.whole.max() < 1e-3
+    assert bank_of(references[:1], drop_twins=False).compare(world.made["r0"], 0, no_copies=True) is None
 
 
-def test_what_one_scale_sees_counts_where_the_other_sees_nothing() -> None:
-    """A copy of a reference that was damaged in small: its base view lies at 0, its crops do not."""
-    nothing_P = np.zeros(5, np.float32)
-    for distances in (Scales(nothing_P, FIVE_P), Scales(FIVE_P, nothing_P)):
-        assert picture_distance(distances, Scales(0.2, 0.2)) == pytest.approx(0.45)
+# ---- images with and without crops ----------------------------------------------------------------------------------
+
+
+def test_images_of_one_view_are_compared_at_their_one_scale(world: World) -> None:
+    references = [reference(of_one_view(world.picture(f"r{i}")), CELLS) for i in range(5)]
+    bank = bank_of(references, drop_twins=False)
+    assert bank.tokens.map(np.shape) == Scales((5, 64, WIDTH), (5, 0, WIDTH))
+    query = of_one_view(world.picture("query"))
+    found = compared(bank, query)
+    assert found.distance.map(len) == found.counterpart.map(len) == Scales(64, 0)
+    with_crops = bank_of([world.reference(f"r{i}") for i in range(5)], drop_twins=False)
+    assert np.array_equal(compared(with_crops, query).distance.whole, found.distance.whole)
+
+
+def test_crops_are_compared_with_base_views_where_no_reference_has_crops(world: World) -> None:
+    references = [reference(of_one_view(world.picture(f"r{i}")), CELLS) for i in range(5)]
+    bank, query = bank_of(references, drop_twins=False), world.picture("query")
+    found = compared(bank, query)
+    assert found.distance.map(len) == CELLS
+    similar_PRT = np.einsum("pd,rtd->prt", query.tokens.detail, bank.tokens.whole)
+    np.testing.assert_allclose(found.distance.detail, (1 - similar_PRT.max(2)).min(1), atol=1e-5)
+    best_P = similar_PRT.max(2).argmax(1)
+    token_P = similar_PRT[np.arange(len(best_P)), best_P].argmax(1)
+    np.testing.assert_array_equal(found.counterpart.detail, bank.own.whole[best_P, token_P])
+
+
+def test_an_image_of_one_view_among_images_with_crops(world: World) -> None:
+    bank = bank_of([world.reference(f"r{i}") for i in range(5)], drop_twins=True)
+    found = compared(bank, of_one_view(world.picture("query")))
+    assert found.distance.map(len) == Scales(64, 0)
+    assert np.isfinite(found.distance.whole).all()
+
+
+def test_a_reference_without_crops_stands_by_its_base_view_among_those_with_crops(world: World) -> None:
+    small, large = reference(of_one_view(world.picture("small")), CELLS), world.reference("large")
+    bank = bank_of([small, large], drop_twins=False)
+    assert bank.tokens.map(lambda t: t.shape[:2]) == Scales((2, 64), (2, 128))
+    assert np.array_equal(bank.tokens.detail[0], np.tile(small.tokens.whole, (2, 1)))
+    assert np.array_equal(bank.own.detail[0], np.tile(small.own.whole, 2))

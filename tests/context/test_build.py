@@ -13,21 +13,22 @@ import pytest
 
 from anomaly_ov.context import build as module
 from anomaly_ov.context import choose
+from anomaly_ov.context import kinds as kinds_module
 from anomaly_ov.context.bank import NEAR, Reference, tokens_each
-from anomaly_ov.context.build import FEWEST_FOR_AUTO, MOST_REFERENCES, alikeness, digest_of
+from anomaly_ov.context.build import ALIKE, FEWEST_FOR_AUTO, MOST_REFERENCES, alikeness, digest_of, suspicion_of
 from anomaly_ov.context.context import Context
-from anomaly_ov.context.tokens import Scales
 from anomaly_ov.errors import UsageError
 from anomaly_ov.evaluation.metrics import auroc
 from anomaly_ov.images.read import Limits
 from anomaly_ov.images.sources import Source, expand
-from anomaly_ov.models.config import ContextConfig
+from anomaly_ov.models.config import ModeConfig, ScoringConfig
+from anomaly_ov.scoring.cells import Scales
+from anomaly_ov.scoring.score import Usual, judge
 from context_fixtures import (
-    HIGH,
-    WIDE,
     World,
     assert_same,
     digest,
+    encoded,
     held,
     marked,
     random_units,
@@ -38,9 +39,12 @@ from context_fixtures import (
 
 
 def score(context: Context, world: World, name: str) -> float:
-    picture = world.made[name]
-    expert_HW = np.full((HIGH, WIDE), 0.5, np.float32)
-    return context.judge(context.compare(picture), picture, 0.5, expert_HW).score
+    """As an inspection finds it."""
+    picture = encoded(world.made[name])
+    compared = context.compare(picture.tokens)
+    assert compared is not None
+    evidence = module.evidence_of(picture, compared.references, context.config)
+    return judge(evidence, picture.tokens.cells, context.mode(compared.kind), context.config, compared.usual).score
 
 
 def names_of(world: World, count: int, share: float, kind: int = 0, odd: int = 8, prefix: str = "") -> list[str]:
@@ -103,7 +107,8 @@ def test_order_of_a_folder_changes_nothing() -> None:
     second = world.builder().folder(sources(names), "folder")
     assert first.bank.digests == second.bank.digests
     assert_same(first.bank.tokens, second.bank.tokens)
-    assert first.bank.usual == second.bank.usual
+    assert_same(first.bank.own, second.bank.own)
+    np.testing.assert_array_equal(first.suspicion_R, second.suspicion_R)
     assert first.notes == second.notes
 
 
@@ -111,7 +116,7 @@ def test_mixed_folder_is_split_and_says_so() -> None:
     world = World()
     mixed = names_of(world, 40, 0.2, kind=0, prefix="first ") + names_of(world, 24, 0.2, kind=1, prefix="second ")
     context = world.builder().folder(sources(mixed), "folder")
-    assert len(context.bank.usual) == 2
+    assert context.bank.kinds == len(context.usual) == 2
     assert any("2 kinds" in note for note in context.notes)
     for name in mixed:
         compared = context.compare(world.made[name])
@@ -132,7 +137,7 @@ def test_a_defect_that_changes_the_look_of_the_whole_is_no_kind_of_its_own(odd: 
         changed = unit(look + 0.05 * np.random.default_rng(i).normal(size=32))
         world.made[name] = replace(world.made[name], descriptor_E=changed)
     context = world.builder().folder(sources(names), "folder")
-    assert len(context.bank.usual) == 1
+    assert context.bank.kinds == 1
     assert not any("kinds" in note for note in context.notes)
     assert ranking(context, world, names) > 0.98
 
@@ -144,7 +149,7 @@ def test_a_rare_kind_that_varies_more_is_told_apart_and_searched_on_its_own() ->
     world.noise = 0.16
     second = names_of(world, 10, 0.2, kind=1, prefix="second ", odd=16)
     context = world.builder().folder(sources([*first, *second]), "folder")
-    assert [one.count for one in context.bank.usual] == [90, 10]
+    assert [len(context.bank.members(kind)) for kind in (0, 1)] == [90, 10]
     assert any("2 kinds of picture (90%, 10%)" in note for note in context.notes)
     for names in (first, second):
         assert ranking(context, world, names) > 0.98
@@ -222,7 +227,8 @@ def test_references_of_one_picture() -> None:
         world.picture(name, odd=odd)
     context = world.builder().references(sources(["good"]), "shelf")
     assert (context.kind, len(context.bank)) == ("references", 1)
-    assert context.usual(0).distance == pytest.approx(ContextConfig().usual)
+    assert np.isnan(context.suspicion_R).all()
+    assert context.usual == (Usual(),), "one image says nothing of what is usual; the training sets do"
     assert score(context, world, "good") < score(context, world, "fine") < score(context, world, "bad")
 
 
@@ -267,7 +273,7 @@ def test_broken_files_among_references_change_no_score(count: int) -> None:
         among = world.builder().references(sources([*(f"broken {i}" for i in range(broken)), *names]), "shelf")
         assert among.bank.digests == alone.bank.digests
         assert_same(among.bank.tokens, alone.bank.tokens)
-        assert among.bank.usual == alone.bank.usual
+        np.testing.assert_array_equal(among.suspicion_R, alone.suspicion_R)
         assert not among.bank.drop_twins
 
 
@@ -305,26 +311,101 @@ def test_references_do_not_purify() -> None:
     assert len(context.bank) == 20
 
 
-def test_expert_logit_of_the_folder_is_remembered() -> None:
+# ---- what is usual among them ---------------------------------------------------------------------------------------
+
+APART = ScoringConfig(
+    few=ModeConfig(own=0.7, matched=0.5, expert=0.2),
+    references=ModeConfig(own=0.3, matched=1.0, expert=0.1),
+    folder=ModeConfig(own=0.9, matched=0.2),
+)
+"""Modes that tell from a suspicion which of them it was found with."""
+
+
+@pytest.mark.parametrize("count", [2, 3, 6, 12])
+def test_suspicion_of_a_reference_is_what_the_others_make_of_it(count: int) -> None:
     world = World()
-    names = names_of(world, 20, 0.1)
-    assert world.builder(expert_logit=1.25).folder(sources(names), "folder").bank.usual[0].expert_logit == 1.25
+    names = [f"r{i}" for i in range(count)]
+    for i, name in enumerate(names):
+        world.picture(name, odd=i)
+    context = world.builder(APART).references(sources(names), "shelf")
+    mode = APART.few if count < 4 else APART.references
+    assert context.mode(0) == mode
+    for name in names:
+        others = world.builder(APART).references(sources([one for one in names if one != name]), "shelf")
+        compared = others.compare(world.made[name])
+        assert compared is not None
+        expected = suspicion_of(encoded(world.made[name]), compared.references, mode, APART)
+        found = context.suspicion_R[context.bank.digests.index(world.made[name].digest)]
+        assert found == pytest.approx(expected, abs=1e-5)
+    assert context.suspicion_R.dtype == np.float32
+    assert context.usual[0].count == count
+    assert context.usual[0].value == pytest.approx(float(context.suspicion_R.mean()), abs=1e-5)
+
+
+def test_suspicion_of_a_folders_picture_is_what_its_inspection_finds() -> None:
+    world = World()
+    names = names_of(world, 14, 0.2)
+    context = world.builder(APART).folder(sources(names), "folder")
+    for name in names:
+        compared = context.compare(world.made[name])
+        assert compared is not None
+        expected = suspicion_of(encoded(world.made[name]), compared.references, APART.folder, APART)
+        found = context.suspicion_R[context.bank.digests.index(world.made[name].digest)]
+        assert found == pytest.approx(expected, abs=1e-5)
+    assert context.usual[0].value == pytest.approx(float(np.median(context.suspicion_R)), abs=1e-5)
+
+
+def test_so_many_references_are_measured_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MEASURED", 5)
+    world = World()
+    names = names_of(world, 12, 0)
+    for context in (
+        world.builder().references(sources(names), "shelf"),
+        world.builder().folder(sources(names), "folder"),
+    ):
+        measured = ~np.isnan(context.suspicion_R)
+        assert measured.sum() == context.usual[0].count == 5
+        # Those with the smallest digests: a sample that no order can change.
+        assert {context.bank.digests[r] for r in np.flatnonzero(measured)} == set(sorted(context.bank.digests)[:5])
+
+
+def test_each_kind_has_its_own_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    names = names_of(world, 20, 0, kind=0, prefix="first ") + names_of(world, 12, 0, kind=1, prefix="second ")
+    for name in names[20:]:
+        world.picture(name, kind=1, noise=0.3)
+    context = world.builder().references(sources(names), "shelf")
+    assert [one.count for one in context.usual] == [20, 12]
+    assert context.usual[1].value > context.usual[0].value + 0.5
+    # Alone in its kind, a reference has nobody to be compared with.
+    monkeypatch.setattr(kinds_module, "UNLIKE", 0.4)  # tokens of so few numbers are never quite unlike
+    lone = [*names[:3], "third"]
+    world.picture("third", kind=2)
+    context = world.builder().references(sources(lone), "shelf")
+    assert context.bank.kinds == 2
+    assert [one.count for one in context.usual] == [3, 0]
+    assert np.isnan(context.suspicion_R[context.bank.digests.index(digest("third"))])
+
+
+TOLD = ScoringConfig(folder=ModeConfig(usual=-2.0, usual_spread=0.3))
+"""Much as it is fitted to such pictures."""
 
 
 def test_auto_takes_pictures_that_are_alike() -> None:
     world = World()
     names = names_of(world, 30, 0.2)
-    context, reason = world.builder().auto(sources(names), "folder")
+    context, reason = world.builder(TOLD).auto(sources(names), "folder")
     assert context is not None
     assert context.kind == "folder"
     assert "alike" in reason
-    assert f"{alikeness(context):.2f}" in reason
+    assert f"{alikeness(context):+.2f}" in reason
+    assert alikeness(context) <= ALIKE
 
 
 def test_auto_refuses_pictures_that_are_not() -> None:
     world = World(noise=3.0)
     names = names_of(world, 30, 0)
-    context, reason = world.builder().auto(sources(names), "folder")
+    context, reason = world.builder(TOLD).auto(sources(names), "folder")
     assert context is None
     assert "too unlike" in reason
     assert "limit" in reason

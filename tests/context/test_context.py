@@ -1,38 +1,43 @@
-"""A context: what is usual in it, and how a picture is judged by it."""
+"""A context: what it compares an image with, and how an image is judged by it."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from anomaly_ov.context.bank import Bank, Usual, picture_distance, reference
-from anomaly_ov.context.context import FLOOR, PRIOR, SPREAD_FLOOR, Context, tops_of, with_prior
-from anomaly_ov.context.fusion import context_score, fused_map, fused_score
-from anomaly_ov.context.tokens import WHOLE_SHARE, PictureTokens, Scales
-from anomaly_ov.images.geometry import Geometry
-from anomaly_ov.images.maps import significance_map
-from anomaly_ov.models.config import ContextConfig
-from context_fixtures import BOTH, CELLS, GEOMETRY, HIGH, SIDE, WIDE, World, marked, pixels_of
-
-CONFIG = ContextConfig(
-    usual=0.25,
-    spread=0.1,
-    usual_spread=0.4,
-    expert_usual=1.5,
-    expert_spread=0.8,
-    expert_usual_spread=0.6,
-    # Small, because pictures made of tokens vary little: no score is to reach 1.
-    expert_weight=0.05,
-    context_weight=0.1,
-    map_expert_weight=0.05,
-    map_context_weight=0.04,
+from anomaly_ov.context import context as module
+from anomaly_ov.context.bank import Bank, reference
+from anomaly_ov.context.build import evidence_of
+from anomaly_ov.context.context import Context
+from anomaly_ov.context.tokens import ImageTokens
+from anomaly_ov.errors import ContextMismatch
+from anomaly_ov.models.config import ModeConfig, ScoringConfig
+from anomaly_ov.records import ModelInfo
+from anomaly_ov.scoring.score import Judged, Usual, expected, judge
+from context_fixtures import (
+    BOTH,
+    CELLS,
+    HIGH,
+    SIDE,
+    WIDE,
+    World,
+    encoded,
+    marked,
+    of_one_view,
+    pixels_of,
+    random_units,
+    sources,
+    token_picture,
+    unit,
 )
-EXPERT_HW = np.linspace(0.1, 0.9, HIGH * WIDE, dtype=np.float32).reshape(HIGH, WIDE)
-EVEN_HW = np.full((HIGH, WIDE), 0.5, np.float32)
+
+SCORING = ScoringConfig(
+    few=ModeConfig(own=0.5, matched=1.0, usual=-2.0, spread=0.2, usual_spread=0.4, source="few of the test"),
+    references=ModeConfig(own=0.4, matched=1.0, usual=-2.1, spread=0.2, usual_spread=0.4, source="many of the test"),
+    folder=ModeConfig(own=0.3, usual=-2.2, spread=0.2, usual_spread=0.4, source="folder of the test"),
+)
 
 
 @pytest.fixture
@@ -40,251 +45,51 @@ def world() -> World:
     return World()
 
 
-def context_of(world: World, count: int, *, folder: bool = False, noise: float = 0.08) -> Context:
-    world.noise = noise
-    # Of mean -1 and, for spreads, not all the same.
-    logits = -1.0 + np.linspace(-0.9, 0.9, count)[::-1] * (count > 1)
-    references = [replace(world.reference(f"r{i}"), expert_logit=float(logits[i])) for i in range(count)]
-    bank = Bank.of(references, [0] * count, tops=tops_of(CONFIG), drop_twins=folder)
-    return Context(bank, "folder" if folder else "references", "shelf", "test", CONFIG)
+def context_of(world: World, count: int, *, folder: bool = False, config: ScoringConfig = SCORING) -> Context:
+    names = [f"r{i}" for i in range(count)]
+    for name in names:
+        world.picture(name)
+    builder = world.builder(config)
+    return (builder.folder if folder else builder.references)(sources(names), "shelf")
 
 
-# ---- what is usual, the fewer references the less sure --------------------------------------------------------------
-
-
-def test_one_reference_knows_nothing_usual_and_both_spreads_add_up(world: World) -> None:
-    """How much pictures of one object differ, and how much objects do: neither is known."""
-    one = context_of(world, 1).usual(0)
-    assert one.count == 0
-    assert one.distance == pytest.approx(CONFIG.usual)
-    assert one.expert_logit == pytest.approx(CONFIG.expert_usual)
-    assert one.distance_spread == pytest.approx(math.hypot(0.1, 0.4))
-    assert one.expert_spread == pytest.approx(math.hypot(0.8, 0.6))
-    assert one == with_prior(Usual(0.0, 17.0, 0), CONFIG)  # whatever the expert says of that one picture
-
-
-@pytest.mark.parametrize("count", [2, 3, 9, 31])
-def test_usual_is_the_posterior_of_a_normal_distribution(world: World, count: int) -> None:
-    """The references' figures weighed against the prior by how sure either is, written out by precisions.
-
-    Of the prior nothing is held to be less sure than ``PRIOR`` references are.
-    """
-    context = context_of(world, count)
-    own, found, share = context.bank.usual[0], context.usual(0), count / (count + PRIOR)
-    if count > 2:
-        assert min(own.distance_spread, own.expert_spread) > 0
-    pairs = [
-        (math.log(own.distance), own.distance_spread, math.log(0.25), 0.1, 0.4),
-        (own.expert_logit, own.expert_spread, 1.5, 0.8, 0.6),
-    ]
-    expected = []
-    for mean, own_spread, prior, prior_own_spread, prior_spread in pairs:
-        spread = max(share * own_spread + (1 - share) * prior_own_spread, SPREAD_FLOOR * prior_own_spread)
-        of_own, of_prior = count / spread**2, max(1 / prior_spread**2, PRIOR / spread**2)
-        middle = (of_own * mean + of_prior * prior) / (of_own + of_prior)
-        unknown = of_prior / (of_own + of_prior)
-        expected.append((middle, math.sqrt(spread**2 + unknown * prior_spread**2)))
-    assert found.distance == pytest.approx(math.exp(expected[0][0]))
-    assert (found.distance_spread, found.expert_logit, found.expert_spread) == pytest.approx(
-        (expected[0][1], *expected[1])
-    )
-    assert found.count == count
-
-
-OWN = Usual(distance=0.1, expert_logit=-1.0, count=1, distance_spread=0.2, expert_spread=0.3)
-
-
-def excess(usual: Usual) -> float:
-    """How many spreads a distance of 0.3 lies beyond what is usual."""
-    return (math.log(0.3) - math.log(usual.distance)) / usual.distance_spread
-
-
-def test_the_fewer_references_the_wider_the_spread_and_the_less_an_excess_weighs() -> None:
-    found = [with_prior(replace(OWN, count=count), CONFIG) for count in (0, 1, 4, 16, 100, 10_000)]
-    for name, own, prior in (("distance", 0.1, 0.25), ("expert_logit", -1.0, 1.5)):
-        values = [getattr(one, name) for one in found]
-        assert values == sorted(values, reverse=True), "from the training sets' figure to the own one"
-        assert values[0] == pytest.approx(prior)
-        assert values[-1] == pytest.approx(own, rel=1e-3)
-    # With equal spreads of the references themselves, what is left is how well the usual is known.
-    even = replace(CONFIG, spread=0.2, expert_spread=0.3)
-    found = [with_prior(replace(OWN, count=count), even) for count in (0, 1, 4, 16, 100)]
-    for name in ("distance_spread", "expert_spread"):
-        values = [getattr(one, name) for one in found]
-        assert all(more > fewer for more, fewer in pairwise(values))
-    excesses = [excess(one) for one in found]
-    assert all(fewer < more for fewer, more in pairwise(excesses))
-    assert excesses[1] < 0.7 * excesses[3]
-
-
-def test_of_many_references_their_own_figures_hold() -> None:
-    found = with_prior(replace(OWN, count=1_000_000), CONFIG)
-    expected = (OWN.distance, OWN.expert_logit, OWN.distance_spread, OWN.expert_spread)
-    assert (found.distance, found.expert_logit, found.distance_spread, found.expert_spread) == pytest.approx(
-        expected, rel=1e-4
-    )
-
-
-@pytest.mark.parametrize("count", [0, 1, 4, 1000])
-def test_the_surer_the_training_sets_are_the_more_they_say(count: int) -> None:
-    own, firm = replace(OWN, count=count), replace(CONFIG, usual_spread=1e-4, expert_usual_spread=1e-4)
-    found = with_prior(own, firm)
-    assert found.distance == pytest.approx(CONFIG.usual, rel=0.01)
-    assert found.expert_logit == pytest.approx(CONFIG.expert_usual, rel=0.01)
-    # However unsure they are, they count as much as so many references.
-    share = count / (count + PRIOR)
-    found = with_prior(own, replace(CONFIG, usual_spread=100.0, expert_usual_spread=100.0))
-    assert math.log(found.distance) == pytest.approx(share * math.log(0.1) + (1 - share) * math.log(0.25))
-    assert found.expert_logit == pytest.approx(share * -1.0 + (1 - share) * 1.5)
-
-
-def test_usual_has_a_floor_for_equal_references() -> None:
-    for distance in (0.0, 1e-9, FLOOR * CONFIG.usual):
-        found = with_prior(replace(OWN, distance=distance, count=1_000_000), CONFIG)
-        assert found.distance == pytest.approx(FLOOR * CONFIG.usual, rel=1e-3)
-    # Just above the floor nothing is raised.
-    found = with_prior(replace(OWN, distance=2 * FLOOR * CONFIG.usual, count=1_000_000), CONFIG)
-    assert found.distance == pytest.approx(2 * FLOOR * CONFIG.usual, rel=1e-3)
-
-
-def test_equal_references_are_told_by_the_floor(world: World) -> None:
-    context = context_of(world, 60, noise=0.0)
-    assert context.bank.usual[0].distance < FLOOR * CONFIG.usual
-    assert context.usual(0) == with_prior(replace(context.bank.usual[0], distance=FLOOR * CONFIG.usual), CONFIG)
-
-
-def test_spreads_have_a_floor_for_references_that_agree() -> None:
-    found = with_prior(replace(OWN, distance_spread=0.0, expert_spread=0.0, count=1_000_000), CONFIG)
-    assert found.distance_spread == pytest.approx(SPREAD_FLOOR * CONFIG.spread, rel=1e-3)
-    assert found.expert_spread == pytest.approx(SPREAD_FLOOR * CONFIG.expert_spread, rel=1e-3)
-    # Just above the floor nothing is raised.
-    own = replace(OWN, distance_spread=0.3 * CONFIG.spread, expert_spread=0.3 * CONFIG.expert_spread, count=1_000_000)
-    found = with_prior(own, CONFIG)
-    assert found.distance_spread == pytest.approx(0.3 * CONFIG.spread, rel=1e-3)
-    assert found.expert_spread == pytest.approx(0.3 * CONFIG.expert_spread, rel=1e-3)
-
-
-FIRM = ContextConfig(
-    usual=0.3,
-    spread=0.1,
-    usual_spread=0.5,
-    expert_spread=0.5,
-    expert_usual_spread=0.5,
-    expert_weight=0.1,
-    context_weight=0.5,
-)
-"""Much as it is fitted: pictures of a set vary by a tenth, sets differ by half."""
-
-
-@pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize("references", [1, 2, 4, 16])
-def test_a_broken_picture_of_an_object_that_varies_little_is_not_excused(references: int, seed: int) -> None:
-    """Such pictures lie far nearer to each other than those of the training sets, and a broken one may do so too.
-
-    Of one good picture nothing usual is known but the training sets' figure, and that is far too high: were it held
-    for sure, good and broken pictures would lie many spreads below it, at scores of 0.
-    """
-    world = World(seed)
-    context = replace(context_of(world, references, noise=0.04), config=FIRM)
-    scores: dict[str, float] = {}
-    for name, odd in (("good 1", 0), ("good 2", 0), ("broken 1", 1), ("broken 2", 1)):
-        picture = world.picture(name, odd=odd)
-        compared = context.compare(picture)
-        assert compared is not None
-        assert compared.distance < (0.3 if odd else 0.1) * FIRM.usual, "much more alike than the training sets are"
-        scores[name] = context.judge(compared, picture, 0.5, EVEN_HW).score
-        if odd and references == 1:
-            held_for_sure = replace(compared, usual=replace(compared.usual, distance_spread=FIRM.spread))
-            assert context.judge(held_for_sure, picture, 0.5, EVEN_HW).score < 0.01
-    good, broken = ([scores[f"{what} {i}"] for i in (1, 2)] for what in ("good", "broken"))
-    assert min(broken) > 1.5 * max(good)
-    assert min(broken) > 0.15
-
-
-def test_the_same_excess_says_less_over_one_reference_than_over_sixteen(world: World) -> None:
-    """Twice what is usual, each time: over one reference that may be a matter of the object."""
-    picture, scores = world.picture("query"), []
-    for references in (1, 4, 16):
-        context = context_of(world, references)
-        compared = context.compare(picture)
-        assert compared is not None
-        usual = context.usual(0)
-        twice = replace(compared, distance=2 * usual.distance)
-        scores.append(context.judge(twice, picture, expert_of(usual), EVEN_HW).score)
-    assert 0.5 < scores[0] < scores[1] < scores[2]
-
-
-def expert_of(usual: Usual) -> float:
-    """The score at which the expert has no excess."""
-    return 1 / (1 + math.exp(-usual.expert_logit))
-
-
-# ---- judging --------------------------------------------------------------------------------------------------------
-
-
-def test_what_is_usual_scores_as_the_bias_says(world: World) -> None:
-    """In the middle of its own references a picture has no excess of either part, whatever they are like."""
-    for count, noise in ((3, 0.02), (30, 0.3)):
-        context = context_of(world, count, noise=noise)
-        usual, picture = context.usual(0), world.picture("query")
-        compared = context.compare(picture)
-        assert compared is not None
-        expert = 1 / (1 + np.exp(-usual.expert_logit))
-        judged = context.judge(replace(compared, distance=usual.distance), picture, expert, EXPERT_HW)
-        assert judged.score == pytest.approx(1 / (1 + np.exp(-CONFIG.bias)), abs=1e-4)
-
-
-def test_judged_by_the_documented_formulas(world: World) -> None:
-    context = context_of(world, 10)
-    picture = world.picture("query", odd=6)
+def judged(context: Context, picture: ImageTokens) -> Judged:
+    """As an inspection does it."""
     compared = context.compare(picture)
     assert compared is not None
-    judged = context.judge(compared, picture, 0.7, EXPERT_HW)
-    usual = context.usual(0)
-    score_context = float(context_score(compared.distance, usual.distance, CONFIG.half))
-    assert judged.score_context == pytest.approx(score_context)
-    assert judged.score == pytest.approx(fused_score(0.7, score_context, usual, CONFIG))
-    assert compared.cells.map(len) == CELLS
-    assert compared.distance == pytest.approx(
-        picture_distance(compared.cells, Scales(CONFIG.whole_top, CONFIG.detail_top))
-    )
-    cells_Nhw = np.concatenate([compared.cells.whole, compared.cells.detail]).reshape(3, SIDE, SIDE)
-    cells_HW = significance_map(
-        context_score(cells_Nhw, usual.distance, CONFIG.half), GEOMETRY, base_weight=WHOLE_SHARE
-    )
-    np.testing.assert_allclose(judged.map_HW, fused_map(EXPERT_HW, cells_HW, usual, CONFIG), atol=1e-5)
-    assert judged.map_HW.shape == (HIGH, WIDE)
-    assert judged.info.kind == "references"
-    assert (judged.info.source, judged.info.references, judged.info.group) == ("shelf", 10, 0)
-    assert judged.info.distance == pytest.approx(compared.distance / usual.distance, abs=1e-4)
-    assert judged.info.note is None
-
-
-def test_tokens_are_not_needed_for_the_judgement(world: World) -> None:
-    context, picture = context_of(world, 6), world.picture("query", odd=3)
-    compared = context.compare(picture)
-    whole = context.judge(compared, picture, 0.5, EXPERT_HW)
-    light = context.judge(compared, picture.without_tokens(), 0.5, EXPERT_HW)
-    np.testing.assert_array_equal(light.map_HW, whole.map_HW)
+    evidence = evidence_of(encoded(picture), compared.references, context.config)
+    return judge(evidence, picture.cells, context.mode(compared.kind), context.config, compared.usual)
 
 
 def test_odder_pictures_score_higher(world: World) -> None:
-    context, scores = context_of(world, 10), []
-    for odd in (0, 4, 10, 30):
-        picture = world.picture(f"query {odd}", odd=odd)
-        scores.append(context.judge(context.compare(picture), picture, 0.5, EXPERT_HW).score)
+    context = context_of(world, 10)
+    scores = [judged(context, world.picture(f"query {odd}", odd=odd)).score for odd in (0, 1, 4, 10, 30)]
     assert scores == sorted(scores)
-    assert scores[-1] > scores[0] + 0.2
+    assert scores[0] < 0.5 < scores[1]
+    assert scores[-1] > scores[0] + 0.4
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.08, 0.2])
+def test_a_good_picture_lies_where_its_references_do(noise: float) -> None:
+    """Whether the object varies much or little: told in spreads of its own references, drawn to the training sets'."""
+    world = World(noise=noise)
+    context = context_of(world, 40)
+    (usual,) = context.usual
+    found = [judged(context, world.picture(f"query {i}")) for i in range(8)]
+    value, _ = expected(usual, context.mode(0))
+    assert usual.count == 40
+    assert abs(value - usual.value) < 0.2
+    assert float(np.mean([one.beyond for one in found])) == pytest.approx(0, abs=1)
+    assert max(one.score for one in found) < judged(context, world.picture("odd", odd=2)).score
 
 
 def test_a_defect_at_one_scale_raises_score_and_map_and_at_both_more(world: World) -> None:
     context, plain, places = context_of(world, 10), world.picture("query"), [21, 22, 29, 30]
     scores, bright = [], []
     for scales in ([], ["whole"], ["detail"], BOTH):
-        picture = marked(plain, places, scales)
-        judged = context.judge(context.compare(picture), picture, 0.5, EVEN_HW)
-        scores.append(judged.score)
-        bright.append(float(judged.map_HW[pixels_of(places)].mean()))
+        found = judged(context, marked(plain, places, scales))
+        scores.append(found.beyond)
+        bright.append(float(found.map_HW[pixels_of(places)].mean()))
     for none, whole, detail, both in (scores, bright):
         assert min(whole, detail) > none + 0.03
         assert both > max(whole, detail) + 0.03
@@ -292,80 +97,157 @@ def test_a_defect_at_one_scale_raises_score_and_map_and_at_both_more(world: Worl
 
 @pytest.mark.parametrize("place", [0, 2 * SIDE + 5, 63])
 @pytest.mark.parametrize("scales", [["whole"], ["detail"], BOTH], ids=" ".join)
-def test_a_defect_shows_at_its_place_on_the_map_whichever_scale_sees_it(
+def test_a_defect_is_the_highest_place_of_the_map_whichever_scale_sees_it(
     world: World, place: int, scales: list[str]
 ) -> None:
     context, plain = context_of(world, 10), world.picture("query")
-    maps = []
-    for picture in (plain, marked(plain, [place], scales)):
-        maps.append(context.judge(context.compare(picture), picture, 0.5, EVEN_HW).map_HW)
-    rise_HW = maps[1] - maps[0]
-    inside_HW = pixels_of([place])
-    assert inside_HW[np.unravel_index(rise_HW.argmax(), (HIGH, WIDE))]
-    assert rise_HW[inside_HW].min() > 0.02
-    # No farther than interpolation spreads it: by a cell of the base view.
-    row, column = divmod(place, SIDE)
-    near = slice(max(0, row - 1), row + 2), slice(max(0, 2 * column - 2), 2 * column + 4)
-    assert rise_HW[near].sum() == pytest.approx(np.abs(rise_HW).sum(), abs=1e-5)
-    if "detail" in scales:
-        assert inside_HW[np.unravel_index(maps[1].argmax(), (HIGH, WIDE))]
-
-
-def of_one_view(picture: PictureTokens) -> PictureTokens:
-    """The same picture shown by its base view alone."""
-    geometry = Geometry((SIDE, SIDE), (SIDE, SIDE), (SIDE, SIDE), (0, 0, SIDE, SIDE), (0, 0), SIDE)
-    whole_QD = picture.tokens.whole
-    shown_Nhw = np.ones((1, SIDE, SIDE), np.bool_)
-    return replace(picture, tokens=Scales(whole_QD, whole_QD), geometry=geometry, shown_Nhw=shown_Nhw)
+    map_HW = judged(context, marked(plain, [place], scales)).map_HW
+    assert pixels_of([place])[np.unravel_index(map_HW.argmax(), (HIGH, WIDE))]
 
 
 def test_pictures_of_one_view_are_judged_as_others(world: World) -> None:
-    references = [reference(of_one_view(world.picture(f"r{i}")), 0.0, CELLS) for i in range(8)]
-    bank = Bank.of(references, [0] * 8, tops=tops_of(CONFIG), drop_twins=False)
-    context = Context(bank, "references", "shelf", "test", CONFIG)
-    even_HW = np.full((SIDE, SIDE), 0.5, np.float32)
+    references = [reference(of_one_view(world.picture(f"r{i}")), CELLS) for i in range(8)]
+    bank = Bank.of(references, [0] * 8, drop_twins=False)
+    context = Context(bank, np.full(8, np.nan, np.float32), "references", "shelf", "test", SCORING)
     fine, place = of_one_view(world.picture("query")), 2 * SIDE + 5
     odd = of_one_view(marked(world.picture("query"), [place, place + 1]))
-    judged = [context.judge(context.compare(one), one, 0.5, even_HW) for one in (fine, odd)]
-    assert judged[1].score > judged[0].score + 0.1
-    assert judged[1].map_HW.shape == (SIDE, SIDE)
-    assert np.unravel_index(judged[1].map_HW.argmax(), (SIDE, SIDE)) in ((2, 5), (2, 6))
-    compared = context.compare(odd)
-    assert compared is not None
-    np.testing.assert_array_equal(compared.cells.whole, compared.cells.detail)
+    found = [judged(context, one) for one in (fine, odd)]
+    assert found[1].score > found[0].score + 0.3
+    assert found[1].map_HW.shape == (SIDE, SIDE)
+    assert np.unravel_index(found[1].map_HW.argmax(), (SIDE, SIDE)) in ((2, 5), (2, 6))
 
 
 def test_pictures_of_one_view_and_of_several_serve_each_other(world: World) -> None:
-    context = context_of(world, 8)
-    one = of_one_view(world.picture("query"))
-    compared = context.compare(one)
-    assert compared is not None
-    assert compared.cells.map(len) == Scales(SIDE * SIDE, SIDE * SIDE)
-    judged = context.judge(compared, one, 0.5, np.full((SIDE, SIDE), 0.5, np.float32))
-    assert np.isfinite(judged.score)
-    lone = Bank.of([reference(one, 0.0, CELLS)], [0], tops=tops_of(CONFIG), drop_twins=False)
-    other = replace(context, bank=lone).compare(world.picture("other"))
-    assert other is not None
-    assert other.cells.map(len) == CELLS
+    """They stand out by the same places, at about the same score."""
+    crops, place = context_of(world, 8), 2 * SIDE + 5
+    lone = [reference(of_one_view(world.made[f"r{i}"]), CELLS) for i in range(8)]
+    one_view = replace(crops, bank=Bank.of(lone, [0] * 8, drop_twins=False))
+    query = marked(world.picture("query"), [place])
+    assert judged(crops, of_one_view(query)).score > 0.5
+    found = judged(one_view, query)
+    assert found.map_HW.shape == (HIGH, WIDE)
+    assert np.isfinite(found.map_HW).all()
 
 
-def test_only_copies_leave_the_expert_alone_and_say_so(world: World) -> None:
-    context = context_of(world, 1, folder=True)
-    picture = world.made["r0"]
-    assert context.compare(picture) is None
-    judged = context.judge(None, picture, 0.7, EXPERT_HW)
-    assert (judged.score, judged.score_context) == (0.7, None)
-    assert judged.map_HW is EXPERT_HW
-    assert judged.info.kind == "folder"
-    assert judged.info.distance is None
-    assert judged.info.note is not None
-    assert "copies" in judged.info.note
+def test_only_copies_leave_nothing_to_compare_with(world: World) -> None:
+    context = context_of(world, 3, folder=True)
+    lonely = replace(context, bank=replace(context.bank, digests=(world.made["r0"].digest,) * 3))
+    assert lonely.compare(world.made["r0"]) is None
+    assert context.compare(world.made["r0"]) is not None
 
 
 def test_tokens_without_direction_give_finite_scores(world: World) -> None:
     """A black picture may give zero tokens; they look like nothing."""
     context, picture = context_of(world, 5), world.picture("black")
-    black = replace(picture, tokens=picture.tokens.map(np.zeros_like))
-    judged = context.judge(context.compare(black), black, 0.5, EXPERT_HW)
-    assert np.isfinite(judged.score)
-    assert np.isfinite(judged.map_HW).all()
+    found = judged(context, replace(picture, tokens=picture.tokens.map(np.zeros_like)))
+    assert np.isfinite(found.map_HW).all()
+    assert found.score > 0.5
+
+
+# ---- which figures hold ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("count", "source"), [(1, "few"), (3, "few"), (4, "many"), (12, "many")])
+def test_how_evidence_is_weighed_depends_on_how_many_references_there_are(
+    world: World, count: int, source: str
+) -> None:
+    assert context_of(world, count).mode(0).source == f"{source} of the test"
+
+
+def test_of_two_kinds_each_has_as_many_references_as_it_has(world: World) -> None:
+    names = [f"a{i}" for i in range(13)] + [f"b{i}" for i in range(10)]
+    for name in names:
+        world.picture(name, kind=int(name[0] == "b"))
+    folder = world.builder(SCORING).folder(sources(names), "folder")
+    good = world.builder(SCORING).references(sources(names), "shelf")
+    assert folder.bank.kinds == good.bank.kinds == 2
+    assert [folder.mode(kind).source for kind in (0, 1)] == ["folder of the test"] * 2
+    kind_R = good.bank.kind_R.copy()
+    kind_R[:] = 0
+    kind_R[:3] = 1
+    few = replace(good, bank=replace(good.bank, kind_R=kind_R))
+    assert [few.mode(kind).source for kind in (0, 1)] == ["many of the test", "few of the test"]
+    for name in ("a1", "b1"):
+        found = folder.compare(world.made[name])
+        assert found is not None
+        assert found.usual == folder.usual[found.kind]
+
+
+def test_what_was_not_measured_does_not_count(world: World) -> None:
+    context = replace(context_of(world, 5), suspicion_R=np.array([np.nan, -1, np.nan, -2, -3], np.float32))
+    assert context.usual == (Usual(-2.0, 1.0, 3),)
+    assert replace(context, suspicion_R=np.full(5, np.nan, np.float32)).usual == (Usual(),)
+
+
+def test_what_is_usual_in_a_folder_is_not_said_by_its_odd_pictures(world: World) -> None:
+    suspicion_R = np.array([-2.0] * 12 + [-2.2] * 3 + [3.0] * 5, np.float32)
+    folder = replace(context_of(world, 20, folder=True), suspicion_R=suspicion_R)
+    (usual,) = folder.usual
+    assert usual.value == pytest.approx(-2)
+    assert usual.spread < 0.3
+    assert replace(folder, kind="references").usual[0].value > -1
+
+
+def test_the_same_evidence_says_less_beside_one_reference_than_beside_many(world: World) -> None:
+    """What is usual of the object is not known after one."""
+    mode = SCORING.references
+    scores = []
+    for count in (1, 4, 16, 48):
+        usual = Usual(mode.usual, mode.spread, count)
+        value, spread = expected(usual, mode)
+        assert value == pytest.approx(mode.usual)
+        scores.append(1 / spread)
+    assert scores == sorted(scores)
+
+
+# ---- images that look like none of the references -------------------------------------------------------------------
+
+
+def test_an_image_that_looks_like_none_of_the_references_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "UNLIKE", 0.4)  # tokens of so few numbers are never quite unlike
+    context, folder = context_of(world, 6), context_of(world, 6, folder=True)
+    for kind, unlike in ((0, False), (5, True)):
+        picture = world.picture(f"query {kind}", odd=3, kind=kind)
+        found = context.compare(picture)
+        assert found is not None
+        assert found.unlike == unlike
+        in_folder = folder.compare(picture)
+        assert in_folder is not None
+        assert not in_folder.unlike, "in a folder it would be a kind of its own"
+
+
+def test_the_measured_limit_tells_objects_apart_in_wide_tokens(world: World) -> None:
+    generator = np.random.default_rng(0)
+    looks = [random_units(generator, CELLS.whole, 256) for _ in range(2)]
+    details = random_units(generator, CELLS.detail, 256)
+
+    def shown(name: str, look: np.ndarray) -> ImageTokens:
+        tokens_QD = unit(look + 0.02 * generator.normal(size=look.shape))
+        world.made[name] = token_picture(name, type(CELLS)(tokens_QD, details), unit(look.mean(0)))
+        return world.made[name]
+
+    for i in range(3):
+        shown(f"r{i}", looks[0])
+    context = world.builder(SCORING).references(sources(["r0", "r1", "r2"]), "shelf")
+    for look, unlike in zip(looks, (False, True), strict=True):
+        found = context.compare(shown("query", look))
+        assert found is not None
+        assert found.unlike == unlike
+
+
+# ---- whose it is ----------------------------------------------------------------------------------------------------
+
+
+def test_a_context_belongs_to_one_model_and_one_scoring(world: World) -> None:
+    context, info = context_of(world, 3), ModelInfo("mine", "test", "cpu", "float32")
+    context.require_model(info, SCORING)
+    with pytest.raises(ContextMismatch, match="another scoring of the model") as raised:
+        context.require_model(info, ScoringConfig())
+    assert "context build" in raised.value.hint
+    with pytest.raises(ContextMismatch, match="model revision test, this is mine newer"):
+        context.require_model(replace(info, revision="newer"), SCORING)
+
+
+def test_folder_and_references_are_told_apart(world: World) -> None:
+    assert context_of(world, 3, folder=True).folder
+    assert not context_of(world, 3).folder

@@ -7,8 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from anomaly_ov.context.kinds import PROBED, SMALLEST, SMALLEST_SHARE, STEP, cells_apart, kinds
-from anomaly_ov.models.token_maps import Floats
+from anomaly_ov.context.kinds import (
+    PROBED,
+    SMALLEST,
+    SMALLEST_SHARE,
+    STEP,
+    UNLIKE,
+    apart,
+    cells_apart,
+    kinds,
+    kinds_of_references,
+)
+from anomaly_ov.scoring.cells import Floats
 from context_fixtures import CELLS, WIDTH, World, detail_of, random_units, unit
 
 EYE = 1e-6
@@ -92,9 +102,8 @@ def test_cells_beyond_those_probed_change_little_and_cost_nothing() -> None:
 
 
 def nearest_median(query_TD: Floats, other_TD: Floats) -> float:
-    """Lower median over the first ``PROBED`` cells of the distance to the nearest cell, written out."""
-    distances = 1 - (query_TD[:PROBED] @ other_TD.T).max(1)
-    return float(np.sort(distances)[(len(distances) - 1) // 2])
+    """Median over the first ``PROBED`` cells of the distance to the nearest cell, written out."""
+    return float(np.median(1 - (query_TD[:PROBED] @ other_TD.T).max(1)))
 
 
 # ---- one kind -------------------------------------------------------------------------------------------------------
@@ -314,3 +323,64 @@ def test_kinds_of_equal_size_are_numbered_by_who_comes_first() -> None:
     assert kinds(tokens_RTD) == [0] * 12 + [1] * 12
     assert kinds(tokens_RTD[::-1]) == [0] * 12 + [1] * 12
     assert kinds(unit(tokens_RTD)) == kinds(tokens_RTD)
+
+
+# ---- of images known to be good -------------------------------------------------------------------------------------
+
+
+def test_a_single_good_reference_that_looks_like_none_of_the_others_is_a_kind() -> None:
+    """One good image of each object is all that a person may have."""
+    tokens_RTD = objects([1, 1, 1])
+    assert cells_apart(tokens_RTD)[0, 1:].min() > UNLIKE
+    assert kinds_of_references(tokens_RTD) == [0, 1, 2]
+    assert kinds(tokens_RTD) == [0, 0, 0]
+
+
+def test_the_largest_kind_of_few_references_is_the_first() -> None:
+    """As of many, whatever order they come in."""
+    assert kinds_of_references(objects([1, 3, 2])) == [2, 0, 0, 0, 1, 1]
+    assert kinds_of_references(objects([2, 2, 1])) == [0, 0, 1, 1, 2]
+    order = [5, 1, 0, 4, 2, 3]
+    assert kinds_of_references(objects([1, 3, 2])[order]) == [1, 0, 2, 1, 0, 0]
+
+
+def objects(counts: Sequence[int]) -> Floats:
+    """(R, T, D): images of several objects that look nothing like each other; cells of width 128 leave the room."""
+    generator = np.random.default_rng(0)
+    looks = [random_units(generator, 40, 128) for _ in counts]
+    pictures = [look for look, count in zip(looks, counts, strict=True) for _ in range(count)]
+    return np.stack([unit(look + 0.02 * generator.normal(size=look.shape)) for look in pictures])
+
+
+@pytest.mark.parametrize("odd", [0, 6, 16])
+def test_few_good_references_of_one_object_are_one_kind(odd: int) -> None:
+    assert kinds_of_references(tokens_of(World(), [(5, 0, 0), (2, 0, odd)])) == [0] * 7
+
+
+def test_a_chain_of_likenesses_makes_one_kind_of_few_references() -> None:
+    """The first and the last look nothing like each other, what lies between leads from one to the other."""
+    generator = np.random.default_rng(0)
+    start_TD, towards_TD = random_units(generator, 40, 128), random_units(generator, 40, 128)
+    tokens_RTD = np.stack([turned(start_TD, towards_TD, angle) for angle in (0.0, 1.5, 0.5, 1.0)])
+    apart_RR = cells_apart(tokens_RTD)
+    assert apart_RR[0, 2] < UNLIKE < apart_RR[0, 1]
+    assert kinds_of_references(tokens_RTD) == [0] * 4
+
+
+@pytest.mark.parametrize("count", [1, 2, 15, 16, 40])
+def test_however_many_good_references_two_objects_are_two_kinds(count: int) -> None:
+    few = kinds_of_references(tokens_of(World(), [(count, 0, 0)]))
+    assert few == [0] * count
+    if count >= SMALLEST:
+        assert kinds_of_references(tokens_of(World(), [(count, 0, 0), (count, 1, 0)])) == [0] * count + [1] * count
+
+
+def test_many_good_references_are_split_as_a_folder_is() -> None:
+    tokens_RTD = tokens_of(World(), [(12, 0, 0), (14, 1, 0)])
+    assert kinds_of_references(tokens_RTD) == kinds(tokens_RTD) == [1] * 12 + [0] * 14
+
+
+def test_how_far_apart_is_said_by_the_median_cell() -> None:
+    distances = np.array([0.9, 0.1, 0.2, 0.3, 0.2], np.float32)
+    assert apart(distances) == pytest.approx(0.2)
+    assert apart(distances) < UNLIKE

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from anomaly_ov.context import nearest as module
-from anomaly_ov.context.nearest import lower_median, lowest_mean, nearest
-from anomaly_ov.models.token_maps import Floats
+from anomaly_ov.context.nearest import counterparts, lowest_mean, nearest
+from anomaly_ov.scoring.cells import Floats
 from context_fixtures import unit
 
 
@@ -82,7 +82,23 @@ def test_lowest_mean_does_not_see_what_disagrees() -> None:
     np.testing.assert_allclose(lowest_mean(spoilt_PR, 0.6), kept_PR.mean(1), rtol=1e-6)
 
 
-@pytest.mark.parametrize(("values", "expected"), [([3, 1, 2], 2), ([4, 1, 3, 2], 2), ([5], 5), ([1, 9], 1)])
-def test_lower_median_is_one_of_the_values(values: list[float], expected: float) -> None:
-    assert lower_median(np.array(values)) == expected
-    np.testing.assert_array_equal(lower_median(np.array([values, values[::-1]]).T), [expected, expected])
+def test_counterparts_are_the_nearest_tokens_of_the_reference_asked_for() -> None:
+    query_PD, reference_RTD = tokens(40, 16), tokens(4, 6, 16, seed=1)
+    best_P = np.random.default_rng(2).integers(0, 4, 40)
+    best_P[best_P == 2] = 0  # a reference that nobody asks for
+    found_P = counterparts(query_PD, reference_RTD, best_P)
+    for query_D, reference, found in zip(query_PD, best_P, found_P, strict=True):
+        assert found == (reference_RTD[reference] @ query_D).argmax()
+    assert counterparts(query_PD[:0], reference_RTD, best_P[:0]).shape == (0,)
+
+
+def test_counterpart_and_distance_speak_of_the_same_token() -> None:
+    query_PD, reference_RTD = tokens(40, 16), tokens(4, 6, 16, seed=1)
+    distance_PR = nearest(query_PD, reference_RTD)
+    best_P = distance_PR.argmin(1)
+    found_PD = reference_RTD[best_P, counterparts(query_PD, reference_RTD, best_P)]
+    np.testing.assert_allclose(1 - (query_PD * found_PD).sum(1), distance_PR.min(1), atol=1e-6)
+
+
+def test_no_queries_and_no_distances() -> None:
+    assert nearest(tokens(5, 4)[:0], tokens(3, 6, 4)).shape == (0, 3)

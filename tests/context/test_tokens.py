@@ -1,220 +1,181 @@
-"""Tokens of a picture: which cells count, and the way back to its pixels."""
+"""Tokens of an image and what it says by itself: scales, places, mirror images, its look as a whole."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from anomaly_ov.context.tokens import WHOLE_SHARE, PictureTokens, Scales, picture_tokens
+from anomaly_ov.context.mirror import mirror_distance, symmetry
+from anomaly_ov.context.own_patches import own_patch_distance
+from anomaly_ov.context.tokens import CENTRED, ImageTokens, image_tokens
 from anomaly_ov.images.geometry import Geometry
-from anomaly_ov.images.views import ViewsConfig, anyres, multi_image
-from anomaly_ov.models.token_maps import Floats, TokenMaps, unit
-from context_fixtures import held
+from anomaly_ov.images.views import ViewsConfig, anyres_geometry
+from anomaly_ov.models.token_maps import unit_tokens
+from anomaly_ov.scoring.cells import Cells, Floats, Scales
+from anomaly_ov.scoring.evidence import FLOOR, log_distance
+from context_fixtures import held, unit
 
-CELLS = 4
-MAPS = TokenMaps.raw((6,))
+CELLS, WIDTH = 4, 6
 VIEWS = ViewsConfig(base_size=32, grids=tuple((c, r) for c in (1, 2, 3) for r in (1, 2, 3)), cap=96)
+DIGEST = "ab" * 32
 
 
-def tokens_of(geometry: Geometry, seed: int = 0, patch: float | None = None) -> tuple[PictureTokens, Floats]:
-    level_NPL = np.random.default_rng(seed).normal(size=(geometry.views, CELLS * CELLS, 6)).astype(np.float32)
-    return picture_tokens([level_NPL], (CELLS, CELLS), geometry, MAPS, "ab" * 32, patch), level_NPL
+def geometry_of(width: int, height: int, *, single_crop: bool = True) -> Geometry:
+    views = ViewsConfig(base_size=32, grids=VIEWS.grids, cap=96, single_crop=single_crop)
+    return anyres_geometry((width, height), views)
 
 
-def geometry_of(width: int, height: int) -> Geometry:
-    return anyres(np.zeros((height, width, 3), np.uint8), VIEWS).geometry
+def levels_of(geometry: Geometry, seed: int = 0, views: int | None = None) -> list[Floats]:
+    generator = np.random.default_rng(seed)
+    shape = (geometry.views if views is None else views, CELLS * CELLS, WIDTH)
+    return [generator.normal(size=shape).astype(np.float32) for _ in range(2)]
 
 
-def normalised(level_NPL: Floats, views: slice) -> Floats:
-    """What raw levels make of the cells of these views, in order."""
-    return unit(level_NPL[views].reshape(-1, level_NPL.shape[-1]))
+def tokens_of(geometry: Geometry, levels: list[Floats] | None = None, **options: object) -> ImageTokens:
+    return image_tokens(levels or levels_of(geometry), (CELLS, CELLS), geometry, DIGEST, **options)  # type: ignore[arg-type]
 
 
-def filled(found: PictureTokens, whole: float, detail: float) -> Scales[Floats]:
-    """One value for all cells of a scale."""
-    return Scales(
-        np.full(len(found.tokens.whole), whole, np.float32), np.full(len(found.tokens.detail), detail, np.float32)
+def test_tokens_are_unit_vectors_of_the_base_view_and_the_crops_in_order() -> None:
+    geometry = geometry_of(64, 64)
+    levels, found = levels_of(geometry), tokens_of(geometry)
+    expected_NPD = unit_tokens(levels)
+    np.testing.assert_array_equal(found.tokens.whole, expected_NPD[0])
+    np.testing.assert_array_equal(found.tokens.detail, expected_NPD[1:].reshape(-1, 2 * WIDTH))
+    np.testing.assert_allclose(np.linalg.norm(found.tokens.detail, axis=1), 1, atol=1e-6)
+    assert found.digest == DIGEST
+
+
+def test_padding_has_no_tokens() -> None:
+    geometry = geometry_of(96, 40)
+    found, cells = tokens_of(geometry), Cells.of(geometry, (CELLS, CELLS))
+    assert found.tokens.map(len) == Scales(int(cells.shown_Nhw[0].sum()), int(cells.shown_Nhw[1:].sum()))
+    assert len(found.tokens.detail) < 9 * CELLS * CELLS
+    expected_NPD = unit_tokens(levels_of(geometry))
+    np.testing.assert_array_equal(found.tokens.detail, expected_NPD[1:][cells.shown_Nhw[1:].reshape(-1, CELLS * CELLS)])
+
+
+def test_an_image_that_fits_one_crop_has_no_details() -> None:
+    found = tokens_of(geometry_of(30, 20, single_crop=False))
+    assert found.tokens.map(np.shape) == Scales((16, 2 * WIDTH), (0, 2 * WIDTH))
+    assert found.own.map(len) == Scales(16, 0)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 200), (200, 1), (3, 90), (33, 97), (300, 301), (10, 10)])
+@pytest.mark.parametrize("patch", [None, 7.0])
+def test_images_of_all_shapes_have_tokens_and_evidence_that_is_a_number(
+    size: tuple[int, int], patch: float | None
+) -> None:
+    found = tokens_of(geometry_of(*size), patch=patch)
+    assert found.cells.patch == patch
+    assert found.tokens.map(len) == found.own.map(len)
+    for own in (found.own.whole, found.own.detail):
+        assert len(own)
+        assert own.dtype == np.float32
+        assert np.isfinite(own).all()
+        assert own.min() >= np.log(FLOOR) - 1e-5
+
+
+# ---- what the image says by itself ----------------------------------------------------------------------------------
+
+
+def test_own_evidence_is_the_logarithm_of_the_distance_to_the_images_other_patches_at_each_scale() -> None:
+    geometry = geometry_of(96, 40)
+    found = tokens_of(geometry)
+    places = Scales(np.argwhere(found.cells.shown_Nhw[0]), found.cells.stitched())
+    for scale in ("whole", "detail"):
+        expected = log_distance(own_patch_distance(getattr(found.tokens, scale), getattr(places, scale)))
+        np.testing.assert_array_equal(getattr(found.own, scale), expected)
+
+
+def test_crops_are_one_image_a_patch_may_repeat_in_another_crop() -> None:
+    geometry = geometry_of(64, 64)
+    (level, other) = levels_of(geometry)
+    for one in (level, other):
+        one[4, 10] = one[1, 0]  # of the crop at the lower right and the one at the upper left
+    found = tokens_of(geometry, [level, other]).own.detail.reshape(4, CELLS * CELLS)
+    assert found[0, 0] == found[3, 10] == pytest.approx(np.log(FLOOR))
+    assert np.delete(found.ravel(), [0, 3 * 16 + 10]).min() > -4
+
+
+def test_a_neighbour_across_a_crops_border_does_not_count_as_repeating() -> None:
+    geometry = geometry_of(64, 64)
+    (level, other) = levels_of(geometry)
+    for one in (level, other):
+        one[2, 4] = one[1, 7]  # second row: last cell of the left crop, first cell of the right one
+    found = tokens_of(geometry, [level, other]).own.detail.reshape(4, CELLS * CELLS)
+    assert min(found[0, 7], found[1, 4]) > -4
+
+
+def test_switched_off_there_is_no_own_evidence() -> None:
+    found = tokens_of(geometry_of(64, 64), own_patches=False)
+    assert found.own.map(len) == found.tokens.map(len)
+    assert not found.own.whole.any()
+    assert not found.own.detail.any()
+
+
+def smooth_levels(geometry: Geometry) -> list[Floats]:
+    """Cells that are all somewhat alike, as of an image that could be symmetric."""
+    generator = np.random.default_rng(0)
+    base = generator.normal(size=WIDTH)
+    return [(base + 0.5 * generator.normal(size=(geometry.views, 16, WIDTH))).astype(np.float32) for _ in range(2)]
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.05, 0.2])
+def test_the_mirror_image_shares_the_base_views_evidence_by_how_symmetric_the_image_is(noise: float) -> None:
+    geometry = geometry_of(64, 64)
+    levels = smooth_levels(geometry)
+    generator = np.random.default_rng(1)
+    mirrored = [level[:1] + noise * generator.normal(size=level[:1].shape).astype(np.float32) for level in levels]
+    plain, found = tokens_of(geometry, levels), tokens_of(geometry, levels, mirrored_FPL=mirrored)
+    np.testing.assert_array_equal(found.own.detail, plain.own.detail)
+    own_Q = own_patch_distance(plain.tokens.whole, np.argwhere(plain.cells.shown_Nhw[0]))
+    shape = (CELLS, CELLS, 2 * WIDTH)
+    mirror_hw = mirror_distance(plain.tokens.whole.reshape(shape), unit_tokens(mirrored).reshape(1, *shape))
+    share = symmetry(own_Q, mirror_hw.ravel()) / 2
+    assert 0 < share <= 0.5
+    own, mirror = log_distance(own_Q), log_distance(mirror_hw.ravel())
+    level = CENTRED * (np.median(mirror) - np.median(own))
+    np.testing.assert_allclose(found.own.whole, (1 - share) * own + share * (mirror - level), atol=1e-5)
+
+
+def test_a_mirror_image_that_is_no_likeness_changes_nothing() -> None:
+    geometry = geometry_of(64, 64)
+    levels = smooth_levels(geometry)
+    strange = levels_of(geometry, seed=9, views=2)
+    assert np.array_equal(
+        tokens_of(geometry, levels, mirrored_FPL=strange).own.whole, tokens_of(geometry, levels).own.whole
     )
 
 
-def test_cells_are_those_of_the_base_view_and_of_the_crops_in_order() -> None:
-    geometry = geometry_of(64, 64)
-    assert geometry.grid_wh == (2, 2)
-    found, level_NPL = tokens_of(geometry)
-    assert found.shown_Nhw.all()
-    np.testing.assert_allclose(found.tokens.whole, normalised(level_NPL, slice(0, 1)), atol=1e-6)
-    np.testing.assert_allclose(found.tokens.detail, normalised(level_NPL, slice(1, None)), atol=1e-6)
-
-
-def test_the_only_view_serves_at_both_scales_where_there_are_no_crops() -> None:
-    (views,) = multi_image([np.zeros((32, 16, 3), np.uint8)], VIEWS)
-    found, level_NPL = tokens_of(views.geometry)
-    assert found.shown_Nhw.shape == (1, CELLS, CELLS)
-    assert found.shown_Nhw.sum() == CELLS * CELLS // 2
-    expected = normalised(level_NPL, slice(0, 1))[found.shown_Nhw.ravel()]
-    np.testing.assert_allclose(found.tokens.whole, expected, atol=1e-6)
-    np.testing.assert_allclose(found.tokens.detail, expected, atol=1e-6)
-
-
-def test_the_map_of_the_only_view_shows_its_cells() -> None:
-    (views,) = multi_image([np.zeros((32, 32, 3), np.uint8)], VIEWS)
-    found, _ = tokens_of(views.geometry)
-    values = np.zeros(CELLS * CELLS, np.float32)
-    values[5] = 1  # second row, second column: pixels 8 to 16
-    map_HW = found.to_map(Scales(values, values))
-    assert map_HW[12, 12] == map_HW.max() > 0.8
-    assert map_HW[20:].max() == map_HW[:, 20:].max() == 0
-    for half in (Scales(values, 0 * values), Scales(0 * values, values)):
-        np.testing.assert_allclose(found.to_map(half), map_HW / 2)
-
-
-def test_padding_does_not_count() -> None:
-    geometry = geometry_of(96, 40)  # taller than one row of crops, and does not fill two
-    found, level_NPL = tokens_of(geometry)
-    share_Nhw = geometry.content_share((CELLS, CELLS))
-    assert found.shown_Nhw[0].all()  # the base view shows nothing but picture
-    np.testing.assert_array_equal(found.shown_Nhw[1:], share_Nhw[1:] >= 0.5)
-    assert 0 < found.shown_Nhw[1:].sum() < share_Nhw[1:].size
-    shown = found.shown_Nhw[1:].ravel()
-    np.testing.assert_allclose(found.tokens.detail, normalised(level_NPL, slice(1, None))[shown], atol=1e-6)
-
-
-@pytest.mark.parametrize(("size", "thin"), [((3, 90), True), ((90, 3), True), ((12, 90), False), ((90, 12), False)])
-def test_a_strip_thinner_than_half_a_cell_of_the_crops_keeps_the_cells_that_show_most_of_it(
-    size: tuple[int, int], thin: bool
-) -> None:
-    geometry = geometry_of(*size)
-    share_Nhw = geometry.content_share((CELLS, CELLS))
-    assert (share_Nhw[1:].max() < 0.5) == thin
-    found, level_NPL = tokens_of(geometry)
-    middle_hw = np.zeros((CELLS, CELLS), np.bool_)
-    middle_hw[:, 1:3] = True  # it lies on the border of the two columns in the middle
-    expected = np.broadcast_to(middle_hw if size[0] < size[1] else middle_hw.T, found.shown_Nhw[1:].shape)
-    np.testing.assert_array_equal(found.shown_Nhw[1:], expected)
-    shown = expected.ravel()
-    np.testing.assert_allclose(found.tokens.detail, normalised(level_NPL, slice(1, None))[shown], atol=1e-6)
-    # Squashed to the base view, a strip fills it.
-    assert found.shown_Nhw[0].all()
-
-
-def test_a_strip_thinner_than_half_a_cell_of_the_only_view() -> None:
-    (views,) = multi_image([np.zeros((90, 3, 3), np.uint8)], VIEWS)
-    share_hw = views.geometry.content_share((CELLS, CELLS))[0]
-    assert 0 < share_hw.max() < 0.5
-    found, _ = tokens_of(views.geometry)
-    np.testing.assert_array_equal(found.shown_Nhw[0], share_hw == share_hw.max())
-    assert len(found.tokens.whole) == len(found.tokens.detail) == found.shown_Nhw.sum() > 0
-
-
-@pytest.mark.parametrize("thin", [slice(0, 1), slice(1, None)], ids=["whole", "detail"])
-def test_cells_of_a_thin_strip_are_found_for_each_scale_on_its_own(
-    thin: slice, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where one scale has half cells and the other has not, the one that has them keeps to the rule."""
-    share_Nhw = np.zeros((5, CELLS, CELLS), np.float32)
-    share_Nhw[:, :, :2] = 0.9
-    share_Nhw[thin] = 0.2
-    share_Nhw[thin, 1, 3] = 0.4
-    monkeypatch.setattr(Geometry, "content_share", lambda *_: share_Nhw)
-    found, _ = tokens_of(geometry_of(64, 64))
-    np.testing.assert_array_equal(found.shown_Nhw, share_Nhw >= 0.4)
+# ---- its look, and what is kept -------------------------------------------------------------------------------------
 
 
 def test_descriptor_is_of_the_base_view() -> None:
     geometry = geometry_of(64, 64)
-    found, level_NPL = tokens_of(geometry)
-    crops_NPL, base_NPL = level_NPL.copy(), level_NPL.copy()
-    crops_NPL[1:] = 1.0
-    base_NPL[0] = np.random.default_rng(9).normal(size=base_NPL[0].shape)
-    again, changed = (
-        picture_tokens([one_NPL], (CELLS, CELLS), geometry, MAPS, "ab" * 32) for one_NPL in (crops_NPL, base_NPL)
-    )
-    np.testing.assert_allclose(again.descriptor_E, found.descriptor_E, atol=1e-6)
+    found = tokens_of(geometry)
+    crops, base = levels_of(geometry), levels_of(geometry)
+    for level in crops:
+        level[1:] = 1.0
+    for level in base:
+        level[0] = np.random.default_rng(9).normal(size=level[0].shape)
+    np.testing.assert_allclose(tokens_of(geometry, crops).descriptor_E, found.descriptor_E, atol=1e-6)
     assert np.linalg.norm(found.descriptor_E) == pytest.approx(1, abs=1e-5)
-    assert np.abs(changed.descriptor_E - found.descriptor_E).max() > 0.01
+    assert np.abs(tokens_of(geometry, base).descriptor_E - found.descriptor_E).max() > 0.01
 
 
-@pytest.mark.parametrize(
-    ("width", "height"),
-    [(1, 1), (1, 200), (200, 1), (1, 3000), (3000, 1), (3, 90), (90, 3), (33, 97), (300, 301), (96, 96), (10, 10)],
-)
-@pytest.mark.parametrize("patch", [None, 8.0, 7.0, 6.5])
-def test_every_pixel_of_the_map_has_a_value_of_the_picture(width: int, height: int, patch: float | None) -> None:
-    """One value everywhere comes back as that value everywhere: no pixel of the picture is left without a cell."""
-    geometry = geometry_of(width, height)
-    found, _ = tokens_of(geometry, patch=patch)
-    assert len(found.tokens.whole) == found.shown_Nhw[0].sum() > 0
-    assert len(found.tokens.detail) == found.shown_Nhw[1:].sum() > 0
-    map_HW = found.to_map(filled(found, 0.7, 0.7))
-    assert map_HW.shape == geometry.capped_wh[::-1]
-    np.testing.assert_allclose(map_HW, 0.7, atol=1e-5)
-    # Both scales have a say at every pixel, and the same one.
-    np.testing.assert_allclose(found.to_map(filled(found, 0.8, 0.0)), 0.8 * WHOLE_SHARE, atol=1e-5)
-    np.testing.assert_allclose(found.to_map(filled(found, 0.0, 0.8)), 0.8 * (1 - WHOLE_SHARE), atol=1e-5)
-
-
-def test_map_shows_where_the_crops_see_it() -> None:
-    geometry = geometry_of(64, 64)
-    found, _ = tokens_of(geometry)
-    values = filled(found, 0, 0)
-    values.detail[-CELLS * CELLS :] = 1  # the crop at the lower right
-    map_HW = found.to_map(values)
-    assert map_HW[40:, 40:].min() == pytest.approx(1 - WHOLE_SHARE)
-    assert map_HW[:24].max() == map_HW[:, :24].max() == 0
-
-
-def test_map_shows_where_the_base_view_sees_it() -> None:
-    found, _ = tokens_of(geometry_of(64, 64))
-    values = filled(found, 0, 0)
-    values.whole[CELLS * CELLS - 1] = 1  # the last cell: pixels 48 to 64
-    map_HW = found.to_map(values)
-    assert map_HW[56:, 56:].min() == pytest.approx(WHOLE_SHARE)
-    assert map_HW[:40].max() == map_HW[:, :40].max() == 0
-
-
-def test_what_both_scales_see_is_brighter_than_what_one_of_them_sees() -> None:
-    found, _ = tokens_of(geometry_of(64, 64))
-    whole, detail, both = (filled(found, 0, 0) for _ in range(3))
-    detail.detail[:3] = both.detail[:3] = 1
-    whole.whole[0] = both.whole[0] = 1
-    of_whole, of_detail, of_both = (float(found.to_map(one)[2, 2]) for one in (whole, detail, both))
-    assert min(of_whole, of_detail) > 0.1
-    assert of_both == pytest.approx(of_whole + of_detail)
-
-
-@pytest.mark.parametrize("scale", ["whole", "detail"])
-def test_map_leaves_the_rim_that_patches_leave(scale: str) -> None:
-    """Four patches of 7 in a view of 32: the last one ends at 28, and what it says is said of 21 to 28.
-
-    The base view shows the picture at half its size: there it is twice as far.
-    """
-    geometry = geometry_of(64, 64)
-    view, times = (0, 2) if scale == "whole" else (1, 1)  # the crop at the upper left
-    places = []
-    for patch, centre in ((7.0, times * 7 * 3.5), (None, times * 8 * 3.5)):
-        found, _ = tokens_of(geometry, patch=patch)
-        maps_Nhw = np.zeros(found.shown_Nhw.shape, np.float32)
-        maps_Nhw[view, :, 3] = 1
-        values = Scales(maps_Nhw[:1][found.shown_Nhw[:1]], maps_Nhw[1:][found.shown_Nhw[1:]])
-        map_HW = found.to_map(values)
-        width = 32 * times
-        places.append(float(map_HW[10, :width] @ (np.arange(width) + 0.5) / map_HW[10, :width].sum()))
-        assert abs(float(map_HW[10].argmax()) + 0.5 - centre) <= 0.5
-        np.testing.assert_array_equal(found.without_tokens().to_map(values), map_HW)
-    assert places[0] < places[1] - 1
-
-
-def test_cells_count_by_the_picture_in_them_where_patches_leave_a_rim() -> None:
-    geometry = geometry_of(96, 40)
-    shown = [tokens_of(geometry, patch=patch)[0].shown_Nhw for patch in (None, 8.0, 6.0)]
-    np.testing.assert_array_equal(shown[0], shown[1])
-    assert (shown[0] != shown[2]).any()
-    np.testing.assert_array_equal(shown[2][1:], geometry.content_share((CELLS, CELLS), 6.0)[1:] >= 0.5)
-
-
-def test_without_tokens_lets_go_of_them_and_still_makes_maps() -> None:
-    found, _ = tokens_of(geometry_of(64, 64))
+def test_without_tokens_lets_go_of_them_and_keeps_what_maps_are_made_of() -> None:
+    found = tokens_of(geometry_of(64, 64))
     light = found.without_tokens()
     assert held(light.tokens.whole) == held(light.tokens.detail) == 0
-    values = found.tokens.map(lambda one_PD: np.linspace(0, 1, len(one_PD), dtype=np.float32))
-    np.testing.assert_array_equal(light.to_map(values), found.to_map(values))
+    assert light.own is found.own
+    assert light.cells is found.cells
+    assert light.descriptor_E is found.descriptor_E
+
+
+def test_tokens_without_direction_stay_numbers() -> None:
+    """A black image may give zero tokens; they look like nothing."""
+    geometry = geometry_of(64, 64)
+    found = tokens_of(geometry, [np.zeros_like(level) for level in levels_of(geometry)])
+    assert np.isfinite(found.own.whole).all()
+    assert np.isfinite(found.descriptor_E).all()
+    assert not np.isnan(unit(np.zeros((2, 3)))).any()

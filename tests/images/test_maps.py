@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from anomaly_ov.errors import UsageError
 from anomaly_ov.images.geometry import Geometry
-from anomaly_ov.images.maps import cell_map, map_score, significance_map, to_image_pixels
+from anomaly_ov.images.maps import blended_cells, blended_pixels, map_score, significance_map, to_image_pixels
 from anomaly_ov.images.views import ViewsConfig, anyres, multi_image
 
 
@@ -156,15 +156,16 @@ def test_multi_image_looks_at_the_square():
     assert found[9:11].mean() == pytest.approx(0.5)
 
 
-def test_cell_map_has_the_finest_layer_without_padding():
+def test_blended_cells_have_the_finest_layer_without_padding():
     geometry = geometry_for((640, 480), base=256)
     assert geometry.grid_wh == (3, 2)
     maps = np.random.default_rng(0).random((7, 16, 16), np.float32)
-    small, large = cell_map(maps, geometry), significance_map(maps, geometry)
+    small, large = blended_cells(maps, geometry), significance_map(maps, geometry)
     assert small.shape == (32, 42)
     assert small.mean() == pytest.approx(large.mean(), abs=0.01)
+    assert small.max() <= maps.max()
     single = multi_image([np.zeros((10, 20, 3), np.uint8)], ViewsConfig(base_size=16))[0].geometry
-    assert cell_map(np.zeros((1, 8, 8)), single).shape == (4, 8)
+    assert blended_cells(np.zeros((1, 8, 8)), single).shape == (4, 8)
 
 
 @pytest.mark.parametrize(
@@ -211,3 +212,24 @@ def test_map_score_is_the_mean_of_the_top():
 def test_map_score_refuses_other_fractions(top):
     with pytest.raises(UsageError, match="fraction"):
         map_score(np.zeros((2, 2), np.float32), top)
+
+
+def test_blended_values_may_be_of_any_size_and_probabilities_stay_within_theirs():
+    """Evidence is summed as logarithms, so it is blended without a range; only maps of probabilities are clipped."""
+    geometry = geometry_for((90, 60))
+    values = np.random.default_rng(0).normal(-3, 4, (geometry.views, 4, 4)).astype(np.float32)
+    found = blended_pixels(values, geometry)
+    assert found.shape == (60, 90)
+    assert found.min() < -1
+    assert found.max() > 1
+    np.testing.assert_allclose(blended_pixels(2 * values + 1, geometry), 2 * found + 1, atol=1e-5)
+    np.testing.assert_array_equal(significance_map(values, geometry), np.clip(found, 0, 1))
+
+
+def test_crops_and_base_view_share_each_pixel_by_weight():
+    geometry = geometry_for((64, 64), grids=((2, 2),))
+    values = np.zeros((5, 4, 4), np.float32)
+    values[0] = 1
+    for weight in (0.0, 0.3, 1.0):
+        for blend in (blended_pixels, blended_cells):
+            np.testing.assert_allclose(blend(values, geometry, base_weight=weight), weight, atol=1e-6)

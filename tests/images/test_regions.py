@@ -73,8 +73,38 @@ def test_specks_are_left_out_by_their_area_in_the_picture():
     map_HW = np.zeros((10, 10), np.float32)
     map_HW[0, 0], map_HW[5:7, 5:7] = 0.9, 0.6
     assert len(regions(map_HW, 0.5, (100, 100), min_area_fraction=0.01)) == 2
-    (large,) = regions(map_HW, 0.5, (100, 100), min_area_fraction=0.011)
-    assert large.area == 400
+    map_HW[9, 9] = 0.8
+    peaks = [round(one.score, 3) for one in regions(map_HW, 0.5, (100, 100), min_area_fraction=0.011)]
+    assert peaks == [0.9, 0.6], "a speck that is not the strongest piece is left out"
+
+
+def test_the_strongest_piece_stays_however_small():
+    """A picture whose map reaches the threshold has a region: verdict and regions never contradict each other."""
+    map_HW = np.zeros((10, 10), np.float32)
+    map_HW[3, 3], map_HW[7, 7] = 0.9, 0.6
+    (speck,) = regions(map_HW, 0.5, (100, 100), min_area_fraction=0.5)
+    assert (speck.score, speck.area) == (pytest.approx(0.9), 100)
+    assert regions(map_HW, 0.91, (100, 100), min_area_fraction=0.0) == ()
+
+
+@pytest.mark.parametrize("value", [0.7, 0.3, 0.1, 0.5])
+def test_the_threshold_is_compared_exactly(value):
+    """Float32's 0.7 lies below 0.7, and the threshold of a conformal guarantee just above a score."""
+    map_HW = np.full((4, 4), value, np.float32)
+    score = float(map_HW.max())
+    assert bool(regions(map_HW, value, (4, 4))) == (score >= value)
+    assert regions(map_HW, float(np.nextafter(score, 1)), (4, 4)) == ()
+    assert len(regions(map_HW, float(np.nextafter(score, 0)), (4, 4))) == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(st_numpy.arrays(np.float32, (7, 9), elements=st.floats(0, 1, width=32)), st.floats(0, 1), st.floats(0, 1))
+def test_there_is_a_region_exactly_when_the_map_reaches_the_threshold(map_HW, threshold, fraction):
+    map_HW[0, 0] = threshold  # as near to it as the map's type allows, above or below
+    found = regions(map_HW, threshold, (18, 14), min_area_fraction=fraction)
+    assert bool(found) == (float(map_HW.max()) >= threshold)
+    if found:
+        assert found[0].score == float(map_HW.max())
 
 
 def test_values_are_plain_python_for_json():

@@ -17,7 +17,7 @@ from torch import Tensor
 import golden_fixtures as golden
 from anomaly_ov.configuration import parse
 from anomaly_ov.errors import CheckpointMismatch, ConfigError, UnsafeCheckpoint, UsageError, WeightsError
-from anomaly_ov.models.config import ExpertConfig
+from anomaly_ov.models.config import RELEASED_SCORING, ExpertConfig
 from anomaly_ov.models.convert import convert, convert_model, load_released_expert
 from anomaly_ov.models.encoder import encoder_from_pretrained
 from anomaly_ov.models.expert import Expert
@@ -116,6 +116,7 @@ def test_expert_and_encoder_become_one_model(path: Path, state: dict[str, Tensor
     folder = convert_model(path, path.parent / "model", siglip, SMALL, levels=(1, 2), final=3)
     model = AnomalyModel.from_pretrained(folder)
     assert (model.config.name, model.config.views.base_size) == ("model", 12)
+    assert model.config.scoring == RELEASED_SCORING, "the card says that the score is the head's own"
     assert same(model.expert, state)
     pixels_NHW3 = torch.randint(0, 256, (3, 12, 12, 3), dtype=torch.uint8)
     encoder = encoder_from_pretrained(siglip, (1, 2), 3)

@@ -17,7 +17,8 @@ from anomaly_ov.errors import AnomalyOVError, CheckpointMismatch, ConfigError, U
 from anomaly_ov.images.views import ViewsConfig
 from anomaly_ov.models import weights
 from anomaly_ov.models.config import EncoderConfig, ExpertConfig, ModelConfig
-from anomaly_ov.models.model import AnomalyModel, read_config
+from anomaly_ov.models.folder import digest, read_config
+from anomaly_ov.models.model import AnomalyModel
 
 WIDTHS = (8, 12, 16)
 RESNET: dict[str, Any] = {
@@ -93,13 +94,13 @@ def test_round_trip_in_float32_is_exact(tmp_path: Path, kind: str) -> None:
 def test_config_comes_back_and_revision_is_the_digest(tmp_path: Path) -> None:
     model = _trained(_config())
     folder = model.save_pretrained(tmp_path)
-    digest = weights.digest(folder / "model.safetensors")
-    assert model.config.revision == digest
+    found = digest(folder / "model.safetensors")
+    assert model.config.revision == found
     assert AnomalyModel.from_pretrained(folder).config == model.config == read_config(folder)
     with torch.no_grad():
         next(model.parameters()).add_(1)
     model.save_pretrained(folder)
-    assert model.config.revision != digest
+    assert model.config.revision != found
     assert AnomalyModel.from_pretrained(folder).config.revision == model.config.revision
 
 

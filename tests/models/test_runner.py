@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
 from anomaly_ov.errors import DeviceError, UsageError
-from anomaly_ov.models.config import ProjectionPart
-from anomaly_ov.models.model import AnomalyModel
 from anomaly_ov.models.runner import PictureOutput, Runner
-from model_fixtures import SIDE, small_config, small_model
+from model_fixtures import SIDE, small_model
 
 COUNTS = (3, 1, 5)
 
@@ -68,17 +64,6 @@ def test_bfloat16_features_come_as_float32() -> None:
         assert output.features is not None
         assert output.features.final_NPD.dtype == torch.float32
         assert output.map_Nhw.dtype == np.float32
-
-
-def test_projection_is_ready_in_float32() -> None:
-    torch.manual_seed(0)
-    config = replace(small_config(), projection=(ProjectionPart((0, 1), 6),))
-    model = Runner(AnomalyModel(config), "cpu", "bfloat16", None)
-    (output,) = model.forward(pictures()[:1], features=True)
-    assert output.features is not None
-    tokens_NPD = model.token_maps.tokens(output.features.level_arrays())
-    assert tokens_NPD.shape == (3, 16, 6)
-    assert tokens_NPD.dtype == np.float32
 
 
 @pytest.mark.parametrize("limit", [1, 2, 4])

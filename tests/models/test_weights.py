@@ -154,17 +154,3 @@ def test_empty_parameters_hold_nothing_but_buffers_are_real_and_other_threads_un
     assert torch.equal(here.running_var, torch.ones(4))
     assert not made[0].weight.is_meta  # type: ignore[union-attr]
     assert not nn.Linear(2, 2).weight.is_meta
-
-
-def test_digest_depends_on_the_tensors_alone(tmp_path: Path) -> None:
-    path = tmp_path / "w.safetensors"
-    tensors = {"a": torch.ones(2, 3), "b": torch.zeros(1)}
-    digests = set()
-    for note in ("one", "two", "three"):
-        weights.write(path, tensors, {"transformers": note, "note": note})
-        digests.add(weights.digest(path))
-    assert len(digests) == 1
-    weights.write(path, tensors | {"b": torch.ones(1)})
-    assert weights.digest(path) not in digests
-    weights.write(path, {"a": torch.ones(3, 2), "b": torch.zeros(1)})
-    assert weights.digest(path) not in digests

@@ -31,7 +31,8 @@ FIRST, SECOND = "Is there a defect?", "Where is it?"
 
 @pytest.fixture(scope="module")
 def inspector(tmp_path_factory: pytest.TempPathFactory) -> Inspector:
-    return load(str(small_talker(tmp_path_factory.mktemp("talker") / "model")), device="cpu")
+    """With a threshold that every picture has a region at."""
+    return load(str(small_talker(tmp_path_factory.mktemp("talker") / "model")), device="cpu", threshold=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -75,15 +76,18 @@ def test_the_model_is_listed(client: openai.OpenAI) -> None:
     assert caught.value.code == "model_not_found"
 
 
-def test_a_conversation_of_several_turns(client: openai.OpenAI, inspector: Inspector) -> None:
+def test_a_conversation_of_several_turns(
+    client: openai.OpenAI, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The client resends everything; the answers are those of a conversation with the model itself."""
     talk, messages = inspector.chat(picture()), [user(FIRST, picture())]
     calls: list[int] = []
+    encode = inspector.engine.encode
     for number, question in enumerate((FIRST, SECOND, FIRST)):
         expected = talk.ask(question, max_tokens=8)
-        hook = inspector.encoder.register_forward_hook(lambda *_: calls.append(1))
-        completion = client.chat.completions.create(model="small", messages=messages, max_tokens=8)
-        hook.remove()
+        with monkeypatch.context() as patched:
+            patched.setattr(inspector.engine, "encode", lambda views: calls.append(1) or encode(views))
+            completion = client.chat.completions.create(model="small", messages=messages, max_tokens=8)
         answer = completion.choices[0]
         assert answer.message.content == expected.text
         assert answer.finish_reason == expected.finish
@@ -293,8 +297,6 @@ def test_a_stored_picture_and_its_regions(
         (item,) = http.post(f"/v1/batches/{batch}/pictures", files=files).raise_for_status().json()["items"]
         until(lambda: http.get(f"/v1/items/{item['id']}").json()["state"] == "done")
         finding = http.get(f"/v1/items/{item['id']}").json()["finding"]
-        drawn = http.get(f"/v1/items/{item['id']}/selection").raise_for_status()
-    assert Image.open(io.BytesIO(drawn.content)).size == (70, 50)
 
     def ask(**anomaly: Any) -> Any:
         body = {"anomaly": {"item": item["id"], **anomaly}}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from anomaly_ov.serving.faults import Fault
-from anomaly_ov.serving.store.rows import Problem
+from anomaly_ov.serving.store.rows import Problem, ThresholdUsed
 from anomaly_ov.serving.store.store import Store
 from serving_store_fixtures import SCORED_BY, inspected, score_all, uploads
 
@@ -41,7 +41,7 @@ def test_a_context_has_everything_scored_anew_and_keeps_decisions(store: Store) 
     store.context_ready(job.id, 1)
     waiting = store.items(batch).items
     assert [(item.state, item.score) for item in waiting] == [("pending", 0.8)] * 2, "earlier scores stay"
-    beside = dataclasses.replace(SCORED_BY, map_threshold=0.8)
+    beside = dataclasses.replace(SCORED_BY, threshold=ThresholdUsed(0.8, "beside"))
     score_all(store, 0.3, beside)
     assert store.batch(batch).scored_by == beside
     item = store.item(items[0].id).item

@@ -23,7 +23,7 @@ from anomaly_ov.baselines.prompts import Prompts
 from anomaly_ov.errors import CheckpointMismatch, ConfigError, WeightsError
 from anomaly_ov.models.backbones import CLIP_STATISTICS
 from anomaly_ov.models.device import resolve_device, resolve_dtype
-from anomaly_ov.models.weights import digest
+from anomaly_ov.models.folder import digest
 
 HINT = "give the folder of a CLIP in the layout of transformers: config.json, *.safetensors and the tokenizer's files"
 SENTENCES_PER_FORWARD = 64

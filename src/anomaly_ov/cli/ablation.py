@@ -45,7 +45,7 @@ def ablation(
     for one in sets:  # said now rather than when all is trained
         require_both_labels(one)
     folder = resolve(start)
-    map_top = AnomalyModel.from_pretrained(folder).config.calibration.map_top
+    map_top = AnomalyModel.from_pretrained(folder).config.scoring.top
     protocols = {name: protocol_of(plan, name) for name in (one.name for one in sets)}
     tested = {
         protocol: [path for path, one in zip(test, sets, strict=True) if protocols[one.name] == protocol]

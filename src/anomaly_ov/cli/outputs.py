@@ -98,15 +98,13 @@ class Outputs:
             self._threads.shutdown(wait=True)
             self._log.close()
 
-    def add(
-        self, name: str, finding: Finding, preview_HW3: npt.NDArray[np.uint8] | None, map_threshold: float
-    ) -> Finding:
+    def add(self, name: str, finding: Finding, preview_HW3: npt.NDArray[np.uint8] | None) -> Finding:
         """Starts writing the files of one finding; returns it with the path of its map, without the array."""
         map_path = self.folder / f"{name}.map.{self._map_format}"
         light = replace(finding, significance_map=None)
         if finding.map is not None and self._map_format != "none":
             light = replace(light, map=replace(finding.map, path=str(map_path)))
-        future = self._threads.submit(self._write_files, name, map_path, finding, preview_HW3, map_threshold)
+        future = self._threads.submit(self._write_files, name, map_path, finding, preview_HW3)
         self._pending.append((future, light))
         self._write_lines(down_to=WAITING)
         return light
@@ -124,7 +122,6 @@ class Outputs:
         map_path: Path,
         finding: Finding,
         preview_HW3: npt.NDArray[np.uint8] | None,
-        map_threshold: float,
     ) -> None:
         map_HW = finding.significance_map
         if map_HW is None or preview_HW3 is None:
@@ -134,7 +131,7 @@ class Outputs:
         elif self._map_format == "png":
             save_png(_map_picture(map_HW, finding), map_path)
         if self._overlay:
-            sheet = _sheet(finding, map_HW, preview_HW3, map_threshold)
+            sheet = _sheet(finding, map_HW, preview_HW3)
             save_png(sheet, self.folder / f"{name}.overlay.png")
 
 
@@ -152,11 +149,10 @@ def _map_picture(map_HW: npt.NDArray[np.float32], finding: Finding) -> Image.Ima
     return Image.fromarray((full_HW * 255).round().astype(np.uint8))
 
 
-def _sheet(
-    finding: Finding, map_HW: npt.NDArray[np.float32], preview_HW3: npt.NDArray[np.uint8], map_threshold: float
-) -> Image.Image:
+def _sheet(finding: Finding, map_HW: npt.NDArray[np.float32], preview_HW3: npt.NDArray[np.uint8]) -> Image.Image:
     """The overlay, drawn on the picture at the map's size, with the regions found at that size."""
     caption = [PurePath(finding.id).name, *score_lines(finding.to_json())]
     height, width = map_HW.shape
-    shown = regions(map_HW, map_threshold, (width, height))
-    return overlay(preview_HW3, map_HW, shown, map_threshold, caption)
+    assert finding.threshold is not None
+    shown = regions(map_HW, finding.threshold.value, (width, height))
+    return overlay(preview_HW3, map_HW, shown, finding.threshold.value, caption)

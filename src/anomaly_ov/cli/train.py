@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -36,9 +36,6 @@ def expert(
     leave_out: Annotated[list[str] | None, typer.Option("--leave-out", help="Name of a set not to train on.")] = None,
     test: Test = None,
     cache: Cache = None,
-    calibration: Annotated[
-        Path | None, typer.Option("--calibration", help="calibration.json of 'train leave-one-out'.")
-    ] = None,
     card: Annotated[Path | None, typer.Option("--card", help="Text of the model card, Markdown.")] = None,
     device: Device = "cpu",
     steps: Steps = None,
@@ -47,7 +44,6 @@ def expert(
 ) -> None:
     """Stage 1: train the look-twice expert on labelled sets and synthetic defects."""
     from anomaly_ov.models.hub import resolve
-    from anomaly_ov.training.leave_one_out import read_calibration
     from anomaly_ov.training.recipe import read_expert_recipe
     from anomaly_ov.training.runs import train_expert
 
@@ -61,7 +57,6 @@ def expert(
             leave_out=leave_out or (),
             test=test or (),
             cache=cache,
-            calibration=None if calibration is None else read_calibration(calibration),
             card="" if card is None else card.read_text(encoding="utf-8"),
             device=where,
         )
@@ -69,25 +64,37 @@ def expert(
 
 
 @app.command()
-def context(
-    data: Annotated[list[Path], typer.Option("--data", help="Folder of a labelled training set; repeatable.")],
-    model: Annotated[str, typer.Option("--model", help="Name or folder of the model with its projection.")],
-    folds: Annotated[Path, typer.Option("--folds", help="What 'train leave-one-out' wrote to --out.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the model with the fitted fusion, and its figures.")],
-    pictures: Annotated[int, typer.Option("--pictures", min=8, help="Most pictures of a category.")] = 120,
-    categories: Annotated[int, typer.Option("--categories", min=1, help="Most categories of a set.")] = 6,
-    device: Device = "cpu",
+def scoring(
+    recipe: Recipe,
+    data: Data,
+    model: Annotated[str, typer.Option("--model", help="Name or folder of the model to fit.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the fitted model and its figures.")],
+    folds: Annotated[
+        Path | None, typer.Option("--folds", help="What 'train leave-one-out' wrote to --out; default: no expert.")
+    ] = None,
+    images: Annotated[int, typer.Option("--images", min=8, help="Most images of a label in a category.")] = 30,
+    categories: Annotated[int, typer.Option("--categories", min=1, help="Most categories of a set.")] = 4,
     seed: Seed = None,
 ) -> None:
-    """Fit how expert and context are fused, leave-one-set-out, and write the model that fuses them so."""
+    """Fit how evidence becomes score and verdict, leave-one-set-out, and write the model that judges so."""
+    from anomaly_ov.cli.console import Bar
+    from anomaly_ov.models.engines.opening import open_engine
     from anomaly_ov.models.hub import resolve
-    from anomaly_ov.training.context_fit import ContextPlan, fit_context
-    from anomaly_ov.training.with_fusion import with_fusion
+    from anomaly_ov.training.leave_one_out import require_fold
+    from anomaly_ov.training.recipe import read_expert_recipe
+    from anomaly_ov.training.runs import labelled_sets
+    from anomaly_ov.training.scoring_fit import ScoringPlan, fit_scoring, with_scoring
 
-    plan = ContextPlan(pictures, categories, seed or 0)
-    with _on(device) as where:
-        config = fit_context(data, resolve(model), folds, out, plan, where)
-    note(f"model written to {with_fusion(resolve(model), config, out / 'model')}, figures to {out / 'context.json'}")
+    sets = labelled_sets([data / folder for folder in read_expert_recipe(recipe, {}).sets])
+    experts = {} if folds is None else {one.name: open_engine(require_fold(folds, one.name), "torch") for one in sets}
+    with Bar(None, "looking") as bar:
+
+        def named(name: str) -> Callable[[int, int], None]:
+            return lambda done, total: bar.at(done, total)
+
+        plan = ScoringPlan(images, categories, seed or 0)
+        config = fit_scoring(sets, open_engine(resolve(model)), experts, out, plan, named)
+    note(f"model written to {with_scoring(resolve(model), config, out / 'model')}, figures to {out / 'scoring.json'}")
 
 
 @app.command("leave-one-out")
@@ -102,7 +109,7 @@ def leave_one_out(
     seed: Seed = None,
     threads: Threads = None,
 ) -> None:
-    """Score every training set by an expert that never saw it, and fit the calibration on these scores."""
+    """Train, for every training set, an expert that never saw it; 'train scoring' judges with them."""
     from anomaly_ov.models.hub import resolve
     from anomaly_ov.training.leave_one_out import leave_one_set_out
     from anomaly_ov.training.recipe import read_expert_recipe
@@ -110,7 +117,7 @@ def leave_one_out(
     plan = read_expert_recipe(recipe, {"steps": steps, "seed": seed, "threads": threads})
     with _on(device) as where:
         leave_one_set_out(plan, data, resolve(start), out, cache, where)
-    note(f"calibration written to {out / 'calibration.json'}, its figures to {out / 'leave_one_out.json'}")
+    note(f"one model a set written to {out}")
 
 
 @app.command()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedReader
 from typing import cast
 
@@ -18,35 +18,40 @@ import numpy as np
 
 from anomaly_ov.context import choose
 from anomaly_ov.context.bank import Bank, Reference, cut, reference, stacked, tokens_each
-from anomaly_ov.context.context import Context, tops_of
-from anomaly_ov.context.kinds import kinds
-from anomaly_ov.context.tokens import PictureTokens, Scales
+from anomaly_ov.context.context import Context
+from anomaly_ov.context.kinds import kinds, kinds_of_references
+from anomaly_ov.context.tokens import ImageTokens
 from anomaly_ov.errors import ImageError, UsageError
 from anomaly_ov.images.read import Limits, open_regular
 from anomaly_ov.images.sources import Source, page_digest
-from anomaly_ov.models.config import ContextConfig
+from anomaly_ov.models.config import ModeConfig, ScoringConfig
+from anomaly_ov.records import ContextKind
+from anomaly_ov.scoring.cells import Floats
+from anomaly_ov.scoring.evidence import Evidence, References
+from anomaly_ov.scoring.score import cell_values, suspicion
 
 MOST_REFERENCES = 256
 FEWEST_FOR_FOLDER = 3
 FEWEST_FOR_AUTO = 8
-ALIKE = 1.65
-"""Pictures whose usual distance exceeds this many times that of the training sets are too unlike to help each other.
+ALIKE = 1.5
+"""Pictures whose usual suspicion lies more spreads beyond that of the training sets are too unlike to help each
+other."""
 
-With `tiny`, 32 pictures each: 1.73 to 1.79 for three collections of everyday photographs, 0.77 to 1.55 for 13 folders
-of the training sets (fruit of three sorts mixed: 1.59), where a folder's context does help.
-"""
+MEASURED = 48
+"""References whose own suspicion is measured, each against the others; their cells are all held until then."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One readable picture: its tokens and the logit of the expert's score alone."""
+    """One readable image: its tokens, the expert's map (N, h, w) and its image score."""
 
-    tokens: PictureTokens
-    expert_logit: float
+    tokens: ImageTokens
+    expert_Nhw: Floats
+    head: float
 
 
 Encode = Callable[[Sequence[Source]], Iterator["Encoded | None"]]
-"""Encodes pictures in order; None for one that cannot be read."""
+"""Encodes images in order; None for one that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +59,16 @@ class Builder:
     """What both ways of building share."""
 
     encode: Encode
-    config: ContextConfig
+    config: ScoringConfig
     revision: str
     limits: Limits
 
     def references(self, sources: Sequence[Source], source: str) -> Context:
-        """A context of pictures known to be good. Raises ``UsageError`` if none of them can be read."""
+        """A context of images known to be good. Raises ``UsageError`` if none of them can be read."""
         digests = self._digests(sources)
         chosen = choose.drawn(digests, MOST_REFERENCES)
         found: list[Reference] = []
+        whole: list[Encoded] = []
         unreadable = 0
         for one in self.encode([sources[i] for i in chosen]):
             if one is None:
@@ -70,55 +76,71 @@ class Builder:
             elif one.tokens.digest not in {known.digest for known in found}:  # a stream's is known only now
                 # How many can be read shows at the end only; the first tokens of a larger draw are the smaller draw.
                 each = tokens_each(len(found) + 1)
-                found = [*(cut(known, each) for known in found), reference(one.tokens, one.expert_logit, each)]
+                found = [*(cut(known, each) for known in found), reference(one.tokens, each)]
+                whole += [one] if len(whole) < MEASURED else []
         if not found:
             raise UsageError(f"no readable picture in {source}", hint="give one or more pictures known to be good")
         beyond = len(set(digests)) - len(chosen)
         notes = _left_out(len(found), len(sources), unreadable, beyond)
-        bank = Bank.of(found, [0] * len(found), tops=tops_of(self.config), drop_twins=False)
-        return Context(bank, "references", source, self.revision, self.config, notes)
+        bank = Bank.of(found, kinds_of_references(stacked([one.tokens for one in found]).whole), drop_twins=False)
+        return self._context(bank, whole, "references", source, [*notes, *_kinds(bank)])
 
     def folder(self, sources: Sequence[Source], source: str) -> Context:
-        """A context of a folder's own pictures. Raises ``UsageError`` if fewer than three distinct ones are there."""
-        found = self._candidates(sources)
+        """A context of a folder's own images. Raises ``UsageError`` if fewer than three distinct ones are there."""
+        found, whole = self._candidates(sources)
         if len(found) < FEWEST_FOR_FOLDER:
             raise UsageError(
                 f"{source} holds {len(sources)} pictures, {len(found)} of them readable and distinct; its own context "
                 f"needs at least {FEWEST_FOR_FOLDER}",
                 hint="use --context none, or name a folder of good pictures",
             )
-        return self._of_candidates(found, len(sources), source)
+        return self._of_candidates(found, whole, len(sources), source)
 
     def auto(self, sources: Sequence[Source], source: str) -> tuple[Context | None, str]:
         """The folder's context if it is likely to help, and the reason for or against it."""
-        found = self._candidates(sources) if len(sources) >= FEWEST_FOR_AUTO else []
+        found, whole = self._candidates(sources) if len(sources) >= FEWEST_FOR_AUTO else ([], [])
         if len(found) < FEWEST_FOR_AUTO:
             return None, f"it takes {FEWEST_FOR_AUTO} readable, distinct pictures to say what is normal"
-        context = self._of_candidates(found, len(sources), source)
-        times = alikeness(context)
-        text = f"usual distance {times:.2f} times that of the training sets, limit {ALIKE}"
-        if times > ALIKE:
+        context = self._of_candidates(found, whole, len(sources), source)
+        beyond = alikeness(context)
+        text = f"usual suspicion {beyond:+.2f} spreads of the training sets', limit {ALIKE:+.2f}"
+        if beyond > ALIKE:
             return None, f"the pictures are too unlike each other ({text})"
         return context, f"the pictures are alike ({text})"
 
-    def _candidates(self, sources: Sequence[Source]) -> list[Reference]:
-        drawn = choose.drawn(self._digests(sources))
-        return self._reduced([sources[i] for i in drawn], tokens_each(choose.CANDIDATES))
+    def _candidates(self, sources: Sequence[Source]) -> tuple[list[Reference], list[Encoded]]:
+        """Those of a folder that are readable and distinct, and the first of them whole."""
+        drawn, each = choose.drawn(self._digests(sources)), tokens_each(choose.CANDIDATES)
+        found: dict[str, Reference] = {}
+        whole: list[Encoded] = []
+        for one in self.encode([sources[i] for i in drawn]):
+            if one is not None and one.tokens.digest not in found:  # a stream's digest is known only now
+                found[one.tokens.digest] = reference(one.tokens, each)
+                whole += [one] if len(whole) < MEASURED else []
+        return list(found.values()), whole
 
-    def _of_candidates(self, found: list[Reference], pictures: int, source: str) -> Context:
-        kind_R = kinds(stacked(found).detail)
-        bank = Bank.of(found, kind_R, tops=tops_of(self.config), drop_twins=True)
-        notes = [f"{len(found)} of {pictures} pictures serve as references"]
-        count = max(kind_R) + 1
-        if count > 1:
-            shares = ", ".join(f"{kind_R.count(kind) / len(found):.0%}" for kind in range(count))
-            notes.append(f"split into {count} kinds of picture ({shares})")
-        return Context(bank, "folder", source, self.revision, self.config, tuple(notes))
+    def _of_candidates(self, found: list[Reference], whole: list[Encoded], images: int, source: str) -> Context:
+        bank = Bank.of(found, kinds(stacked([one.tokens for one in found]).whole), drop_twins=True)
+        notes = [f"{len(found)} of {images} pictures serve as references", *_kinds(bank)]
+        return self._context(bank, whole, "folder", source, notes)
 
-    def _reduced(self, sources: Sequence[Source], tokens: Scales[int]) -> list[Reference]:
-        encoded = (one for one in self.encode(sources) if one is not None)
-        found = (reference(one.tokens, one.expert_logit, tokens) for one in encoded)
-        return list({one.digest: one for one in found}.values())  # a stream's digest is known only now
+    def _context(
+        self, bank: Bank, whole: Sequence[Encoded], kind: ContextKind, source: str, notes: Sequence[str]
+    ) -> Context:
+        unknown = np.full(len(bank), np.nan, np.float32)
+        context = Context(bank, unknown, kind, source, self.revision, self.config, tuple(notes))
+        return replace(context, suspicion_R=self._suspicions(context, whole))
+
+    def _suspicions(self, context: Context, whole: Sequence[Encoded]) -> Floats:
+        """Of each reference that is at hand whole, against the others of its kind; NaN for the rest."""
+        suspicion_R = context.suspicion_R.copy()
+        position = {digest: r for r, digest in enumerate(context.bank.digests)}
+        for one in whole:
+            r = position[one.tokens.digest]
+            found = context.bank.compare(one.tokens, int(context.bank.kind_R[r]), no_copies=True)
+            if found is not None:
+                suspicion_R[r] = suspicion_of(one, found, context.mode(int(context.bank.kind_R[r])), self.config)
+        return suspicion_R
 
     def _digests(self, sources: Sequence[Source]) -> list[str]:
         """Each file is read once, however many pages it holds."""
@@ -134,6 +156,25 @@ class Builder:
         return digests
 
 
+def evidence_of(one: Encoded, found: References | None, config: ScoringConfig) -> Evidence:
+    """All that is known of an image."""
+    return Evidence(one.tokens.own if config.own_patches else None, one.expert_Nhw, one.head, found)
+
+
+def suspicion_of(one: Encoded, found: References | None, mode: ModeConfig, config: ScoringConfig) -> float:
+    """As an inspection finds it, against ``found``."""
+    values_Nhw = cell_values(evidence_of(one, found, config), one.tokens.cells, mode)
+    return suspicion(values_Nhw, one.head, one.tokens.cells, mode, config)
+
+
+def _kinds(bank: Bank) -> list[str]:
+    """A note where there are several kinds."""
+    if bank.kinds == 1:
+        return []
+    shares = ", ".join(f"{len(bank.members(kind)) / len(bank):.0%}" for kind in range(bank.kinds))
+    return [f"split into {bank.kinds} kinds of picture ({shares})"]
+
+
 def _left_out(serving: int, given: int, unreadable: int, beyond: int) -> tuple[str, ...]:
     """What a person should know of good pictures that do not serve, if there are any."""
     counts = {
@@ -146,10 +187,13 @@ def _left_out(serving: int, given: int, unreadable: int, beyond: int) -> tuple[s
 
 
 def alikeness(context: Context) -> float:
-    """Usual distance of the context's kinds, by their size, in multiples of the training sets' (``config.usual``)."""
-    weights = [one.count for one in context.bank.usual]
-    distances = [one.distance for one in context.bank.usual]
-    return float(np.average(distances, weights=weights if sum(weights) else None)) / context.config.usual
+    """How far the usual suspicion of the context's kinds, by their size, lies beyond the training sets' mean, in the
+    spreads by which objects differ there.
+    """
+    mode = context.config.folder
+    weights = [one.count for one in context.usual]
+    usual = float(np.average([one.value for one in context.usual], weights=weights if sum(weights) else None))
+    return (usual - mode.usual) / mode.usual_spread
 
 
 def digest_of(source: Source, limits: Limits) -> str:

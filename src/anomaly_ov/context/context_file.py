@@ -1,9 +1,9 @@
 """A context as one file (``.ctx``), and the union of two: built once, used all day, extended by newly confirmed ones.
 
-The file is safetensors: ``whole_RTD``, ``detail_RTD`` and ``descriptor_RE`` in half precision, to which
-``bank.reference`` has rounded them, so that saving changes no score; ``expert_logit_R`` in float32; all else as JSON in
-the metadata, with a SHA-256 over everything. Names, types and shapes are checked before an array is made, and nothing
-in the file is ever run.
+The file is safetensors: tokens ``whole_RTD``, ``detail_RTD``, their own evidence ``whole_own_RT``, ``detail_own_RT``
+and ``descriptor_RE`` in half precision, to which ``bank.reference`` has rounded them, so that saving changes no score;
+``suspicion_R`` in float32; all else as JSON in the metadata, with a SHA-256 over everything. Names, types and shapes
+are checked before an array is made, and nothing in the file is ever run.
 
 Legend: R references of T tokens, D token width, E descriptor width.
 """
@@ -23,25 +23,34 @@ import numpy as np
 import numpy.typing as npt
 
 from anomaly_ov.configuration import parse, to_mapping
-from anomaly_ov.context.bank import MOST_TOKENS, Bank, Reference, Usual, cut, tokens_each, unrepeated
+from anomaly_ov.context.bank import MOST_TOKENS, Bank, Reference, cut, stacked, tokens_each, unrepeated
 from anomaly_ov.context.build import MOST_REFERENCES
-from anomaly_ov.context.context import Context, tops_of
-from anomaly_ov.context.tokens import Scales
+from anomaly_ov.context.context import Context
+from anomaly_ov.context.kinds import kinds_of_references
 from anomaly_ov.errors import ConfigError, ContextMismatch, UnsafeCheckpoint, UsageError, WeightsError
 from anomaly_ov.files import write_atomic
 from anomaly_ov.images.messages import printable
 from anomaly_ov.images.read import open_regular
-from anomaly_ov.models.config import ContextConfig
+from anomaly_ov.models.config import ScoringConfig
+from anomaly_ov.scoring.cells import Scales
 
 Array = npt.NDArray[Any]
-FORMAT = "anomaly-ov.context/2"
+FORMAT = "anomaly-ov.context/3"
 MAX_BYTES = 256 * 2**20
 MAX_HEADER_BYTES = 2**20
 MAX_SOURCE = 200
-MAX_FIGURE = 1000.0
-"""Of what is usual: distances are at most 2, logits of scores at most 14; beyond this, arithmetic would overflow."""
+MAX_FIGURE = 100.0
+"""Logarithms of distances lie in -7..1, logits of scores in -14..14; beyond this, arithmetic would overflow."""
 
-TYPES = {"whole_RTD": "F16", "detail_RTD": "F16", "descriptor_RE": "F16", "expert_logit_R": "F32"}
+TYPES = {
+    "whole_RTD": "F16",
+    "detail_RTD": "F16",
+    "whole_own_RT": "F16",
+    "detail_own_RT": "F16",
+    "descriptor_RE": "F16",
+    "suspicion_R": "F32",
+}
+MAY_BE_EMPTY = ("detail_RTD", "detail_own_RT")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -52,28 +61,19 @@ class _Facts:
     kind: Literal["folder", "references"]
     source: str
     revision: str
-    config: ContextConfig
+    config: ScoringConfig
     notes: tuple[str, ...]
     drop_twins: bool
     digests: tuple[str, ...]
     kinds: tuple[int, ...]
-    usual: tuple[Usual, ...]
 
     def __post_init__(self) -> None:
         if not self.digests or len(set(self.digests)) < len(self.digests):
             raise ValueError("digests must name at least one picture, each once")
         if not all(_DIGEST.fullmatch(digest) for digest in self.digests):
             raise ValueError("digests must be 64 hex digits each")
-        if len(self.kinds) != len(self.digests) or set(self.kinds) != set(range(len(self.usual))):
-            raise ValueError("kinds must be one per digest, and usual one per kind")
-        if self.kind == "references" and len(self.usual) > 1:
-            raise ValueError("good references are of one kind")
-        if any(min(one.distance, one.count, one.distance_spread, one.expert_spread) < 0 for one in self.usual):
-            raise ValueError("usual distances, spreads and counts must be >= 0")
-        for one in self.usual:
-            largest = max(one.distance, abs(one.expert_logit), one.distance_spread, one.expert_spread)
-            if largest > MAX_FIGURE or one.count > len(self.digests):
-                raise ValueError(f"usual figures must be at most {MAX_FIGURE:g}, and counts at most one per digest")
+        if len(self.kinds) != len(self.digests) or set(self.kinds) != set(range(max(self.kinds) + 1)):
+            raise ValueError("kinds must be one per digest, and none left out")
 
 
 def save_context(path: str | Path, context: Context) -> None:
@@ -84,12 +84,15 @@ def save_context(path: str | Path, context: Context) -> None:
     from safetensors.numpy import save
 
     bank = context.bank
-    tensors: dict[str, Array] = {
-        "whole_RTD": np.ascontiguousarray(bank.tokens.whole, np.float16),
-        "detail_RTD": np.ascontiguousarray(bank.tokens.detail, np.float16),
-        "descriptor_RE": np.ascontiguousarray(bank.descriptor_RE, np.float16),
-        "expert_logit_R": np.ascontiguousarray(bank.expert_logit_R, np.float32),
+    half = {
+        "whole_RTD": bank.tokens.whole,
+        "detail_RTD": bank.tokens.detail,
+        "whole_own_RT": bank.own.whole,
+        "detail_own_RT": bank.own.detail,
+        "descriptor_RE": bank.descriptor_RE,
     }
+    tensors: dict[str, Array] = {name: np.ascontiguousarray(values, np.float16) for name, values in half.items()}
+    tensors["suspicion_R"] = np.ascontiguousarray(context.suspicion_R, np.float32)
     facts = {
         "format": FORMAT,
         "kind": context.kind,
@@ -100,7 +103,6 @@ def save_context(path: str | Path, context: Context) -> None:
         "drop_twins": bank.drop_twins,
         "digests": list(bank.digests),
         "kinds": [int(kind) for kind in bank.kind_R],
-        "usual": [to_mapping(one) for one in bank.usual],
     }
     facts["sha256"] = _checksum(facts, tensors)
     write_atomic(path, save(tensors, {"context": _canonical(facts)}))
@@ -120,16 +122,16 @@ def load_context(path: str | Path, revision: str | None = None) -> Context:
             f"{path} was made by model revision {printable(facts.revision)}, the one in use is {revision}",
             hint="use the model it was made with (--model), or build it again: anomaly-ov context build",
         )
+    full = {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
     bank = Bank(
-        Scales(tensors["whole_RTD"].astype(np.float32), tensors["detail_RTD"].astype(np.float32)),
-        tensors["descriptor_RE"].astype(np.float32),
+        Scales(full["whole_RTD"], full["detail_RTD"]),
+        Scales(full["whole_own_RT"], full["detail_own_RT"]),
+        full["descriptor_RE"],
         facts.digests,
         np.array(facts.kinds, np.int64),
-        tensors["expert_logit_R"].astype(np.float32),
-        facts.usual,
         facts.drop_twins,
     )
-    return Context(bank, facts.kind, facts.source, facts.revision, facts.config, facts.notes)
+    return Context(bank, full["suspicion_R"], facts.kind, facts.source, facts.revision, facts.config, facts.notes)
 
 
 def extended(old: Context, new: Context) -> Context:
@@ -137,7 +139,7 @@ def extended(old: Context, new: Context) -> Context:
 
     Beyond ``MOST_REFERENCES`` those with the smallest digests serve, as in ``build``, and each reference is cut to the
     tokens that so many may keep: references hold theirs in the order drawn, so a part is itself such a draw. What is
-    usual is found anew, by ``new.config``.
+    usual stays as it was measured in each part, among fewer references than now, which errs towards fewer alarms.
     Raises ``UsageError`` for a folder's own context and ``ContextMismatch`` for contexts of two models.
     """
     for one in (old, new):
@@ -148,14 +150,18 @@ def extended(old: Context, new: Context) -> Context:
             hint="build both with the same model",
         )
     found = {one.digest: one for context in (new, old) for one in _references(context.bank)}
+    suspicion = {d: s for context in (new, old) for d, s in zip(context.bank.digests, context.suspicion_R, strict=True)}
     digests = sorted(found)[:MOST_REFERENCES]
     tokens = tokens_each(len(digests))
     chosen = [cut(found[digest], tokens) for digest in digests]
-    bank = Bank.of(chosen, [0] * len(chosen), tops=tops_of(new.config), drop_twins=False)
+    bank = Bank.of(chosen, kinds_of_references(stacked([one.tokens for one in chosen]).whole), drop_twins=False)
+    suspicion_R = np.array([suspicion[digest] for digest in digests], np.float32)
     notes = [f"{len(found) - len(old.bank)} pictures were added to {len(old.bank)}"]
     if len(found) > len(digests):
         notes.append(f"{len(digests)} of these {len(found)} serve, drawn by digest")
-    return Context(bank, "references", _joined(old.source, new.source), new.revision, new.config, tuple(notes))
+    return Context(
+        bank, suspicion_R, "references", _joined(old.source, new.source), new.revision, new.config, tuple(notes)
+    )
 
 
 def require_references(context: Context) -> None:
@@ -168,15 +174,13 @@ def require_references(context: Context) -> None:
 
 
 def _references(bank: Bank) -> list[Reference]:
-    return [
-        Reference(
-            Scales(unrepeated(bank.tokens.whole[r]), unrepeated(bank.tokens.detail[r])),
-            bank.descriptor_RE[r],
-            digest,
-            float(bank.expert_logit_R[r]),
-        )
-        for r, digest in enumerate(bank.digests)
-    ]
+    found = []
+    for r, digest in enumerate(bank.digests):
+        counts = Scales(unrepeated(bank.tokens.whole[r]), unrepeated(bank.tokens.detail[r]))
+        tokens = Scales(bank.tokens.whole[r, : counts.whole], bank.tokens.detail[r, : counts.detail])
+        own = Scales(bank.own.whole[r, : counts.whole], bank.own.detail[r, : counts.detail])
+        found.append(Reference(tokens, own, bank.descriptor_RE[r], digest))
+    return found
 
 
 def _joined(old: str, new: str) -> str:
@@ -228,8 +232,11 @@ def _parsed(path: str | Path, data: bytes) -> tuple[_Facts, dict[str, Array]]:
         _refuse(path, " ".join(str(error).split()))
     if _checksum(values, tensors) != checksum:
         _refuse(path, "its checksum is not that of what it holds")
-    if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
-        _refuse(path, "it holds values that are not finite")
+    for name, tensor in tensors.items():
+        # What was not measured is NaN; all else must be a number.
+        told = tensor[~np.isnan(tensor)] if name == "suspicion_R" else tensor
+        if not np.isfinite(told).all() or np.abs(told).max(initial=0) > MAX_FIGURE:
+            _refuse(path, f"{name} holds values that are not finite or larger than {MAX_FIGURE:g}")
     return facts, tensors
 
 
@@ -261,9 +268,13 @@ def _check_layout(path: str | Path, header: dict[str, Any], references: int) -> 
         found, shape = entry.get("dtype"), entry.get("shape")
         sizes = shape if isinstance(shape, list) else []
         fits = len(sizes) == len(name.rpartition("_")[2]) and sizes[0] == references
-        if found != type_ or not fits or not all(isinstance(size, int) and size >= 1 for size in sizes):
+        least = 0 if name in MAY_BE_EMPTY else 1
+        if found != type_ or not fits or not all(isinstance(size, int) and size >= least for size in sizes):
             _refuse(path, f"{name} is {ascii(found)[:20]} {ascii(shape)[:60]} for {references} references")
     whole, detail = (entries[name]["shape"] for name in ("whole_RTD", "detail_RTD"))
+    owns = [entries[name]["shape"] for name in ("whole_own_RT", "detail_own_RT")]
+    if owns != [whole[:2], detail[:2]]:
+        _refuse(path, "its tokens and their own evidence are not as many")
     if whole[2] != detail[2]:
         _refuse(path, f"tokens of the whole are {whole[2]} wide, those of the details {detail[2]}")
     if max(whole[1], detail[1]) > MOST_TOKENS:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from anomaly_ov.context.nearest import lower_median, nearest
+from anomaly_ov.context.nearest import nearest
 
 Floats = npt.NDArray[np.float64]
 Tokens = npt.NDArray[np.float32]
@@ -37,10 +37,36 @@ PROBED = 64
 SMALLEST_SHARE = 0.05
 SMALLEST = 8
 
+UNLIKE = 0.62
+"""Median cells farther apart show another kind of object: above 95 % of pairs of good images of one object (30 objects
+of the training sets, five images each), below half of the pairs of two objects."""
+
+
+def apart(distance_P: npt.NDArray[np.floating]) -> float:
+    """How far the median cell lies from the references, 0..2."""
+    return float(np.median(distance_P))
+
+
+def kinds_of_references(tokens_RTD: Tokens) -> list[int]:
+    """As ``kinds``, of images known to be good: even a single one may be a kind, if it looks like none of the
+    others."""
+    count = len(tokens_RTD)
+    if count == 1 or count >= 2 * SMALLEST:
+        return kinds(tokens_RTD)
+    apart_RR = cells_apart(tokens_RTD)
+    left, found = set(range(count)), list[list[int]]()
+    while left:
+        group = [left.pop()]
+        for one in group:  # it grows while it is walked through
+            group += (near := {other for other in left if apart_RR[one, other] <= UNLIKE})
+            left -= near
+        found.append(group)
+    return _numbered(found, count)
+
 
 def cells_apart(tokens_RTD: Tokens) -> Floats:
     """(R, R), symmetric, 0..2: how far the median cell of one picture lies from the nearest cell of the other."""
-    rows = [lower_median(nearest(tokens_TD[:PROBED], tokens_RTD)) for tokens_TD in tokens_RTD]
+    rows = [np.quantile(nearest(tokens_TD[:PROBED], tokens_RTD), 0.5, axis=0) for tokens_TD in tokens_RTD]
     apart_RR = np.stack(rows).astype(np.float64)
     apart_RR = (apart_RR + apart_RR.T) / 2
     np.fill_diagonal(apart_RR, 0)
@@ -59,7 +85,11 @@ def kinds(tokens_RTD: Tokens) -> list[int]:
     apart_RR = cells_apart(tokens_RTD)
     merges = linkage(squareform(apart_RR, checks=False), "single")
     cut = _longest_step(merges[:, 2], apart_RR)
-    found = _climb(merges, apart_RR, cut, max(SMALLEST, SMALLEST_SHARE * count))
+    return _numbered(_climb(merges, apart_RR, cut, max(SMALLEST, SMALLEST_SHARE * count)), count)
+
+
+def _numbered(found: list[list[int]], count: int) -> list[int]:
+    """The kind of each picture: the largest group is kind 0, of equal ones that whose first picture comes first."""
     kind_R = [0] * count
     for kind, members in enumerate(sorted(found, key=lambda group: (-len(group), min(group)))):
         for r in members:

@@ -1,19 +1,17 @@
-"""Exact nearest counterparts: how far each token lies from the most similar token of each reference picture.
+"""Exact nearest counterparts: how far each token lies from the most similar token of each reference image.
 
 One matrix product per block of query tokens and references, sized to stay in a core's cache, so memory does not grow
-with either side. Each query picture is compared on its own: its distances do not depend on a batch.
+with either side. Each query image is compared on its own: its distances do not depend on a batch.
 
-Legend: P query tokens, R reference pictures of T tokens each, D width.
+Legend: P query tokens, R reference images of T tokens each, D width.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
-from anomaly_ov.models.token_maps import Floats
+from anomaly_ov.scoring.cells import Floats
 
 BLOCK_VALUES = 2**20
 """Similarities held at once."""
@@ -40,6 +38,15 @@ def nearest(query_PD: Floats, reference_RTD: Floats) -> Floats:
     return np.maximum(1 - np.ascontiguousarray(similar_RP.T), np.float32(0))
 
 
+def counterparts(query_PD: Floats, reference_RTD: Floats, best_P: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """(P,): which token of reference ``best_P`` is nearest to each query."""
+    token_P = np.zeros(len(query_PD), np.int64)
+    for reference in np.unique(best_P):
+        asked = best_P == reference
+        token_P[asked] = (query_PD[asked] @ reference_RTD[reference].T).argmax(1)
+    return token_P
+
+
 def lowest_mean(distance_PR: Floats, share: float) -> Floats:
     """(P,) mean of each row's lowest ``share`` of distances, at least one: what most references agree on.
 
@@ -49,8 +56,3 @@ def lowest_mean(distance_PR: Floats, share: float) -> Floats:
     if count < distance_PR.shape[1]:
         distance_PR = np.partition(distance_PR, count - 1, axis=1)[:, :count]
     return np.asarray(distance_PR.mean(1))
-
-
-def lower_median(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Along the first axis; of an even number the lower of the two in the middle, so that it is one of the values."""
-    return np.asarray(np.quantile(values, 0.5, axis=0, method="lower"))

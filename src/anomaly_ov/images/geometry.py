@@ -3,7 +3,7 @@
 Three frames: *image* (the picture as read), *capped* (after the cap on the long side) and *canvas* (the capped
 picture resized into ``content_box``, the rest padding). The base view shows the whole capped picture, squashed; crop
 k >= 1 shows the canvas square at row (k - 1) // columns, column (k - 1) % columns. Without a grid, ``grid_wh`` =
-(0, 0), the only view shows the whole canvas, squashed (multi-image input).
+(0, 0), the only view shows the whole canvas, squashed (multi-image input; a picture that needs no crop).
 
 All sizes are (width, height), all boxes (x0, y0, x1, y1); x1, y1 are exclusive, coordinates count from pixel edges.
 """

@@ -1,10 +1,10 @@
-"""One significance map in image pixels, blended from the maps of all views, and a score read from it.
+"""One map in image pixels, blended from the maps of all views, and a score read from it.
 
-Each view's map holds one probability per cell. The base view's cells and the crops' cells (stitched to one grid over
-the canvas, so crop borders leave no seam) are each interpolated linearly between cell centres to the pixels of the
-capped picture, then averaged. Beyond the outermost centres the value stays that of the nearest cell. Cells that show
-mostly padding take no part. Values stay probabilities: nothing is stretched per picture, so 0.3 means the same
-everywhere. Interpolation is linear in the cells and separable, hence two small matrix products.
+Each view's map holds one value per cell. The base view's cells and the crops' cells (stitched to one grid over the
+canvas, so crop borders leave no seam) are each interpolated linearly between cell centres to the pixels of the capped
+picture, then averaged. Beyond the outermost centres the value stays that of the nearest cell. Cells that show mostly
+padding take no part. Nothing is stretched per picture. Interpolation is linear in the cells and separable, hence two
+small matrix products.
 
 Shapes: N views, h w cells of one view, r c cells of a stitched grid, H W pixels.
 """
@@ -50,24 +50,37 @@ def significance_map(
     base_weight: float = BASE_WEIGHT,
     patch: float | None = None,
 ) -> Floats:
-    """(H, W) float32 in 0..1 on the pixels of the capped picture (``geometry.capped_wh``).
-
-    ``maps_Nhw``: one probability map per view, 0..1, base view first. ``base_weight``: share of the base view, the
-    crops have the rest. ``patch``: side of a cell in view pixels; None = the cells span the view evenly (give it where
-    patches leave a rim: 27 x 14 of 384). Raises UsageError for maps of another shape or holding NaN.
-    """
-    width, height = geometry.capped_wh
-    return _blend(_layers(maps_Nhw, geometry, base_weight, patch), height, width)
+    """``blended_pixels`` of probability maps, 0..1."""
+    blended_HW = blended_pixels(maps_Nhw, geometry, base_weight=base_weight, patch=patch)
+    # Sums of float32 weights may leave 0..1 by a rounding error.
+    return np.clip(blended_HW, 0, 1, out=blended_HW)
 
 
-def cell_map(
+def blended_pixels(
     maps_Nhw: npt.NDArray[np.floating],
     geometry: Geometry,
     *,
     base_weight: float = BASE_WEIGHT,
     patch: float | None = None,
 ) -> Floats:
-    """The same blend at the resolution of its finest layer: float32 in 0..1, one value per cell that shows picture.
+    """(H, W) float32 on the pixels of the capped picture (``geometry.capped_wh``).
+
+    ``maps_Nhw``: one map per view, base view first. ``base_weight``: share of the base view, the crops have the rest.
+    ``patch``: side of a cell in view pixels; None = the cells span the view evenly (give it where patches leave a rim:
+    27 x 14 of 384). Raises UsageError for maps of another shape or holding NaN.
+    """
+    width, height = geometry.capped_wh
+    return _blend(_layers(maps_Nhw, geometry, base_weight, patch), height, width)
+
+
+def blended_cells(
+    maps_Nhw: npt.NDArray[np.floating],
+    geometry: Geometry,
+    *,
+    base_weight: float = BASE_WEIGHT,
+    patch: float | None = None,
+) -> Floats:
+    """The same blend at the resolution of its finest layer: float32, one value per cell that shows picture.
 
     Its shape is the map's native resolution (rows, columns), as published in a finding's ``map.grid``.
     """
@@ -119,8 +132,8 @@ def _layers(
         row_axis = _axis(h, 1, base, patch, y0 * shrink_y, y1 * shrink_y)
         column_axis = _axis(w, 1, base, patch, x0 * shrink_x, x1 * shrink_x)
         return [_Layer(maps_Nhw[0], row_axis, column_axis, 1.0)]
-    stitched_rc = maps_Nhw[1:].reshape(rows, columns, h, w).transpose(0, 2, 1, 3).reshape(rows * h, columns * w)
     whole_rows, whole_columns = _axis(h, 1, base, patch, 0, base), _axis(w, 1, base, patch, 0, base)
+    stitched_rc = maps_Nhw[1:].reshape(rows, columns, h, w).transpose(0, 2, 1, 3).reshape(rows * h, columns * w)
     crop_rows, crop_columns = _axis(h, rows, base, patch, y0, y1), _axis(w, columns, base, patch, x0, x1)
     return [
         _Layer(maps_Nhw[0], whole_rows, whole_columns, base_weight),
@@ -152,8 +165,7 @@ def _blend(layers: list[_Layer], height: int, width: int) -> Floats:
         for layer in layers
     ]
     blended_HW: Floats = down @ np.concatenate(across)
-    # Sums of float32 weights may leave 0..1 by a rounding error.
-    return np.clip(blended_HW, 0, 1, out=blended_HW)
+    return blended_HW
 
 
 def _interpolation(pixels: int, axis: _Axis) -> Floats:

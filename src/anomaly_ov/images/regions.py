@@ -47,7 +47,8 @@ def regions(
     """Connected pieces of ``map_HW >= threshold``, highest peak first, at most ``limit`` of them.
 
     ``map_HW``: (H, W) in 0..1, no larger than the picture of (width, height) ``image_wh``. Pieces smaller than
-    ``min_area_fraction`` of the picture are left out. ``score`` is a region's peak, ``score_mean`` its mean over map
+    ``min_area_fraction`` of the picture are left out, but never the one with the highest peak: a picture whose map
+    reaches the threshold has a region. ``score`` is a region's peak, ``score_mean`` its mean over map
     pixels; box, area and mask are in picture pixels. Raises UsageError for a map that cannot be the picture's.
     """
     height, width = map_HW.shape
@@ -56,15 +57,17 @@ def regions(
             f"a map of {width} x {height} is not one of a picture of {image_wh[0]} x {image_wh[1]}",
             hint="give the picture's own (width, height) and a map no larger",
         )
-    above_HW = map_HW >= threshold
+    above_HW = map_HW >= _next_float32(threshold)
     labels_HW, count = ndimage.label(above_HW, structure=ALL_NEIGHBOURS)
     if not count or limit < 1:
         return ()
     columns, rows = _edges(width, image_wh[0]), _edges(height, image_wh[1])
     pieces = _measure(map_HW, above_HW, labels_HW, count, rows, columns)
-    large = np.flatnonzero(pieces.areas >= min_area_fraction * image_wh[0] * image_wh[1])
     # Peak first, then area; equal ones in reading order, so that a run repeats exactly.
-    order = large[np.lexsort((large, -pieces.areas[large], -pieces.peaks[large]))][:limit]
+    order = np.lexsort((np.arange(count), -pieces.areas, -pieces.peaks))
+    large = pieces.areas[order] >= min_area_fraction * image_wh[0] * image_wh[1]
+    large[0] = True
+    order = order[large][:limit]
     found = []
     for index in order:
         y0, y1, x0, x1 = pieces.places[index].tolist()
@@ -98,6 +101,15 @@ def rle_decode(rle: Mapping[str, Any], max_pixels: int = MAX_RLE_PIXELS) -> Mask
     ones = np.arange(counts.size) % 2 == 1
     mask_HW: Mask = np.ascontiguousarray(np.repeat(ones, counts).reshape(width, height).T)
     return mask_HW
+
+
+def _next_float32(threshold: float) -> np.float32:
+    """The smallest float32 that is not below ``threshold``: comparing with it is exact, as with the score.
+
+    NumPy would round the threshold to the nearest one, which lets values pass that lie below it.
+    """
+    rounded = np.float32(threshold)
+    return rounded if float(rounded) >= threshold else np.float32(np.nextafter(rounded, np.float32(np.inf)))
 
 
 def _edges(cells: int, pixels: int) -> Ints:

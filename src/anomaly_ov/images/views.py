@@ -32,12 +32,15 @@ class ViewsConfig:
     """How a picture is cut into views; the default is the released setting (reference, section 1).
 
     ``base_size``: side of every view in pixels. ``grids``: allowed (columns, rows) of crops; of equally good ones the
-    first wins. ``cap``: longest side, in pixels, that a picture is shrunk to first; None = never.
+    first wins. ``cap``: longest side, in pixels, that a picture is shrunk to first; None = never. ``single_crop``:
+    whether a picture that fits one crop gets it beside the base view, though it shows the same (as released); False
+    halves the work for small pictures.
     """
 
     base_size: int = 384
     grids: tuple[tuple[int, int], ...] = ALL_GRIDS
     cap: int | None = 1024
+    single_crop: bool = True
 
     def __post_init__(self) -> None:
         if self.base_size < 1:
@@ -67,6 +70,8 @@ def anyres(pixels_HW3: Pixels, config: ViewsConfig) -> Views:
     base, geometry = config.base_size, anyres_geometry(image_wh, config)
     pixels_NHW3 = np.zeros((geometry.views, base, base, 3), np.uint8)
     pixels_NHW3[0] = _resized(picture, (base, base))
+    if geometry.views == 1:
+        return Views(pixels_NHW3, geometry)
     x0, y0, x1, y1 = geometry.content_box
     content_HW3 = _resized(picture, (x1 - x0, y1 - y0))
     _tile(content_HW3, geometry.content_box, geometry.grid_wh[0], pixels_NHW3[1:])
@@ -77,6 +82,8 @@ def anyres_geometry(image_wh: Size, config: ViewsConfig) -> Geometry:
     """How ``anyres`` cuts a picture of this size."""
     base, capped_wh = config.base_size, capped_size(image_wh, config.cap)
     columns, rows = best_grid(capped_wh, base, config.grids)
+    if (columns, rows) == (1, 1) and not config.single_crop:
+        return Geometry(image_wh, capped_wh, capped_wh, (0, 0, *capped_wh), (0, 0), base)
     canvas_wh = (columns * base, rows * base)
     return Geometry(image_wh, capped_wh, canvas_wh, fit_box(capped_wh, canvas_wh), (columns, rows), base)
 

@@ -3,8 +3,8 @@
 One ``Backbone`` = the network, its list of blocks (transformer blocks, or stages of a convolutional network) and the
 sizes the encoder needs. Known: every plain vision transformer whose config has ``num_hidden_layers``, ``hidden_size``
 and ``patch_size`` (SigLIP, SigLIP 2, CLIP, DINOv2 with and without registers, DINOv3, ViT, RADIO, ...) and the
-convolutional families of ``_STEM_WIDTH`` (residual networks are our own, built without transformers). Not covered:
-hierarchical transformers (Swin) and text towers.
+convolutional families of ``_STEM_WIDTH`` (residual networks and EfficientNet-Lite are our own, built without
+transformers). Not covered: hierarchical transformers (Swin) and text towers.
 
 Nothing is downloaded here except by ``pretrained``, and code from a checkpoint is never run.
 """
@@ -20,7 +20,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from anomaly_ov.errors import CheckpointMismatch, ConfigError, WeightsError
-from anomaly_ov.models import resnet
+from anomaly_ov.models import efficientnet, resnet
 
 # The released vision tower: SigLIP so400m, patch 14, 384 pixels (reference, section 1).
 SO400M: dict[str, Any] = {
@@ -42,6 +42,7 @@ _STEM_WIDTH = {
     "convnext": "hidden_sizes",
     "convnextv2": "hidden_sizes",
     "dinov3_convnext": "num_channels",
+    efficientnet.EfficientNetLiteConfig.model_type: "embedding_size",
 }
 
 # Mean and std of a checkpoint that comes without a preprocessor file: CLIP's own, SigLIP's 0.5, else ImageNet's.
@@ -90,6 +91,8 @@ def build(backbone: Mapping[str, Any], depth: int) -> Backbone:
     # Our own, so that the embedded model starts without transformers.
     if model_type == resnet.ResNetConfig.model_type:
         return cut(resnet.ResNet(resnet.config_from(mapping)), depth)
+    if model_type == efficientnet.EfficientNetLiteConfig.model_type:
+        return cut(efficientnet.EfficientNetLite(efficientnet.config_from(mapping)), depth)
     config = _config_of(model_type, mapping)
     try:
         network = _class_for(config)(config)

@@ -1,4 +1,4 @@
-"""Configuration of one model folder: encoder, expert, views and calibration. Frozen, validated, JSON-ready."""
+"""Configuration of one model folder: encoder, expert, views and scoring. Frozen, validated, JSON-ready."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ class EncoderConfig:
 
     ``backbone``: the network's own transformers config as a mapping; its ``model_type`` picks the class.
     ``levels``/``final``: indices as in the network's ``hidden_states`` (0 = embeddings, k = after block k; for a
-    convolutional backbone k = stage k). Nothing deeper than the largest index is built or run.
+    convolutional backbone k = stage k, of EfficientNet-Lite block k). Nothing deeper than the largest index is built or
+    run.
     ``grid_hw``: tokens are resampled to this grid; None keeps the network's own (required for convolutional ones).
     ``mean``/``std``: per-channel normalisation of RGB in 0..1.
     Default: SigLIP-so400m/14 at 384 as released (reference, section 1).
@@ -63,100 +64,80 @@ class ExpertConfig:
 
 
 @dataclass(frozen=True)
-class CalibrationConfig:
-    """How raw outputs become ``score`` and what it is compared with; all fixed on training sets (see the model card).
+class ModeConfig:
+    """How evidence is weighed where one thing says what is normal, and what is usual there (``scoring.score``).
 
-    ``score = sigmoid(bias + head_weight * logit(score_raw) + map_weight * logit(score_map))``.
-    ``map_top``: ``score_map`` is the mean of this fraction of the map's highest values.
-    ``threshold``: of ``score``; ``map_threshold``: of the map, where regions begin.
+    ``own``: weight of the image's own patches and mirror image, ``matched``: how much of what its counterparts in
+    reference images have of that is taken off, 0..1, ``expert``: of the logit of the expert's map. ``local``: weight of
+    the map's most suspicious cells in the image's suspicion, ``head``: of the logit of the expert's image score.
+    ``usual``: mean suspicion of normal images of the training sets, ``spread`` within and ``usual_spread`` between
+    sets. ``step``: the threshold lies so many spreads beyond what is usual. ``source``: how that was found.
     """
 
-    head_weight: float = 1.0
-    map_weight: float = 0.0
-    bias: float = 0.0
-    map_top: float = 0.01
-    threshold: float = 0.5
-    threshold_source: str = "uncalibrated"
-    map_threshold: float = 0.5
+    own: float = 1.0
+    matched: float = 0.0
+    expert: float = 0.0
+    local: float = 1.0
+    head: float = 0.0
+    usual: float = -0.9
+    spread: float = 0.15
+    usual_spread: float = 0.25
+    step: float = 1.0
+    source: str = "uncalibrated"
 
     def __post_init__(self) -> None:
-        if not 0 < self.map_top <= 1:
-            raise ValueError("map_top must lie in (0, 1]")
-        if not (0 <= self.threshold <= 1 and 0 <= self.map_threshold <= 1):
-            raise ValueError("thresholds must lie in [0, 1]")
+        if min(self.spread, self.usual_spread) <= 0:
+            raise ValueError("spread and usual_spread must be > 0")
+        if min(self.own, self.matched, self.expert, self.local, self.head) < 0 or self.matched > 1:
+            raise ValueError("weights must be >= 0, and matched at most 1")
+        if not (self.local or self.head):
+            raise ValueError("local or head must be > 0: nothing would say how suspicious an image is")
 
 
 @dataclass(frozen=True)
-class ProjectionPart:
-    """One fitted linear map of ``models.projection``: from the encoder's ``levels`` (positions, 0 = the shallowest that
-    is kept), concatenated, to ``width`` values.
+class ScoringConfig:
+    """How evidence becomes the anomaly map, the score and the verdict; all figures fixed on training sets (model card).
+
+    ``own_patches``, ``mirror``: whether each image is compared with its own other patches, and with its mirror image.
+    ``top``: share of the map's cells, the most suspicious ones, that make the image's suspicion. ``whole_weight``:
+    share of the base view in the map, the crops have the rest. ``slope``: how fast the score rises with spreads. Modes:
+    ``alone`` (no other image), ``few`` (1 to 3 good references), ``references`` (4 or more), ``folder`` (the images of
+    the same folder).
     """
 
-    levels: tuple[int, ...]
-    width: int
+    own_patches: bool = True
+    mirror: bool = True
+    top: float = 0.05
+    whole_weight: float = 0.5
+    slope: float = 1.5
+    alone: ModeConfig = field(default_factory=ModeConfig)
+    few: ModeConfig = field(default_factory=lambda: ModeConfig(own=0.5, matched=1.0))
+    references: ModeConfig = field(default_factory=lambda: ModeConfig(own=0.5, matched=1.0))
+    folder: ModeConfig = field(default_factory=ModeConfig)
 
     def __post_init__(self) -> None:
-        if not self.levels or min(self.levels) < 0 or self.width < 1:
-            raise ValueError("levels must name at least one level, all >= 0, and width must be >= 1")
+        if not (0 < self.top <= 1 and 0 <= self.whole_weight <= 1):
+            raise ValueError("top must lie in (0, 1] and whole_weight in [0, 1]")
+        if self.slope <= 0:
+            raise ValueError("slope must be > 0")
+        if not (self.own_patches or self.alone.expert or self.alone.head):
+            raise ValueError("own_patches, alone.expert or alone.head is needed to score an image by itself")
 
 
-@dataclass(frozen=True)
-class ContextConfig:
-    """How distance to a context becomes scores, and how it is fused with the expert; fixed on training sets.
-
-    ``whole_top``, ``detail_top``: of the cells of the base view and of the crops, the share with the largest distances
-    that makes a picture's distance. ``half``: a distance of ``half`` times the context's usual one scores 0.5.
-    ``usual`` and ``spread``: median distance of normal pictures of a typical set and spread of its logarithm;
-    ``usual_spread``: how much the logarithm of ``usual`` varies from object to object. ``expert_usual``,
-    ``expert_spread`` and ``expert_usual_spread``: the same of the logit of the expert's score. The last six are
-    priors, which count the more the fewer references a context has.
-    ``score = sigmoid(bias + expert_weight * e + context_weight * c)`` with ``e`` the excess of ``logit(score_expert)``
-    and ``c`` that of the distance's logarithm over what is usual in the context, each in spreads; ``map_*`` do the same
-    for each place of the map.
-    """
-
-    whole_top: float = 0.3
-    detail_top: float = 0.1
-    half: float = 2.0
-    usual: float = 0.2
-    spread: float = 0.25
-    usual_spread: float = 0.5
-    expert_usual: float = 0.0
-    expert_spread: float = 0.5
-    expert_usual_spread: float = 0.5
-    bias: float = 0.0
-    expert_weight: float = 0.0
-    context_weight: float = 1.0
-    threshold: float = 0.5
-    threshold_source: str = "uncalibrated"
-    map_bias: float = 0.0
-    map_expert_weight: float = 0.0
-    map_context_weight: float = 1.0
-    map_threshold: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not (0 < self.whole_top <= 1 and 0 < self.detail_top <= 1):
-            raise ValueError("whole_top and detail_top must lie in (0, 1]")
-        spreads = (self.spread, self.usual_spread, self.expert_spread, self.expert_usual_spread)
-        if min(self.usual, self.half, *spreads) <= 0:
-            raise ValueError("usual, half and the spreads must be > 0")
-        if not (0 <= self.threshold <= 1 and 0 <= self.map_threshold <= 1):
-            raise ValueError("thresholds must lie in [0, 1]")
+RELEASED_SCORING = ScoringConfig(
+    alone=ModeConfig(own=0, expert=1, local=0, head=1, usual=0, spread=1, usual_spread=1e-6, step=0), slope=1.0
+)
+"""Of a published expert: without references ``score`` is its own image score, the map's highest value."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything a model folder's ``config.json`` says; ``format`` is the version of the folder's layout.
-
-    ``projection``: fitted maps that make features comparable between pictures; none = raw levels.
-    """
+    """Everything a model folder's ``config.json`` says; ``format`` is the version of the folder's layout."""
 
     name: str = "anomaly-ov"
     revision: str = ""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     expert: ExpertConfig = field(default_factory=ExpertConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
-    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
-    projection: tuple[ProjectionPart, ...] = ()
-    context: ContextConfig = field(default_factory=ContextConfig)
-    format: Literal["anomaly-ov/1"] = "anomaly-ov/1"
+    scoring: ScoringConfig = field(default_factory=ScoringConfig)
+    format: Literal["anomaly-ov/2"] = "anomaly-ov/2"

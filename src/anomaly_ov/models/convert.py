@@ -18,7 +18,7 @@ from anomaly_ov.configuration import to_mapping
 from anomaly_ov.errors import CheckpointMismatch, UsageError
 from anomaly_ov.files import write_atomic
 from anomaly_ov.images.views import ViewsConfig
-from anomaly_ov.models.config import EncoderConfig, ExpertConfig, ModelConfig
+from anomaly_ov.models.config import RELEASED_SCORING, EncoderConfig, ExpertConfig, ModelConfig
 from anomaly_ov.models.encoder import encoder_from_pretrained
 from anomaly_ov.models.expert import Expert
 from anomaly_ov.models.model import AnomalyModel
@@ -93,7 +93,9 @@ def convert_model(
     expert = load_released_expert(source, config)
     tower = encoder_from_pretrained(encoder, levels, final)
     views = ViewsConfig(base_size=tower.image_size)
-    settings = ModelConfig(folder.resolve().name, encoder=tower.config, expert=expert.config, views=views)
+    settings = ModelConfig(
+        folder.resolve().name, encoder=tower.config, expert=expert.config, views=views, scoring=RELEASED_SCORING
+    )
     model = AnomalyModel(settings, tower)
     model.expert.load_state_dict(expert.state_dict())
     card = (

@@ -61,7 +61,7 @@ class Encoder(nn.Module):
         self._hook(built.blocks)
         scale = 1.0 / (255.0 * torch.tensor(config.std, dtype=torch.float64, device="cpu"))
         shift = -255.0 * torch.tensor(config.mean, dtype=torch.float64, device="cpu") * scale
-        self._scale_shift = (tuple(scale.tolist()), tuple(shift.tolist()))
+        self.scale_shift = (tuple(scale.tolist()), tuple(shift.tolist()))  # of a pixel in 0..255, per channel
         self.register_load_state_dict_post_hook(_restore_memory_format)  # type: ignore[no-untyped-call]
         _restore_memory_format(self)
         self.eval()
@@ -96,7 +96,7 @@ class Encoder(nn.Module):
         # bfloat16 has 8 bits: scale in float32, round once.
         compute = torch.float64 if self.dtype == torch.float64 else torch.float32
         x_NHW3 = pixels_NHW3.to(self.device, non_blocking=True).to(compute)
-        scale_3, shift_3 = (x_NHW3.new_tensor(values) for values in self._scale_shift)
+        scale_3, shift_3 = (x_NHW3.new_tensor(values) for values in self.scale_shift)
         torch.addcmul(shift_3, x_NHW3, scale_3, out=x_NHW3)
         return x_NHW3.permute(0, 3, 1, 2).to(self.dtype)
 
@@ -167,13 +167,13 @@ class Encoder(nn.Module):
         if self.model_type == "radio":
             return {"pixel_values": whole_N3HW}
         # SigLIP 2 (NaFlex) wants flattened patches, (row, column, channel) within each, and the grid they came from.
-        count = len(whole_N3HW)
+        count = whole_N3HW.shape[0]  # len() would fix it while a graph is traced
         patches = whole_N3HW.reshape(count, 3, rows, size, columns, size).permute(0, 2, 4, 3, 5, 1)
         patches = patches.reshape(count, rows * columns, size * size * 3)
         return {
             "pixel_values": patches,
             "pixel_attention_mask": torch.ones(count, rows * columns, dtype=torch.int64, device=patches.device),
-            "spatial_shapes": torch.tensor([[rows, columns]] * count),
+            "spatial_shapes": torch.tensor([[rows, columns]]).expand(count, -1),
         }
 
     def _tokens(self, hidden: Tensor, own_hw: tuple[int, int] | None, grid_hw: tuple[int, int]) -> Tensor:
@@ -191,7 +191,7 @@ class Encoder(nn.Module):
         patches = hidden[:, prefix:]
         if own_hw == grid_hw:
             return patches
-        map_NChw = patches.reshape(len(patches), *own_hw, self.width).permute(0, 3, 1, 2)
+        map_NChw = patches.reshape(patches.shape[0], *own_hw, self.width).permute(0, 3, 1, 2)
         return flatten_map(resample(map_NChw, grid_hw))
 
     def _grid(self) -> tuple[int, int]:

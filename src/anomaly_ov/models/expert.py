@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -72,12 +72,27 @@ class Expert(LookTwice):
         with torch.autocast(device.type, enabled=False):
             return self._forward(features, views_per_image, product_type)
 
+    def of_one(self, features: Features) -> ExpertOutput:
+        """As ``forward`` for one image that all the views belong to, unchecked and without reading their number.
+
+        So it can be traced for any number of views; ``views_per_image`` stays empty.
+        """
+        owner_N = features.final_NPD.new_zeros(features.final_NPD.shape[0], dtype=torch.int64)
+        return self._judge(features, owner_N, owner_N[:1], (owner_N == 0).unsqueeze(0), torch.float32)
+
     def _forward(self, features: Features, views_per_image: Sequence[int], product_type: torch.dtype) -> ExpertOutput:
         views_B = torch.tensor(views_per_image)
         device = features.final_NPD.device
         owner_N = torch.arange(len(views_B)).repeat_interleave(views_B).to(device)
         own_BN = owner_N == torch.arange(len(views_B), device=device).unsqueeze(1)
-        look = self.look(features, owner_N, (views_B.cumsum(0) - views_B).to(device), product_type)
+        output = self._judge(features, owner_N, (views_B.cumsum(0) - views_B).to(device), own_BN, product_type)
+        return replace(output, views_per_image=tuple(views_per_image))
+
+    def _judge(
+        self, features: Features, owner_N: Tensor, base_B: Tensor, own_BN: Tensor, product_type: torch.dtype
+    ) -> ExpertOutput:
+        """``owner_N``: each view's image, ``base_B``: each image's base view, ``own_BN``: the images' own views."""
+        look = self.look(features, owner_N, base_B, product_type)
         selection = self.q_former(features.final_NPD.to(look.log_map_NP.dtype), look.log_map_NP)
         log_significance_N1 = look.log_map_NP.logsumexp(-1, keepdim=True)
         global_BD = _global_tokens(selection.local_NQD, selection.log_pooled_NQ + log_significance_N1, own_BN)
@@ -90,7 +105,7 @@ class Expert(LookTwice):
             global_BD=global_BD,
             logit_B=logit_B,
             score_B=logit_B.sigmoid(),
-            views_per_image=tuple(views_per_image),
+            views_per_image=(),
         )
 
     def _check(self, features: Features, views_per_image: Sequence[int]) -> None:

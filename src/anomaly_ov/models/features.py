@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
 
@@ -20,7 +18,3 @@ class Features:
     final_NPD: Tensor
     levels_NPD: tuple[Tensor, ...]
     grid_hw: tuple[int, int]
-
-    def level_arrays(self) -> tuple[npt.NDArray[np.float32], ...]:
-        """The levels in float32 on the host, for ``token_maps``; what lies there already is not copied."""
-        return tuple(level.detach().float().cpu().numpy() for level in self.levels_NPD)

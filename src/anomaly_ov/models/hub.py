@@ -9,6 +9,7 @@ from anomaly_ov.errors import WeightsError
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+ENCODER_GRAPH, EXPERT_GRAPH = "encoder.onnx", "expert.onnx"
 LANGUAGE_FOLDER = "language"
 
 _HERE = Path(__file__).parent

@@ -198,6 +198,7 @@ def _dot_over_length(tokens_NPE: Tensor, direction_NE: Tensor, min_length: float
 def _combine(logits_LNP: Tensor) -> Look:
     """The mean of the levels' maps, with its logarithm and logit computed without passing through the mean."""
     log_levels = math.log(len(logits_LNP))
-    log_map_NP = F.logsigmoid(logits_LNP).logsumexp(0) - log_levels
-    log_rest_NP = F.logsigmoid(-logits_LNP).logsumexp(0) - log_levels
+    # log sigmoid(x) = -softplus(-x); exporters write F.logsigmoid as log(sigmoid(x)), minus infinity below -104.
+    log_map_NP = (-F.softplus(-logits_LNP)).logsumexp(0) - log_levels
+    log_rest_NP = (-F.softplus(logits_LNP)).logsumexp(0) - log_levels
     return Look(logits_LNP.sigmoid().mean(0), log_map_NP, log_map_NP - log_rest_NP)

@@ -1,4 +1,4 @@
-"""The detector: an encoder, an expert and a projection, and the folder that holds them.
+"""The detector: an encoder and an expert, and the folder that holds them.
 
 A model folder is ``config.json`` (a ``ModelConfig``), ``model.safetensors`` (fp16 or float32) and ``README.md`` (the
 model card). ``tiny`` and the released sizes are the same class. Loading is strict: every name and shape must fit
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,23 +21,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from anomaly_ov.configuration import MAX_CONFIG_BYTES, parse, to_mapping
-from anomaly_ov.errors import CheckpointMismatch, ConfigError, WeightsError
+from anomaly_ov.configuration import to_mapping
+from anomaly_ov.errors import ConfigError, WeightsError
 from anomaly_ov.files import write_atomic
 from anomaly_ov.models import weights
 from anomaly_ov.models.config import ModelConfig
 from anomaly_ov.models.encoder import Encoder
 from anomaly_ov.models.expert import Expert, ExpertOutput
 from anomaly_ov.models.features import Features
-from anomaly_ov.models.hub import CONFIG_FILE, WEIGHTS_FILE
-from anomaly_ov.models.projection import Projection
+from anomaly_ov.models.folder import digest, is_derived, read_config, with_own_weights
+from anomaly_ov.models.hub import CONFIG_FILE, ENCODER_GRAPH, EXPERT_GRAPH, WEIGHTS_FILE
 
 CARD_FILE = "README.md"
-_DERIVED = re.compile(r"[0-9a-f]{12}")  # a revision that is the digest of the weights, not a name someone chose
 
 
 class AnomalyModel(nn.Module):
-    """``encoder``, ``expert`` and ``projection`` of one ``config``, in eval mode.
+    """``encoder`` and ``expert`` of one ``config``, in eval mode.
 
     Weights are random unless an encoder is given.
 
@@ -51,7 +49,6 @@ class AnomalyModel(nn.Module):
         self.encoder = Encoder(config.encoder) if encoder is None else encoder
         _check(config, self.encoder)
         self.expert = Expert(config.expert)
-        self.projection = Projection(config.projection, self.encoder.level_widths)
         self.eval()
 
     def forward(self, pixels: Tensor, views_per_image: Sequence[int]) -> ExpertOutput:
@@ -69,8 +66,9 @@ class AnomalyModel(nn.Module):
         """Writes the model folder and returns it. ``dtype``: float32 or float16 on disk; ``card``: the model card.
 
         The files are complete before any of them takes its name, ``config.json`` last; a reader in between finds the
-        old model or an error, never a mixture. Tensors that fp16 cannot hold stay float32, and the card says which.
-        Unless ``config.revision`` is a chosen name it becomes the digest of the weights, here and on disk.
+        old model or an error, never a mixture. ONNX graphs, which point into older weights, are removed. Tensors that
+        fp16 cannot hold stay float32, and the card says which. Unless ``config.revision`` is a chosen name it becomes
+        the digest of the weights, here and on disk.
         Raises ``CheckpointMismatch`` when the weights are not those of ``config`` (a fused copy, unmerged adapters).
         """
         if dtype not in (torch.float32, torch.float16):
@@ -84,11 +82,13 @@ class AnomalyModel(nn.Module):
         with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as name:
             staging = Path(name)
             weights.write(staging / WEIGHTS_FILE, tensors, {"transformers": _transformers_version()})
-            if not self.config.revision or _DERIVED.fullmatch(self.config.revision):
-                self.config = replace(self.config, revision=weights.digest(staging / WEIGHTS_FILE))
+            if not self.config.revision or is_derived(self.config.revision):
+                self.config = replace(self.config, revision=digest(staging / WEIGHTS_FILE))
             write_atomic(staging / CARD_FILE, _card(card, self.config, notes).encode())
             text = json.dumps(to_mapping(self.config), indent=2) + "\n"
             write_atomic(staging / CONFIG_FILE, text.encode())
+            for file in (ENCODER_GRAPH, EXPERT_GRAPH):  # they point into the weights that are about to go
+                (folder / file).unlink(missing_ok=True)
             for file in (WEIGHTS_FILE, CARD_FILE, CONFIG_FILE):
                 os.replace(staging / file, folder / file)
         return folder
@@ -104,33 +104,12 @@ class AnomalyModel(nn.Module):
         config = read_config(folder)
         path = folder / WEIGHTS_FILE
         found = weights.read_shapes(path)
-        revision = weights.digest(path)
-        if _DERIVED.fullmatch(config.revision) and config.revision != revision:
-            raise CheckpointMismatch(
-                f"{path} has digest {revision}, but {CONFIG_FILE} was saved with {config.revision}",
-                hint="copy both files again, or save the model again",
-            )
-        model = cls(replace(config, revision=config.revision or revision), _empty_encoder(config))
+        config, _ = with_own_weights(folder, config)
+        model = cls(config, _empty_encoder(config))
         weights.require_same(weights.shapes_of(model.state_dict()), found, _where(path))
         model.load_state_dict(weights.to_full(weights.read(path), dtype), assign=True)
         # Buffers that are in no file were computed in float32.
         return model.to(dtype).eval()
-
-
-def read_config(folder: Path) -> ModelConfig:
-    """``config.json`` of a model folder, checked field by field."""
-    path = folder / CONFIG_FILE
-    if not path.is_file():
-        raise WeightsError(f"no model at {folder}: {CONFIG_FILE} is missing", hint="see 'anomaly-ov models'")
-    if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise ConfigError(f"{path} is larger than {MAX_CONFIG_BYTES} bytes", hint="is this really a model folder?")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path} is not valid JSON: {error}", hint="copy the file again") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold a mapping of fields", hint="copy the file again")
-    return parse(ModelConfig, values, where=str(path))
 
 
 def _empty_encoder(config: ModelConfig) -> Encoder:
@@ -146,7 +125,6 @@ def _expected(config: ModelConfig) -> weights.Shapes:
 def _check(config: ModelConfig, encoder: Encoder) -> None:
     """The expert must read exactly what the encoder gives, from views of the size the encoder expects."""
     expert = config.expert
-    deepest = max((level for part in config.projection for level in part.levels), default=0)
     pairs: dict[str, tuple[Any, Any]] = {
         "expert.width": (expert.width, encoder.width),
         "expert.grid_hw": (tuple(expert.grid_hw), encoder.grid_hw),
@@ -155,8 +133,6 @@ def _check(config: ModelConfig, encoder: Encoder) -> None:
         "views.base_size": (config.views.base_size, encoder.image_size),
     }
     wrong = [f"{field} is {has}, the encoder gives {gives}" for field, (has, gives) in pairs.items() if has != gives]
-    if deepest >= len(encoder.level_widths):
-        wrong.append(f"projection reads level {deepest}, the encoder gives {len(encoder.level_widths)}")
     if wrong:
         raise ConfigError(f"model '{config.name}': {'; '.join(wrong)}", hint="make these fields agree")
 

@@ -41,10 +41,7 @@ class PictureOutput:
 
 
 class Runner:
-    """``encoder`` and ``expert`` of a model, ready on ``device`` in ``dtype``; see ``forward``.
-
-    ``token_maps``: of its projection, on the host, where pictures are compared.
-    """
+    """``encoder`` and ``expert`` of a model, ready on ``device`` in ``dtype``; see ``forward``."""
 
     def __init__(self, model: AnomalyModel, device: str, dtype: str, views_per_forward: int | None) -> None:
         self.device = resolve_device(device)
@@ -57,7 +54,6 @@ class Runner:
             self.encoder = model.encoder.fuse().eval().to(self.device, self.dtype)
             # The expert is a small share of the work, and its softmax over 100 x cosine loses digits in 16 bits.
             self.expert = model.expert.eval().to(self.device, torch.float32)
-            self.token_maps = model.projection.arrays()
 
     @property
     def patch(self) -> float | None:

@@ -24,6 +24,9 @@ from torch import Tensor, nn
 from anomaly_ov.models.look_twice import linear
 
 QUADRANTS = 4
+OUTSIDE = -1e30
+"""Logarithm of a patch's weight outside its quadrant. Minus infinity would say the same, but ONNX Runtime's
+ReduceLogSumExp loses what follows an infinite first value (1.32)."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class Selector(nn.Module):
     def _pooling(self, log_map_NP: Tensor) -> tuple[Tensor, Tensor]:
         """Weights of the four means (N, Q, P), and the logarithm of the map's sum over each quadrant (N, Q)."""
         bins_QP = quadrants(self.grid_hw, log_map_NP.device)
-        log_weight_NQP = log_map_NP.unsqueeze(1).masked_fill(~bins_QP, -math.inf)
+        log_weight_NQP = log_map_NP.unsqueeze(1).masked_fill(~bins_QP, OUTSIDE)
         log_total_NQ = log_weight_NQP.logsumexp(-1)
         return (log_weight_NQP - log_total_NQ.unsqueeze(-1)).exp(), log_total_NQ
 

@@ -6,8 +6,6 @@ code from the file, and a header is compared before a single weight is loaded.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import tempfile
 import threading
@@ -25,7 +23,6 @@ Tensors = dict[str, Tensor]
 Shapes = dict[str, tuple[int, ...]]
 
 MAX_BYTES = 64 * 2**30
-MAX_HEADER_BYTES = 100 * 2**20  # the format's own limit
 MAX_NAMED = 6  # how many offending keys an error spells out
 HALF_LOSS = 1e-3  # relative L2 error above which a tensor is kept in float32; plain fp16 rounding costs about 2e-4
 
@@ -88,24 +85,6 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     with _replacing(path) as temporary:
         # The format tag is what transformers insists on.
         save_file(plain, str(temporary), metadata={"format": "pt"} | dict(metadata or {}))
-
-
-def digest(path: Path) -> str:
-    """Twelve hex digits of the SHA-256 of what a safetensors file holds: names, types, shapes and bytes.
-
-    The header's free text is left out, because safetensors writes it in any order: saving twice gives one digest.
-    """
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        try:
-            header = json.loads(file.read(min(size, MAX_HEADER_BYTES)))
-            header.pop("__metadata__", None)
-        except (ValueError, AttributeError):
-            header = {}  # no safetensors file; whoever reads it next says so by name
-        digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()[:12]
 
 
 def to_half(tensors: Mapping[str, Tensor]) -> tuple[Tensors, list[str]]:

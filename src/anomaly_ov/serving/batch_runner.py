@@ -177,11 +177,7 @@ class BatchRunner:
 
     def _scored_by(self, context: Context | None) -> ScoredBy:
         threshold = self._inspector.threshold_with(context)
-        return ScoredBy(
-            asdict(self._inspector.info),
-            ThresholdUsed(threshold.value, threshold.source),
-            self._inspector.map_threshold_with(context),
-        )
+        return ScoredBy(asdict(self._inspector.info), ThresholdUsed(threshold.value, threshold.source))
 
     def _keep(self, work: Work, inspected: Sequence[Inspected], scored_by: ScoredBy) -> None:
         try:

@@ -42,7 +42,6 @@ log = logging.getLogger("anomaly_ov.serving")
 
 MAX_WAITING = 16
 """Questions that may wait behind the one that is being answered."""
-KEPT_MAPS = 64
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ class _Open:
 class Speaker:
     """Answers questions one at a time. ``max_open``: conversations kept; ``max_waiting``: questions that may wait.
 
-    ``say``, ``answer`` and ``selection_png`` belong on one event loop; ``start`` and ``stop`` block.
+    ``say`` and ``answer`` belong on one event loop; ``start`` and ``stop`` block.
     """
 
     def __init__(
@@ -113,8 +112,7 @@ class Speaker:
         self._inspector, self._engine = inspector, engine
         self._max_open, self._max_waiting = max_open, max_waiting
         self._open: OrderedDict[tuple[Any, ...], _Open] = OrderedDict()
-        self._maps: OrderedDict[str, bytes] = OrderedDict()
-        self._lock = threading.Lock()  # of the two above
+        self._lock = threading.Lock()  # of what is kept
         self._thread: ThreadPoolExecutor | None = None
         self._taken = 0
         self._seconds_each = 2.0  # of late; the first guess matters until the first answer is there
@@ -183,30 +181,6 @@ class Speaker:
                 elif isinstance(event, Answer):
                     return Told(records, event)
         raise RuntimeError("an answer ended without its end")
-
-    async def selection_png(self, source: Source, digest: str) -> bytes:
-        """The patches that the token selector picked, as a grey PNG on the significance map's pixels, 0..255 for 0..1
-        (``models.selection``). ``digest``: of the picture, under which it is kept for a while.
-
-        Raises ``Fault`` as ``Engine.inspect`` does, 413 or 422 for a picture that cannot be read.
-        """
-        with self._lock:
-            if digest in self._maps:
-                self._maps.move_to_end(digest)
-                return self._maps[digest]
-        finding = (await self._engine.inspect(source, talk=True)).finding
-        _require_read(finding, param=None)
-        data = await asyncio.to_thread(self._drawn, finding)
-        with self._lock:
-            self._maps[digest] = data
-            while len(self._maps) > KEPT_MAPS:
-                self._maps.popitem(last=False)
-        return data
-
-    def _drawn(self, finding: Finding) -> bytes:
-        from anomaly_ov.serving.grey_png import grey_png
-
-        return grey_png(self._inspector.selection_map(finding))
 
     def _require_room(self) -> ThreadPoolExecutor:
         if self._thread is None:

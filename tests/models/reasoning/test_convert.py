@@ -19,7 +19,7 @@ from transformers import SiglipVisionModel
 
 from anomaly_ov.errors import UsageError
 from anomaly_ov.images.views import ViewsConfig
-from anomaly_ov.models.config import CalibrationConfig, ExpertConfig, ModelConfig, ProjectionPart
+from anomaly_ov.models.config import RELEASED_SCORING, ExpertConfig, ModelConfig, ScoringConfig
 from anomaly_ov.models.create import expert_for
 from anomaly_ov.models.encoder import encoder_from_pretrained
 from anomaly_ov.models.model import AnomalyModel
@@ -93,30 +93,27 @@ def test_an_expert_inside_the_checkpoint_is_taken(stock: Stock, folder: Path, tm
     assert "has an expert of its own" in refused(stock, folder, UsageError, encoder=stock.siglip)
 
 
-def test_an_expert_of_our_own_keeps_its_calibration_only_behind_its_own_encoder(
+def test_an_expert_of_our_own_keeps_its_scoring_only_behind_its_own_encoder(
     stock: Stock, folder: Path, tmp_path: Path
 ) -> None:
     tower = encoder_from_pretrained(stock.siglip, LEVELS, 2)
     settings = ModelConfig("mine", encoder=tower.config, expert=expert_for(tower, ExpertConfig(hidden=8)))
-    settings = replace(settings, views=ViewsConfig(28, cap=200), calibration=CalibrationConfig(threshold=0.25))
-    settings = replace(settings, projection=(ProjectionPart((0, 1), 4),))
+    settings = replace(settings, views=ViewsConfig(28, cap=200), scoring=ScoringConfig(top=0.25))
     donor = AnomalyModel(settings, tower)
     donor.save_pretrained(tmp_path / "mine", dtype=torch.float16)
     make_next(folder)
     given = {"expert": tmp_path / "mine", "encoder": stock.siglip, "levels": None, "final": None}
     other = converted(stock, folder, tmp_path / "other", **given).model.model.detector
-    assert other.config.calibration == CalibrationConfig()
-    assert other.config.projection == ()
+    assert other.config.scoring == RELEASED_SCORING
     rewrite(folder, lambda tensors: {name: t for name, t in tensors.items() if "vision_tower" not in name})
     same = converted(stock, folder, tmp_path / "same", **given).model.model.detector
-    assert (same.config.calibration.threshold, same.config.views.cap, same.config.name) == (0.25, 200, "same")
+    assert (same.config.scoring.top, same.config.views.cap, same.config.name) == (0.25, 200, "same")
     mine = AnomalyModel.from_pretrained(tmp_path / "mine")
     for made in (other, same):
         assert made.config.encoder.levels == LEVELS
         assert made.config.revision != mine.config.revision
         given = mine.expert.state_dict()
         assert all(torch.equal(tensor, given[key]) for key, tensor in made.expert.state_dict().items())
-    assert torch.equal(same.projection.maps[0].weight, mine.projection.maps[0].weight)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

@@ -5,30 +5,38 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from anomaly_ov.images.views import anyres_geometry
+from anomaly_ov.images.views import anyres, anyres_geometry
+from anomaly_ov.inspector import Inspector
+from anomaly_ov.models.config import RELEASED_SCORING, ModeConfig, ScoringConfig
+from anomaly_ov.models.expert import ExpertOutput
+from anomaly_ov.models.features import Features
+from anomaly_ov.models.model import AnomalyModel
 from anomaly_ov.models.reasoning.evidence import evidence_of
-from anomaly_ov.models.score import expert_alone
 from golden_fixtures import SeededDetector, fusion_meta
 from model_fixtures import small_model, small_reasoner
 
 SIZES = [(70, 50), (20, 90), (33, 33)]
 
 
-def looked() -> tuple:
-    model = small_model(1)
-    geometries = [anyres_geometry(size, model.config.views) for size in SIZES]
-    views = [one.views for one in geometries]
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (sum(views), 32, 32, 3), generator=generator, dtype=torch.uint8)
+def pictures() -> list[np.ndarray]:
+    generator = np.random.default_rng(0)
+    small = [generator.integers(0, 256, (5, 7, 3), np.uint8) for _ in SIZES]
+    return [np.asarray(Image.fromarray(one).resize(size)) for one, size in zip(small, SIZES, strict=True)]
+
+
+def looked(model: AnomalyModel) -> tuple[Features, ExpertOutput, list]:
+    views = [anyres(one, model.config.views) for one in pictures()]
+    pixels = torch.from_numpy(np.concatenate([one.pixels_NHW3 for one in views]))
     with torch.no_grad():
         features = model.encoder(model.encoder.normalise(pixels))
-        output = model.expert(features, views)
-    return features, output, geometries
+        output = model.expert(features, [len(one) for one in views])
+    return features, output, [one.geometry for one in views]
 
 
 def test_each_picture_gets_its_own() -> None:
-    features, output, geometries = looked()
+    features, output, geometries = looked(small_model(1))
     start = 0
     for index, one in enumerate(evidence_of(features, output, geometries)):
         own = slice(start, start + geometries[index].views)
@@ -44,26 +52,39 @@ def test_each_picture_gets_its_own() -> None:
 
 
 def test_as_many_geometries_as_pictures() -> None:
-    features, output, geometries = looked()
+    features, output, geometries = looked(small_model(1))
     with pytest.raises(ValueError, match="zip"):
         evidence_of(features, output, geometries[:2])
 
 
-def test_the_fused_score_is_that_of_an_inspection() -> None:
-    features, output, geometries = looked()
-    calibration = small_model(head_weight=0.5, map_weight=0.7, bias=-0.2).config.calibration
-    for index, one in enumerate(evidence_of(features, output, geometries, calibration)):
-        head = float(output.score_B[index])
-        expected = expert_alone(one.map_Nhw.numpy().astype(np.float32), head, one.geometry, calibration)
-        assert one.score == expected.score != head
+@pytest.mark.parametrize(
+    "alone",
+    [ModeConfig(), ModeConfig(own=0.7, expert=0.4, head=0.3), ModeConfig(own=0.0, expert=0.5, head=1.0, usual=3.0, spread=3.0)],
+    ids=["own patches", "all evidence", "expert"],
+)
+def test_the_score_of_the_picture_alone_is_that_of_an_inspection(alone: ModeConfig) -> None:
+    model = small_model(1, mirror=False, alone=alone)
+    inspector = Inspector(model, device="cpu")
+    found = evidence_of(*looked(model), model.config.scoring)
+    scores = [inspector.inspect(one).score for one in pictures()]
+    assert [one.score for one in found] == pytest.approx(scores, abs=1e-5)
+    assert len(set(scores)) == len(SIZES)
+
+
+def test_the_released_scoring_is_the_head() -> None:
+    features, output, geometries = looked(small_model(1))
+    for one in evidence_of(features, output, geometries, RELEASED_SCORING):
+        assert one.score == pytest.approx(
+            evidence_of(features, output, geometries)[geometries.index(one.geometry)].score, abs=1e-6
+        )
 
 
 def test_the_prompt_follows_the_score_that_is_asked_for() -> None:
-    """Same picture, same weights: the head says one thing, a calibration of large bias another."""
+    """Same picture, same weights: the head says one thing, a scoring that takes little for usual another."""
     scores = {}
     for level_score in ("head", "fused"):
         model = small_reasoner(level_score=level_score).model.model
-        model.attach(small_model(bias=20.0))
+        model.attach(small_model(alone=ModeConfig(usual=-20.0)))
         geometry = anyres_geometry((70, 50), model.detector.config.views)  # type: ignore[union-attr]
         pixels = torch.full((geometry.views, 32, 32, 3), 90, dtype=torch.uint8)
         scores[level_score] = model.look(pixels, [geometry])[0].score
@@ -80,3 +101,14 @@ def test_released_scores_and_adverbs() -> None:
     geometries = [anyres_geometry((10, 10), detector.config.views)] * 4
     found = [one.score for one in evidence_of(features, output, geometries)]
     assert found == pytest.approx(case["scores_used_for_layout"], abs=1e-6)
+
+
+def test_a_scoring_without_own_patches_needs_no_tokens() -> None:
+    """The expert alone: the encoder's levels are not compared."""
+    scoring = ScoringConfig(own_patches=False, alone=ModeConfig(own=0.0, expert=1.0))
+    features, output, geometries = looked(small_model(1))
+    levels = tuple(torch.full_like(level, float("nan")) for level in features.levels_NPD)
+    expected = [one.score for one in evidence_of(features, output, geometries, scoring)]
+    blind = Features(features.final_NPD, levels, features.grid_hw)
+    with np.errstate(invalid="ignore"):
+        assert [one.score for one in evidence_of(blind, output, geometries, scoring)] == expected

@@ -226,7 +226,7 @@ def test_references_have_the_batch_scored_anew(client: TestClient, batch: str) -
         ("PUT", "/v1/items/{i}/decision", {"json": {"verdict": "normal", "note": "x" * 2001}}, 422),
         ("GET", "/v1/items/nope/overlay", {}, 404),
         ("GET", "/v1/items/{i}/overlay?map_threshold=2", {}, 422),
-        ("GET", "/v1/items/nope/selection", {}, 404),
+        ("GET", "/v1/items/{i}/overlay?threshold=nan", {}, 422),
         ("GET", "/v1/items/..%2f..%2fetc%2fpasswd/thumbnail", {}, 404),
     ],
 )

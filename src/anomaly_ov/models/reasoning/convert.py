@@ -21,7 +21,7 @@ from torch import Tensor
 from anomaly_ov.errors import CheckpointMismatch, ConfigError, UsageError
 from anomaly_ov.images.views import ViewsConfig
 from anomaly_ov.models import backbones, weights
-from anomaly_ov.models.config import EncoderConfig, ExpertConfig, ModelConfig
+from anomaly_ov.models.config import RELEASED_SCORING, EncoderConfig, ExpertConfig, ModelConfig
 from anomaly_ov.models.convert import load_released_expert
 from anomaly_ov.models.create import expert_for
 from anomaly_ov.models.encoder import Encoder, encoder_from_pretrained
@@ -222,13 +222,17 @@ def _write_detector(plan: _Plan, encoder: str | Path | None, folder: Path, name:
     if own := plan.part(EXPERT):
         plan.expert.load_state_dict(dict(plan.stored.read(own, torch.float32)), strict=True, assign=True)
     expert, kept = plan.expert, plan.donor is not None and _same(plan.donor.encoder, tower)
-    settings = ModelConfig(name, encoder=tower.config, expert=expert.config, views=ViewsConfig(tower.image_size))
+    settings = ModelConfig(
+        name,
+        encoder=tower.config,
+        expert=expert.config,
+        views=ViewsConfig(tower.image_size),
+        scoring=RELEASED_SCORING,
+    )
     if kept and plan.donor is not None:
         settings = replace(plan.donor.config, name=name, revision="", encoder=tower.config)
     model = AnomalyModel(settings, tower.eval())
     model.expert.load_state_dict(expert.state_dict())
-    if kept and plan.donor is not None:
-        model.projection.load_state_dict(plan.donor.projection.state_dict())
     model.save_pretrained(folder, card=_card(plan, encoder, name, kept))
     return model.config.revision
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from anomaly_ov.images.geometry import Geometry
-from anomaly_ov.models.config import CalibrationConfig
+from anomaly_ov.models.arrays import PictureArrays
+from anomaly_ov.models.config import ScoringConfig
 from anomaly_ov.models.expert import ExpertOutput
 from anomaly_ov.models.features import Features
-from anomaly_ov.models.runner import PictureOutput
-from anomaly_ov.models.score import expert_alone
+from anomaly_ov.scoring.look import score_alone
 
 
 @dataclass(frozen=True)
@@ -38,31 +40,41 @@ class Evidence:
         return self.map_Nhw.shape[1], self.map_Nhw.shape[2]
 
 
-def of_picture(output: PictureOutput, score: float, geometry: Geometry) -> Evidence:
-    """From what a ``Runner`` gave with its features; ``score``: what the indicative prompt shall follow."""
+def of_picture(output: PictureArrays, score: float, geometry: Geometry, device: torch.device | str = "cpu") -> Evidence:
+    """From what an engine gave with its features; ``score``: what the indicative prompt shall follow."""
     assert output.features is not None
-    assert output.local_NQD is not None
-    assert output.global_D is not None
-    final_NPD = output.features.final_NPD
-    map_Nhw = torch.from_numpy(output.map_Nhw).to(final_NPD.device)
-    return Evidence(final_NPD, map_Nhw, output.local_NQD, output.global_D, score, geometry)
+
+    def tensor(values: npt.NDArray[np.float32]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(device)
+
+    return Evidence(
+        tensor(output.features.final_NPD),
+        tensor(output.map_Nhw),
+        tensor(output.local_NQD),
+        tensor(output.global_D),
+        score,
+        geometry,
+    )
 
 
 def evidence_of(
     features: Features,
     output: ExpertOutput,
     geometries: Sequence[Geometry],
-    calibration: CalibrationConfig | None = None,
+    scoring: ScoringConfig | None = None,
     patch: float | None = None,
 ) -> list[Evidence]:
-    """One per picture. The score is the head's or, given a ``calibration``, the fused one (``models.score``)."""
+    """One per picture. The score is the head's or, given a ``scoring``, that of the picture alone (``scoring.score``),
+    its mirror images left out.
+    """
     ends = torch.tensor(output.views_per_image).cumsum(0).tolist()
     found = []
     for index, (end, geometry) in enumerate(zip(ends, geometries, strict=True)):
         own = slice(end - output.views_per_image[index], end)
         map_Nhw, score = output.map_Nhw[own], float(output.score_B[index])
-        if calibration is not None:
-            score = expert_alone(map_Nhw.float().cpu().numpy(), score, geometry, calibration, patch).score
+        if scoring is not None:
+            levels = [level[own].float().cpu().numpy() for level in features.levels_NPD]
+            score = score_alone(levels, map_Nhw.float().cpu().numpy(), score, geometry, scoring, patch)
         final_NPD = features.final_NPD[own]
         found.append(Evidence(final_NPD, map_Nhw, output.local_NQD[own], output.global_BD[index], score, geometry))
     return found

@@ -21,9 +21,9 @@ from transformers import AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from anomaly_ov.errors import CheckpointMismatch, UnsafeCheckpoint, WeightsError
-from anomaly_ov.models import weights
+from anomaly_ov.models.folder import digest, read_config
 from anomaly_ov.models.hub import LANGUAGE_FOLDER, WEIGHTS_FILE
-from anomaly_ov.models.model import AnomalyModel, read_config
+from anomaly_ov.models.model import AnomalyModel
 from anomaly_ov.models.reasoning.config import AnomalyOVConfig
 from anomaly_ov.models.reasoning.model import AnomalyOV
 from anomaly_ov.models.reasoning.processor import Processor, stop_ids
@@ -63,7 +63,7 @@ def load_reasoner(folder: str | Path, dtype: torch.dtype = torch.float32, *, wit
     ours = read_config(folder)
     with _readable(language, "configuration"):
         config = AnomalyOVConfig.from_pretrained(language, local_files_only=True)
-    revision = ours.revision or weights.digest(folder / WEIGHTS_FILE)
+    revision = ours.revision or digest(folder / WEIGHTS_FILE)
     if config.detector_revision not in ("", revision):
         raise CheckpointMismatch(
             f"{language} was trained with detector {config.detector_revision}, {folder} holds {revision}",

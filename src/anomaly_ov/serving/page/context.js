@@ -4,7 +4,7 @@ import { poll } from "./batches.js";
 import { closeMenus } from "./dialogs.js";
 import { byId, el, plural } from "./dom.js";
 import { failed, say, toast } from "./notices.js";
-import { forgetThresholds, on, state, tell } from "./state.js";
+import { forgetThreshold, on, state, tell } from "./state.js";
 
 const CHOICES = [
   ["none", "Nothing", "Each picture is judged by the model alone."],
@@ -17,8 +17,8 @@ const ENOUGH = 4;
 async function setContext(body) {
   closeMenus();
   state.batch = await call("PUT", `/v1/batches/${encodeURIComponent(state.batch.id)}/context`, { json: body });
-  forgetThresholds();
-  for (const topic of ["batch", "threshold", "map-threshold"]) tell(topic);
+  forgetThreshold();
+  for (const topic of ["batch", "threshold"]) tell(topic);
   say("The batch is scored anew.");
   poll(true);
 }

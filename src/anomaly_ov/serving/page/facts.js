@@ -1,6 +1,6 @@
 // What is known of the open picture: score and label, with and without the context, its regions, and what produced it.
 import { byId, el, longScore, shortScore } from "./dom.js";
-import { currentItem, isAnomalous, isScored, on, scoreThreshold, state } from "./state.js";
+import { currentItem, isAnomalous, isScored, levelOf, on, state, thresholdOf } from "./state.js";
 import { found, pickRegion } from "./viewer.js";
 
 const MOST_CHIPS = 9;
@@ -26,7 +26,7 @@ function scoreLine(item) {
   const fill = el("span", { class: "bar-fill" });
   const mark = el("span", { class: "bar-mark" });
   fill.style.width = `${item.score * 100}%`;
-  mark.style.left = `${scoreThreshold() * 100}%`;
+  mark.style.left = `${thresholdOf(item) * 100}%`;
   meter.append(fill, mark);
   const label = anomalous ? "Anomalous" : "Normal";
   return el(
@@ -40,8 +40,8 @@ function scoreLine(item) {
       el("span", { class: "spacer" }),
       el("span", {
         class: "soft level",
-        text: `${item.level} suspicious`,
-        title: "How strongly the model suspects something by itself, before any comparison",
+        text: `${levelOf(item)} suspicious`,
+        title: "The score beside the threshold",
       }),
     ),
     meter,

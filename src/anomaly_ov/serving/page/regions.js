@@ -1,15 +1,15 @@
 // Suspicious regions of a grey map, by the same rule as the service (anomaly_ov.images.regions): connected pieces,
-// corners count, of values >= threshold; pieces under MIN_AREA_FRACTION of the picture are left out; highest peak first.
+// corners count, of values >= threshold; highest peak first; pieces under MIN_AREA_FRACTION of the picture are left out,
+// but never the first: what reaches the threshold has a region.
 //
 // One scan finds the runs of each row and joins those that touch (union-find), so the cost is one look at each value.
 
 export const MIN_AREA_FRACTION = 1e-4;
 
-// The smallest grey value that counts. The service compares in float32.
+// The smallest grey value that counts. The service's map is float32, its threshold is not rounded.
 export function cutOf(threshold) {
-  const wanted = Math.fround(threshold);
   let cut = Math.max(0, Math.floor(threshold * 255) - 1);
-  while (cut < 256 && Math.fround(cut / 255) < wanted) cut += 1;
+  while (cut < 256 && Math.fround(cut / 255) < threshold) cut += 1;
   return cut;
 }
 
@@ -28,8 +28,8 @@ export function regions(grey, width, height, threshold, imageWidth, imageHeight,
   const pieces = measure(grey, width, runs, rows, columns);
   const smallest = MIN_AREA_FRACTION * imageWidth * imageHeight;
   return pieces
-    .filter((piece) => piece.area >= smallest)
     .sort((a, b) => b.peak - a.peak || b.area - a.area || a.first - b.first)
+    .filter((piece, index) => index === 0 || piece.area >= smallest)
     .slice(0, limit)
     .map(({ x0, y0, x1, y1, area, peak, sum, cells, members }) => ({
       box: [columns[x0], rows[y0], columns[x1], rows[y1]],

@@ -52,8 +52,9 @@ class Ready(BaseModel):
 
 
 class About(BaseModel):
-    """What the service is. ``palette``: colours of the map for 0..255. ``speaks``: whether a language model answers
-    questions; else the record does. ``questions``: what may be asked.
+    """What the service is. ``map_threshold``: that of ``threshold`` again. ``palette``: colours of the map, 0..255.
+
+    ``speaks``: whether a language model answers questions; else the record does. ``questions``: what may be asked.
     """
 
     model: ModelInfo
@@ -111,7 +112,7 @@ async def about(request: Request) -> About:
         model=inspector.info,
         speaks=inspector.speaks,
         threshold=inspector.threshold,
-        map_threshold=inspector.map_threshold,
+        map_threshold=inspector.threshold.value,
         limits={name: getattr(settings, name) for name in LIMITS},
         version=version("anomaly-ov"),
         palette=[f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in palette().tolist()],

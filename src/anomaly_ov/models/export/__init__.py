@@ -1,0 +1,1 @@
+"""Detectors written for other runtimes: ONNX graphs beside a model folder's weights. Needs the extra ``export``."""
