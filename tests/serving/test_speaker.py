@@ -351,7 +351,7 @@ def test_a_question_that_cannot_be_asked(speaker: Speaker, one: dict[str, Any], 
 
 def test_a_model_that_does_not_speak(tmp_path: Path) -> None:
     """Answers from the record: of one picture, of one of its regions, of several views."""
-    silent = load(str(save_small_model(tmp_path / "model", threshold=0.0, map_threshold=0.0)), device="cpu")
+    silent = load(str(save_small_model(tmp_path / "model")), device="cpu", threshold=0.0)
     engine = Engine(silent)
     engine.start()
     try:
