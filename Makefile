@@ -1,32 +1,48 @@
-# `make demo` and `make test` set up everything themselves, in .venv. PYTHON=python3.12 picks another interpreter.
+# `make demo` installs what inspecting and serving need into .venv-demo, or uses a complete .venv; `make setup`, `make
+# test` and `make lint` install everything into .venv. PYTHON=python3.12 picks another interpreter.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEMO_VENV := $(if $(wildcard $(STAMP)),$(VENV),.venv-demo)
+DEMO_BIN := $(DEMO_VENV)/bin
 SHELL := /bin/bash
 
-.PHONY: demo test lint results clean
+.PHONY: demo setup test lint results clean
 .DEFAULT_GOAL := demo
 
-# The constraints pin torch itself, so pip never picks another build of it on the way.
+# $(call install,VENV,EXTRA,WHAT): pip's own lines are the progress. The constraints pin torch itself, so pip never
+# picks another build of it on the way.
+define install
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo "error: Python 3.11 or newer is needed, $(PYTHON) is older" >&2; \
+	  echo "hint: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+@echo "installing $(3) into $(1)" >&2
+@SECONDS=0; test -x $(1)/bin/python || $(PYTHON) -m venv $(1) && \
+	$(1)/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[$(2)]' >&2 && \
+	echo "installed into $(1) in $$SECONDS s" >&2
+@touch $@
+endef
+
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "error: Python 3.11 or newer is needed, $(PYTHON) is older" >&2; \
-		  echo "hint: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing into $(VENV) (some minutes the first time)" >&2
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@
+	$(call install,$(VENV),dev,everything for development (1 GB and more))
+
+.venv-demo/.installed: pyproject.toml constraints.txt
+	$(call install,.venv-demo,server,what the demonstration needs (400 MB))
+
+setup: $(STAMP)
 
 # Inspects the examples on the command line, then serves the page with the same pictures until Ctrl-C.
 PORT ?= 8765
 
-demo: $(STAMP)
-	@$(BIN)/anomaly-ov inspect examples --out demo
+demo: $(DEMO_VENV)/.installed
+	@rm -f demo/findings.jsonl demo/*.overlay.png
+	@TIMEFORMAT='inspected in %1R s'; time $(DEMO_BIN)/anomaly-ov inspect examples --out demo
+	@compgen -G 'demo/*.overlay.png' > /dev/null || { echo "error: no overlay was written to demo/" >&2; exit 1; }
 	@echo
 	@echo "Written:  demo/*.overlay.png (where each picture is suspicious), demo/findings.jsonl (one record per picture)"
 	@echo "Now the page, with the same pictures; drop your own onto it:"
-	@$(BIN)/anomaly-ov serve examples --data demo/service --port $(PORT)
+	@$(DEMO_BIN)/anomaly-ov serve examples --data demo/service --port $(PORT)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest
@@ -54,4 +70,4 @@ results: $(STAMP)
 	$(RUN_PYTHON) benchmarks/readme_tables.py
 
 clean:
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-demo demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

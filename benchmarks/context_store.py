@@ -13,6 +13,7 @@ from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
+from anomaly_ov.models.score import fused_scores, logit
 
 from anomaly_ov.context.build import Builder, Encoded
 from anomaly_ov.context.tokens import PictureTokens, Scales, picture_tokens
@@ -24,7 +25,6 @@ from anomaly_ov.images.sources import Source, page_digest
 from anomaly_ov.images.views import Views, anyres
 from anomaly_ov.models.model import AnomalyModel
 from anomaly_ov.models.runner import PictureOutput, Runner
-from anomaly_ov.models.score import fused_scores, logit
 from anomaly_ov.records import ModelInfo
 
 

@@ -26,7 +26,6 @@ class FakeInspector:
     """Scores every picture 0.25. ``passes``: ids seen together. While ``gate`` is clear, passes wait in it."""
 
     speaks = False
-    map_threshold = 0.5
     threshold = Threshold(0.5, "test")
     info = ModelInfo("fake", "r1", "cpu", "float32")
     scoring = "fake"
@@ -42,8 +41,8 @@ class FakeInspector:
     def threshold_with(self, context: Any) -> Threshold:
         return self.threshold
 
-    def map_threshold_with(self, context: Any) -> float:
-        return self.map_threshold
+    def auto_context(self, pictures: Any, **options: Any) -> tuple[None, str]:
+        return None, "the fake has no contexts"
 
     def stream_with_previews(
         self, sources: Sequence[Source], batch_size: int, context: Any = None, *, previews: bool, talk: bool

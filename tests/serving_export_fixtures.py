@@ -11,13 +11,12 @@ import numpy as np
 from PIL import Image
 
 from anomaly_ov.images.regions import regions
-from anomaly_ov.records import ErrorInfo, Finding, ImageInfo, MapInfo, ModelInfo, Threshold, level_of
+from anomaly_ov.records import ErrorInfo, Finding, ImageInfo, MapInfo, ModelInfo, Threshold, level_beside
 from anomaly_ov.serving.exports.about import About
 from anomaly_ov.serving.reviewed import Decision, Reviewed
 
 MODEL = ModelInfo("tiny", "abc123", "cpu", "float32")
 THRESHOLD = Threshold(0.5, "fitted on a set of ours")
-MAP_THRESHOLD = 0.4
 WH = (160, 120)
 AT = "2026-11-22T07:30:00+00:00"
 
@@ -29,7 +28,6 @@ def about(**changes: Any) -> About:
         "created": AT,
         "model": MODEL,
         "threshold": THRESHOLD,
-        "map_threshold": MAP_THRESHOLD,
         "context": {"kind": "none", "source": None, "references": None},
         "exported_at": "2026-11-22T08:01:02+00:00",
     }
@@ -39,11 +37,13 @@ def about(**changes: Any) -> About:
 def scored(
     folder: Path, position: int, name: str, score: float, decision: Decision | None = None, peaks: int = 2
 ) -> Reviewed:
-    """A picture of ``WH`` whose map, half as large, has ``peaks`` blobs, each lower than the one before."""
-    map_HW = np.full((WH[1] // 2, WH[0] // 2), 0.1, np.float32)
+    """A picture of ``WH`` whose map, half as large, has ``peaks`` blobs, each lower than the one before; without any
+    it is flat. Its highest value is the score.
+    """
+    map_HW = np.full((WH[1] // 2, WH[0] // 2), score if not peaks else min(0.1, score), np.float32)
     for peak in range(peaks):
-        map_HW[8 + 14 * peak : 18 + 14 * peak, 10 + position : 24 + position] = 0.9 - 0.2 * peak
-        map_HW[10 + 14 * peak, 24 + position] = 0.45
+        map_HW[8 + 14 * peak : 18 + 14 * peak, 10 + position : 24 + position] = score * (1 - 0.25 * peak)
+        map_HW[10 + 14 * peak, 24 + position] = score / 2
     stored = np.rint(map_HW * 255).astype(np.uint8)
     map_path = folder / f"{position}.png"
     Image.fromarray(stored).save(map_path)
@@ -60,9 +60,9 @@ def scored(
         score_expert=score,
         threshold=THRESHOLD,
         anomalous=score >= THRESHOLD.value,
-        level=level_of(score),
+        level=level_beside(score, THRESHOLD.value),
         map=MapInfo("/secret/place/map.png", (27, 27)),
-        regions=regions(stored.astype(np.float32) / np.float32(255), MAP_THRESHOLD, WH),
+        regions=regions(stored.astype(np.float32) / np.float32(255), THRESHOLD.value, WH),
     )
     webp = folder / f"{position}.webp"
     return Reviewed(

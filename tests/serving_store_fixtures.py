@@ -31,9 +31,7 @@ from anomaly_ov.serving.store.store import Store
 from anomaly_ov.serving.uploads import Upload
 
 MODEL = ModelInfo("fake", "1", "cpu", "float32")
-SCORED_BY = ScoredBy(
-    {"name": "fake", "revision": "1", "device": "cpu", "dtype": "float32"}, ThresholdUsed(0.5, "test"), 0.4
-)
+SCORED_BY = ScoredBy({"name": "fake", "revision": "1", "device": "cpu", "dtype": "float32"}, ThresholdUsed(0.5, "test"))
 
 
 def png(shade: int, size: tuple[int, int] = (12, 8)) -> bytes:
@@ -106,13 +104,12 @@ class FakeInspector:
 
     info = MODEL
     threshold = Threshold(0.5, "test")
-    map_threshold = 0.4
 
     def threshold_with(self, context: Any) -> Threshold:
         return self.threshold
 
-    def map_threshold_with(self, context: Any) -> float:
-        return self.map_threshold
+    def auto_context(self, pictures: Any, **options: Any) -> tuple[None, str]:
+        return None, "the fake has no contexts"
 
 
 def score_all(store: Store, score: float | None = None, scored_by: ScoredBy = SCORED_BY) -> None:

@@ -27,18 +27,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "remote": {"images"},
     "calibration": {"models", "images"},
     "thresholds": set(),
-    "models": {"images"},
+    "models": {"images", "streaming"},
     "data": {"images"},
     "instruct": {"data", "images"},
     "training": {"data", "models", "images", "context", "calibration", "instruct"},
     "baselines": {"images", "models", "streaming", "remote", "instruct"},
     "evaluation": {"data", "models", "images", "instruct", "remote", "chat", "thresholds"},
     "context": {"images", "models"},
+    "words": {"images"},
     "streaming": set(),
     "chat": {"models"},
     "talk": {"models", "images", "chat"},
     "inspector": {"models", "images", "context", "calibration", "thresholds", "streaming", "talk", "chat"},
-    "serving": {"images", "models", "context", "inspector", "chat", "talk", "instruct", "evaluation"},
+    "serving": {"images", "models", "context", "inspector", "chat", "talk", "instruct", "evaluation", "words"},
     "cli": {
         "serving",
         "images",
@@ -54,6 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "chat",
         "baselines",
         "thresholds",
+        "words",
     },
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -152,7 +154,7 @@ def test_contexts_load_no_torch(module: str) -> None:
     assert done.stdout.splitlines()[-1] == "LOADED []"
 
 
-@pytest.mark.parametrize("folder", ["images", "data", "instruct", "context"])
+@pytest.mark.parametrize("folder", ["images", "data", "instruct", "context", "words"])
 def test_pictures_and_data_need_no_torch(folder: str) -> None:
     for path in (PACKAGE / folder).rglob("*.py"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:

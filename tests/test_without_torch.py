@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from anomaly_ov.inspector import load
-from anomaly_ov.models.export.onnx_folder import export_onnx
+from anomaly_ov.models.export.folder import export_folder
 from model_fixtures import save_small_model
 
 HEAVY = ("torch", "transformers")
@@ -45,7 +45,7 @@ def in_a_fresh_interpreter(code: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = save_small_model(tmp_path_factory.mktemp("exported") / "small")
-    return export_onnx(folder, folder)
+    return export_folder(folder, folder)
 
 
 @pytest.fixture
@@ -79,23 +79,14 @@ def test_inspecting_with_onnx_loads_no_torch_and_says_what_torch_says(
 
 
 def test_importing_everything_that_inspects_loads_no_torch() -> None:
-    modules = [
-        "scoring.cells",
-        "scoring.evidence",
-        "scoring.look",
-        "scoring.score",
-        "context.build",
-        "context.context_file",
-        "context.mirror",
-        "inspector",
-        "talk",
-        "records",
-        "thresholds",
-        "images.regions",
-        "models.engines.onnx",
-        "models.engines.opening",
-        "models.config",
-    ]
+    rooms = {
+        "scoring": ["cells", "evidence", "look", "score"],
+        "context": ["build", "context", "context_file", "mirror"],
+        "images": ["regions"],
+        "models": ["config", "engines.onnx", "engines.opening"],
+    }
+    modules = [f"{room}.{module}" for room, several in rooms.items() for module in several]
+    modules += ["inspector", "talk", "records", "thresholds"]
     code = f"""
 import json, sys
 import {", ".join(f"anomaly_ov.{module}" for module in modules)}

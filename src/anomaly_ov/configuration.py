@@ -11,9 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
-from anomaly_ov.errors import ConfigError
+from anomaly_ov.errors import ConfigError, MissingExtra
 
 T = TypeVar("T")
 MAX_CONFIG_BYTES = 4 * 2**20
@@ -37,7 +35,11 @@ def parse(cls: type[T], values: Mapping[str, Any], where: str = "configuration")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping from ``path`` (safe loader, size limited)."""
+    """A YAML mapping from ``path`` (safe loader, size limited). Raises ``ConfigError``, ``MissingExtra``."""
+    try:
+        import yaml
+    except ImportError:
+        raise MissingExtra("pyyaml", "lab") from None
     if not path.is_file():
         raise ConfigError(f"no configuration file at {path}", hint="see recipes/ for the committed ones")
     if path.stat().st_size > MAX_CONFIG_BYTES:

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -20,12 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from anomaly_ov.context import is_context_file
-from anomaly_ov.errors import UsageError, WeightsError
+from anomaly_ov.errors import MissingExtra, UsageError, WeightsError
 from anomaly_ov.images.prepared import Prepared, ms_since, prepare, prepare_one
 from anomaly_ov.images.read import Limits
 from anomaly_ov.images.sources import Source, named_sources, sources_of
 from anomaly_ov.models.hub import LANGUAGE_FOLDER
-from anomaly_ov.records import ContextInfo, Finding, MapInfo, ModelInfo, Threshold, level_beside
+from anomaly_ov.records import UNLIKE, ContextInfo, Finding, MapInfo, ModelInfo, Threshold, level_beside
 from anomaly_ov.scoring.look import Looked, look
 from anomaly_ov.scoring.score import Judged, Usual, expert_map_score, grid_of, judge
 from anomaly_ov.streaming import Progress, Stages, cores, in_turns, nobody, overlapped
@@ -179,14 +180,17 @@ class Inspector:
 
     @cached_property
     def reasoner(self) -> Reasoner:
-        """The language side, loaded when first asked for. Raises ``WeightsError`` if there is none."""
+        """The language side, loaded when first asked for. Raises ``WeightsError`` (none there), ``MissingExtra``."""
+        if self._folder is None:
+            what = f"model '{self._info.name}' has no folder to read its language side from"
+            raise WeightsError(what, hint="use anomaly_ov.load(folder)")
+        for package in ("torch", "transformers"):
+            if find_spec(package) is None:
+                raise MissingExtra(package, "torch")
         import torch
 
         from anomaly_ov.models.reasoning.folder import load_reasoner
 
-        if self._folder is None:
-            what = f"model '{self._info.name}' has no folder to read its language side from"
-            raise WeightsError(what, hint="use anomaly_ov.load(folder)")
         reasoner = load_reasoner(self._folder, getattr(torch, self._engine.dtype), with_detector=False)
         reasoner.model.to(self._engine.device)
         return reasoner
@@ -367,7 +371,7 @@ def context_info(context: Context | None, compared: Compared | None, judged: Jud
     count = len(context.bank)
     if compared is None:
         return ContextInfo(context.kind, context.source, count, note="only copies of it to compare with")
-    note = "it looks like none of the references" if compared.unlike else None
+    note = UNLIKE if compared.unlike else None
     return ContextInfo(context.kind, context.source, count, compared.kind, round(judged.times, 4), note)
 
 

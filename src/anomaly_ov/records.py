@@ -108,6 +108,9 @@ ContextKind = Literal["none", "folder", "references"]
 Mode = Literal["alone", "few", "references", "folder"]
 """What says what is normal: the image itself, 1 to 3 good references, 4 or more, the other images of the folder."""
 
+UNLIKE = "it looks like none of the references"
+"""``ContextInfo.note`` of a picture that has a context, but none of its kind."""
+
 
 @dataclass(frozen=True)
 class ContextInfo:

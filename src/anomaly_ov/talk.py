@@ -35,10 +35,11 @@ class Talk:
         self.seen, self._reasoner = tuple(seen), reasoner
 
     def open(self, reading: str | None = None) -> Chat:
-        """A new conversation. Raises ``WeightsError`` without a language side."""
+        """A new conversation. Raises ``WeightsError`` without a language side, ``MissingExtra`` without torch."""
+        reasoner = self._reasoner()  # before the import, which needs torch: it says what is missing
         from anomaly_ov.chat import Chat
 
-        return Chat(self._reasoner(), self.evidence, reading)
+        return Chat(reasoner, self.evidence, reading)
 
     @cached_property
     def chat(self) -> Chat:
@@ -48,9 +49,9 @@ class Talk:
     @cached_property
     def evidence(self) -> list[Evidence]:
         """What the language model reads, with the score that it was taught to follow."""
+        model = self._reasoner().model
         from anomaly_ov.models.reasoning.evidence import of_picture
 
-        model = self._reasoner().model
         fused, device = model.config.level_score == "fused", model.device
         return [
             of_picture(one.output, one.score if fused else one.output.score_raw, one.geometry, device)

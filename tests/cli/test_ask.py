@@ -63,8 +63,11 @@ class TestArguments:
     @pytest.mark.parametrize(
         ("args", "part"),
         [
-            (["p0.png"], "PATH"),
-            ([QUESTION], "PATH"),
+            ([], "PATH"),
+            (["p0.png"], "the question is missing"),
+            (["absent.png", "--json"], "the question is missing"),
+            (["."], "the question is missing"),
+            ([QUESTION], "the pictures are missing"),
             ([QUESTION, "p0.png"], "the last argument must be the question, p0.png is a path"),
             (["p0.png", "p1.png"], "p1.png is a path"),
             (["p0.png", "."], "the last argument must be the question, . is a path"),
@@ -107,14 +110,14 @@ class TestArguments:
         assert part in error
         assert hint.startswith("hint: ")
 
-    def test_model_that_does_not_speak(
+    def test_a_reading_needs_a_language_side(
         self, small_folder: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        for command in (["ask", str(pictures), QUESTION], ["inspect", str(pictures), "--explain"]):
-            assert run([*command, "--model", str(small_folder), "--device", "cpu"]) == 4
-            error, hint = capsys.readouterr().err.splitlines()
-            assert error == "error: model 'small' has no language side"
-            assert "anomaly-ov models" in hint
+        command = ["ask", str(pictures), QUESTION, "--reading", "full"]
+        assert run([*command, "--model", str(small_folder), "--device", "cpu"]) == 2
+        error, hint = capsys.readouterr().err.splitlines()
+        assert error == "error: --reading is for a language side, model 'small' has none"
+        assert "anomaly-ov models" in hint
 
     def test_language_side_without_its_weights(
         self, tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
@@ -257,6 +260,73 @@ class TestBuiltIn:
         captured = capsys.readouterr()
         assert captured.out.count(": score ") == 6
         assert "asking" in captured.err
+
+
+class TestFromRecord:
+    """With a model that does not speak."""
+
+    @pytest.fixture
+    def ask_record(self, small_folder: Path) -> Any:
+        return lambda *args: run(["ask", "--model", str(small_folder), "--device", "cpu", *map(str, args)])
+
+    def test_json_holds_what_the_records_say(
+        self, ask_record: Any, pictures: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (pictures / "p4.png").write_text("not a picture")
+        assert ask_record(pictures, QUESTION, "--json", "--context", "none") == 3
+        captured = capsys.readouterr()
+        found = records(captured.out)
+        assert [record["answer"] is None for record in found] == [i == 4 for i in range(6)]
+        for record in found[:4]:
+            said = record["answer"]
+            assert said["text"].startswith("Yes, " if record["anomalous"] else "No, ")
+            assert f"{record['score']:.3f}" in said["text"]
+            assert (said["p_yes"] >= 0.5) is record["anomalous"]
+            assert (said["finish"], said["tokens_in"], said["tokens_out"]) == ("stop", None, None)
+        assert "6 pictures: 5 answered, 1 unreadable" in captured.err
+
+    def test_it_is_said_once_where_answers_come_from(
+        self, ask_record: Any, pictures: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert ask_record(pictures, "What should be done?", "--context", "none") == 0
+        captured = capsys.readouterr()
+        lines = captured.out.splitlines()
+        assert sum(line.startswith(f"{pictures}") for line in lines) == 6
+        assert sum("This model measures and does not name" in line for line in lines) == 6
+        assert captured.err.count("answers are taken from the record") == 1
+        assert "--endpoint URL" in captured.err
+        assert "may be wrong" not in captured.err
+
+    def test_views_get_one_answer(self, ask_record: Any, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        paths = [pictures / "p1.png", pictures / "p2.png"]
+        assert ask_record(*paths, QUESTION, "--views", "--json") == 0
+        first, second = records(capsys.readouterr().out)
+        assert first["answer"] == second["answer"]
+        best = 1 if first["score"] >= second["score"] else 2
+        assert f"This is view {best} of 2, the one with the highest score." in first["answer"]["text"]
+        assert ask_record(*paths, QUESTION, "--views") == 0
+        captured = capsys.readouterr()
+        assert captured.out.splitlines()[2].startswith("all 2 views together; P(yes) 0.")
+        assert "may be wrong" not in captured.err
+
+    def test_anomalous_pictures_are_explained(
+        self, small_folder: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        scores = sorted(one.score for one in load(str(small_folder), device="cpu").stream(pictures))
+        command = ["inspect", str(pictures), "--explain", "--model", str(small_folder), "--device", "cpu"]
+        options = ["--threshold", str((scores[2] + scores[3]) / 2), "--context", "none"]
+        assert run([*command, *options, "--json"]) == 0
+        captured = capsys.readouterr()
+        found = records(captured.out)
+        assert sum(bool(record["anomalous"]) for record in found) == 3
+        for record in found:
+            assert (record["answer"] is not None) is record["anomalous"]
+            if record["anomalous"]:
+                assert record["answer"]["text"].startswith(f"The image is anomalous (score {record['score']:.3f}")
+        assert captured.err.count("answers are taken from the record") == 1
+        assert "3 explained\n" in captured.err
+        assert run([*command, *options]) == 0
+        assert capsys.readouterr().out.count("  The image is anomalous (score") == 3
 
 
 class TestEndpoint:

@@ -18,6 +18,7 @@ from anomaly_ov.cli import spoken
 from anomaly_ov.cli.main import run
 from anomaly_ov.inspector import load
 from anomaly_ov.records import Answer
+from anomaly_ov.words.from_record import REFUSAL, answer
 from remote_fixtures import chunk, failing, serving, streamed
 from talk_fixtures import small_talker
 
@@ -188,8 +189,18 @@ class TestPictures:
     def test_model_that_does_not_speak(
         self, talk: Talk, small_folder: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert talk("", pictures / "p0.png", model=small_folder) == 4
-        assert capsys.readouterr().err.startswith("error: model 'small' has no language side\nhint: ")
+        """Answers from the record, and says so once, in place of the warning."""
+        assert talk(f"{FIRST}\nWhere?\n/new\nWhat is it?\n", pictures / "p0.png", model=small_folder) == 0
+        captured = capsys.readouterr()
+        said = spoken_after(captured.out)
+        finding = load(str(small_folder), device="cpu").inspect(pictures / "p0.png")
+        expected = answer(finding, FIRST)
+        assert said[FIRST] == [f"{expected.text} [P(yes) {expected.p_yes:.2f}]"]
+        assert said["Where?"][0].rstrip() == answer(finding, "Where?").text
+        assert said["What is it?"][0].rstrip() == REFUSAL
+        assert captured.err.count("answers are taken from the record") == 1
+        assert "/help for help" in captured.err
+        assert "may be wrong" not in captured.err
 
 
 class TestKeyboard:

@@ -40,7 +40,7 @@ def test_build_holds_what_the_inspector_makes(
     assert context("build", pictures, "--out", tmp_path / "all.CTX") == 0
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("6 good pictures, usual distance ")
+    assert captured.err.startswith("6 good pictures; ")
     assert captured.err.endswith(f"written to {tmp_path / 'all.CTX'}\n")
     found, expected = load_context(tmp_path / "all.CTX"), load(str(small_folder), "cpu").context(str(pictures))
     assert (found.kind, found.source) == ("references", str(pictures))
@@ -66,7 +66,6 @@ def test_added_is_as_if_built_at_once(
     found, expected = load_context(built), load_context(tmp_path / "all.ctx")
     assert found.bank.digests == expected.bank.digests
     assert_same(found.bank.tokens, expected.bank.tokens)
-    assert found.bank.usual == expected.bank.usual
 
 
 def test_adding_what_is_there_changes_nothing(
@@ -124,7 +123,7 @@ def test_show(context: Any, built: Path, pictures: Path, capsys: pytest.CaptureF
     capsys.readouterr()
     assert context("show", built) == 0
     out = capsys.readouterr().out
-    for part in (str(built), "good references", str(pictures), "model revision  test", "4, ", "usual distance"):
+    for part in (str(built), "good references", str(pictures), "model revision  test", "4, ", "suspicion -"):
         assert part in out
     assert context("show", built, "--json") == 0
     facts = json.loads(capsys.readouterr().out)
@@ -138,8 +137,9 @@ def test_show(context: Any, built: Path, pictures: Path, capsys: pytest.CaptureF
         out.split()
     )
     group = facts["groups"][0]
-    assert group["references"] == 4
-    assert group["times_training_sets"] == pytest.approx(group["usual_distance"] / 0.2)
+    assert (group["references"], group["measured"]) == (4, 4)
+    assert group["usual_suspicion"] == pytest.approx(load_context(built).suspicion_R.mean(), abs=1e-4)
+    assert group["spread"] > 0
 
 
 def test_names_from_a_file_cannot_steer_the_terminal(
@@ -174,11 +174,11 @@ def test_names_from_a_file_cannot_steer_the_terminal(
     ],
 )
 def test_wrong_arguments_are_one_line(
-    args: list[str], part: str, built: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+    args: list[str], part: str, context: Any, built: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = built.read_bytes()
     capsys.readouterr()
-    assert run(["context", *(word.format(p=pictures, ctx=built) for word in args)]) == 2
+    assert context(*(word.format(p=pictures, ctx=built) for word in args)) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     error, hint = captured.err.splitlines()

@@ -49,7 +49,7 @@ def test_json_lines_match_the_published_schema(
     inspect: Any, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (pictures / "p4.png").write_text("not a picture")
-    assert inspect(pictures, "--json") == 3
+    assert inspect(pictures, "--json", "--threshold", 0) == 3
     captured = capsys.readouterr()
     found = records(captured.out)
     assert [Path(record["id"]).name for record in found] == [f"p{i}.png" for i in range(6)]
@@ -64,6 +64,24 @@ def test_json_lines_match_the_published_schema(
         assert 0 <= x0 < x1 <= 96
         assert 0 <= y0 < y1 <= 64
         assert sum(region["rle"]["counts"][1::2]) == region["area"]
+
+
+def test_a_long_run_ends_with_the_names_to_look_at_first(
+    inspect: Any, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for copy in range(3):
+        Image.new("RGB", (30, 30), (0, copy, 0)).save(pictures / f"q{copy}.png")
+    (pictures / "q3.png").write_text("not a picture")
+    assert inspect(pictures, "--json") == 3
+    captured = capsys.readouterr()
+    scores = {record["id"]: record["score"] for record in records(captured.out) if record["score"] is not None}
+    assert len(scores) == 9
+    named = sorted(scores, key=lambda name: -scores[name])[:5]
+    told = ", ".join(f"{name} ({scores[name]:.3f})" for name in named)
+    assert captured.err.splitlines()[-1] == f"most suspicious: {told}"
+    (pictures / "q2.png").unlink()
+    assert inspect(pictures) == 3
+    assert "most suspicious" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("field", ["score", "regions", "error", "schema"])

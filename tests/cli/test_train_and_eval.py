@@ -36,17 +36,17 @@ def test_from_leave_one_out_to_measured_model(
     common = ["--recipe", str(recipe), "--data", str(data), "--start", str(small_folder)]
     common += ["--cache", str(tmp_path / "cache")]
     assert run(["train", "leave-one-out", *common, "--out", str(tmp_path / "loso")]) == 0
-    calibration = tmp_path / "loso" / "calibration.json"
-    final = ["train", "expert", *common, "--out", str(tmp_path / "final"), "--calibration", str(calibration)]
-    assert run(final) == 0
+    assert run(["train", "expert", *common, "--out", str(tmp_path / "final")]) == 0
+    fit = ["train", "scoring", *common[:4], "--model", str(tmp_path / "final" / "model")]
+    assert run([*fit, "--folds", str(tmp_path / "loso"), "--out", str(tmp_path / "fitted")]) == 0
     capsys.readouterr()
-    model, summary = tmp_path / "final" / "model", tmp_path / "summary.json"
+    model, summary = tmp_path / "fitted" / "model", tmp_path / "summary.json"
     measure = ["eval", "detect", "--data", str(data / "one"), "--model", str(model), "--summary", str(summary)]
     assert run([*measure, "--markdown"]) == 0
     assert "| one | 6 / 6 |" in capsys.readouterr().out
     (figures,) = json.loads(summary.read_text())
     assert figures["model"]["name"] == "made"
-    assert figures["threshold_source"].startswith("F1-max on leave-one-set-out")
+    assert figures["threshold_source"].startswith("15% false alarms on 2 training sets")
     assert figures["main"]["pixels"]["images"] == 12
 
 

@@ -33,6 +33,8 @@ def test_a_group_has_rates_at_its_threshold_and_a_calibration_error() -> None:
     flagged = np.array(scores) >= 0.5
     assert figures.rates_at_threshold["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, flagged))
     assert figures.rates_at_threshold["specificity"] == pytest.approx(2 / 3)
+    assert figures.rates_at_threshold["false_alarms"] == pytest.approx(1 / 3)
+    assert figures.rates_at_threshold["misses"] == pytest.approx(1 / 2)
     assert figures.scores["score"].calibration_error == pytest.approx(calibration_error(labels, scores))
     assert figures.scores["score_map"].calibration_error is None
 
@@ -74,6 +76,8 @@ def test_mean_takes_rates_pixels_and_calibration_where_they_are_defined() -> Non
         "specificity": 0.75,
         "balanced_accuracy": 1.0,
         "f1": 0.5,
+        "false_alarms": 0.25,
+        "misses": 0.0,
     }
     assert mean.pixels is not None
     assert (mean.pixels.f1_max, mean.pixels.f1_threshold, mean.pixels.error) == (0.4, None, 1e-6)
@@ -92,6 +96,7 @@ def test_json_holds_every_figure_and_how_calibration_was_binned() -> None:
     values = json.loads(json.dumps(_figures([0, 1, 0, 1], [0.1, 0.9, 0.2, 0.8], PIXELS).to_json(), allow_nan=False))
     assert values["calibration_binning"] == "15 equal bins of [0, 1]"
     assert values["at_threshold"]["specificity"] == values["rates_at_threshold"]["specificity"] == 1
+    assert values["at_threshold"]["misses"] == values["rates_at_threshold"]["misses"] == 0
     assert values["pixels"]["f1_max"] == 0.4
     assert values["pixels"]["f1_threshold"] == 0.7
     assert values["scores"]["score"]["f1_interval"] == [1, 1]

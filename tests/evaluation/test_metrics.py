@@ -82,6 +82,7 @@ def test_operating_point_flags_scores_equal_to_the_threshold() -> None:
     assert (point.true_positives, point.false_positives) == (1, 1)
     assert (point.true_negatives, point.false_negatives) == (2, 1)
     assert point.specificity == pytest.approx(2 / 3)
+    assert (point.false_alarms, point.misses) == (pytest.approx(1 / 3), 1 / 2)
     assert point.balanced_accuracy == pytest.approx((2 / 3 + 1 / 2) / 2)
     assert point.precision == point.recall == point.f1 == 0.5
 
@@ -89,7 +90,7 @@ def test_operating_point_flags_scores_equal_to_the_threshold() -> None:
 def test_operating_point_without_one_label() -> None:
     point = operating_point([1, 1], [0.1, 0.2], threshold=0.5)
     assert point.recall == 0
-    assert point.specificity is None
+    assert (point.specificity, point.false_alarms, point.misses) == (None, None, 1)
     assert point.balanced_accuracy is None
     assert point.precision is None
 

@@ -53,7 +53,7 @@ def test_one_category_is_one_line_with_undefined_as_dash() -> None:
     assert shown["head"] == "75.0"
     assert shown["map"] == "-"
     assert (shown["pixel AUROC"], shown["pixel AP"], shown["PRO"]) == ("50.0", "25.0", "12.5")
-    assert (shown["bal. acc."], shown["spec."]) == ("75.0", "100.0")
+    assert (shown["bal. acc."], shown["false alarms"], shown["misses"]) == ("75.0", "0.0", "50.0")
     assert shown["images/s"] == "3.0"
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from anomaly_ov.data.layouts import discover
 from anomaly_ov.errors import DataError
 from anomaly_ov.evaluation.detect import DetectionResult, evaluate_detection
-from anomaly_ov.evaluation.report import COLUMNS, PARTS, columns, markdown
+from anomaly_ov.evaluation.report import ALONE, COLUMNS, columns, markdown
 from anomaly_ov.evaluation.run_folder import ContextUsed, Row, RunFolder
 from anomaly_ov.evaluation.with_context import ContextDetector, with_folder_context, with_references
 from anomaly_ov.images.sources import Source
@@ -128,7 +128,7 @@ def test_the_folder_is_what_is_measured_and_called_transductive(tmp_path: Path) 
     assert values["categories"]["a"]["source"] == "11 measured pictures of a"
     assert values["categories"]["b"]["references"] == 12
     line = next(line for line in markdown([result]).splitlines() if line.startswith("| set"))
-    assert columns([result])[3:5] == PARTS
+    assert columns([result])[3] == ALONE
     assert "| set, folder (transductive) (mean of 2) |" in markdown([result])
     assert line.count("|") == len(columns([result])) + 1
 

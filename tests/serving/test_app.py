@@ -66,7 +66,8 @@ def test_what_the_service_is(client: Any) -> None:
     about = client.get("/v1/about").json()
     assert about["threshold"] == {"value": 0.5, "source": "test"}
     assert (len(about["palette"]), about["palette"][0][0]) == (256, "#")
-    assert about["questions"] == [], "a model that does not speak is asked nothing"
+    assert about["speaks"] is False
+    assert about["questions"] == ["Is there a defect?", "Where?", "How big?", "How sure?", "Why?"], "of the record"
     assert about["limits"]["max_pictures"] == 64
 
 

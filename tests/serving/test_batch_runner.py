@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from anomaly_ov.context import build
 from anomaly_ov.errors import DeviceError
+from anomaly_ov.images.sources import Source
 from anomaly_ov.inspector import Inspector
 from anomaly_ov.serving import batch_runner
 from anomaly_ov.serving.batch_runner import BatchRunner
@@ -251,6 +253,70 @@ def test_a_context_that_cannot_be_written_says_so(inspector: Inspector, tmp_path
         runner.stop()
         engine.stop()
         store.close()
+
+
+def test_a_batch_finds_its_own_context_as_the_command_line_does(inspector: Inspector, tmp_path: Path) -> None:
+    engine, store, runner = real_parts(inspector, tmp_path)
+    try:
+        sent = [noise(seed) for seed in range(8)]
+        batch = store.create_batch().id
+        store.add_pictures(batch, sent[:7])
+        runner.wake()
+        until(lambda: store.batch(batch).state == "done")
+        assert {item.score_context for item in store.items(batch).items} == {None}
+        store.add_pictures(batch, sent[7:])
+        runner.wake()
+        until(lambda: store.batch(batch).state == "done")
+        context = store.batch(batch).context
+        assert (context.kind, context.auto, context.reason) == ("folder", True, "the pictures are alike")
+        expected, _ = inspector.auto_context([Source(one.data, one.name) for one in sent])
+        assert expected is not None
+        for item in store.items(batch, sort="position").items:
+            found = inspector.inspect(sent[item.position].data, context=expected)
+            assert item.score == pytest.approx(found.score, rel=1e-4)
+    finally:
+        runner.stop()
+        engine.stop()
+        store.close()
+
+
+def test_pictures_too_unlike_are_judged_alone(
+    inspector: Inspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "ALIKE", -1e9)
+    engine, store, runner = real_parts(inspector, tmp_path)
+    try:
+        batch = store.create_batch().id
+        store.add_pictures(batch, [noise(seed) for seed in range(9)])
+        runner.wake()
+        until(lambda: store.batch(batch).state == "done")
+        context = store.batch(batch).context
+        assert (context.kind, context.state, context.auto) == ("none", "ready", True)
+        assert context.reason == "the pictures are too unlike each other"
+        assert {item.score_context for item in store.items(batch).items} == {None}
+    finally:
+        runner.stop()
+        engine.stop()
+        store.close()
+
+
+def test_a_context_that_nobody_wants_any_more_is_left_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+
+    def look(self: Any, pictures: Any, *, progress: Callable[[int, int], None]) -> tuple[None, str]:
+        for done in range(len(pictures)):
+            looked.append(len(pictures))
+            if looked == [8, 8]:
+                store.set_context(batch, "none")
+            progress(done, len(pictures))
+        return None, "none"
+
+    monkeypatch.setattr(FakeInspector, "auto_context", look)
+    batch = store.create_batch().id
+    store.add_pictures(batch, uploads(*range(8)))
+    run_until_done(runner_of(FakeEngine(), store), store, batch)
+    assert looked == [8, 8]
+    assert store.batch(batch).counts.done == 8
 
 
 PICTURES, KILLS = 40, 5

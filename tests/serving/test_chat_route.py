@@ -21,6 +21,7 @@ from PIL import Image
 from anomaly_ov.chat import Chat
 from anomaly_ov.inspector import Inspector, load
 from anomaly_ov.records import SCHEMA, Answer
+from anomaly_ov.words.from_record import REFUSAL, answer
 from model_fixtures import save_small_model
 from serving_live_fixtures import serving, until
 from talk_fixtures import small_talker
@@ -30,7 +31,8 @@ FIRST, SECOND = "Is there a defect?", "Where is it?"
 
 @pytest.fixture(scope="module")
 def inspector(tmp_path_factory: pytest.TempPathFactory) -> Inspector:
-    return load(str(small_talker(tmp_path_factory.mktemp("talker") / "model")), device="cpu")
+    """With a threshold that every picture has a region at."""
+    return load(str(small_talker(tmp_path_factory.mktemp("talker") / "model")), device="cpu", threshold=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -74,15 +76,18 @@ def test_the_model_is_listed(client: openai.OpenAI) -> None:
     assert caught.value.code == "model_not_found"
 
 
-def test_a_conversation_of_several_turns(client: openai.OpenAI, inspector: Inspector) -> None:
+def test_a_conversation_of_several_turns(
+    client: openai.OpenAI, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The client resends everything; the answers are those of a conversation with the model itself."""
     talk, messages = inspector.chat(picture()), [user(FIRST, picture())]
     calls: list[int] = []
+    encode = inspector.engine.encode
     for number, question in enumerate((FIRST, SECOND, FIRST)):
         expected = talk.ask(question, max_tokens=8)
-        hook = inspector.encoder.register_forward_hook(lambda *_: calls.append(1))
-        completion = client.chat.completions.create(model="small", messages=messages, max_tokens=8)
-        hook.remove()
+        with monkeypatch.context() as patched:
+            patched.setattr(inspector.engine, "encode", lambda views: calls.append(1) or encode(views))
+            completion = client.chat.completions.create(model="small", messages=messages, max_tokens=8)
         answer = completion.choices[0]
         assert answer.message.content == expected.text
         assert answer.finish_reason == expected.finish
@@ -292,8 +297,6 @@ def test_a_stored_picture_and_its_regions(
         (item,) = http.post(f"/v1/batches/{batch}/pictures", files=files).raise_for_status().json()["items"]
         until(lambda: http.get(f"/v1/items/{item['id']}").json()["state"] == "done")
         finding = http.get(f"/v1/items/{item['id']}").json()["finding"]
-        drawn = http.get(f"/v1/items/{item['id']}/selection").raise_for_status()
-    assert Image.open(io.BytesIO(drawn.content)).size == (70, 50)
 
     def ask(**anomaly: Any) -> Any:
         body = {"anomaly": {"item": item["id"], **anomaly}}
@@ -313,8 +316,19 @@ def test_a_stored_picture_and_its_regions(
 
 def test_a_model_that_does_not_speak(tmp_path: Path) -> None:
     silent = load(str(save_small_model(tmp_path / "model")), device="cpu")
+    finding = silent.inspect(picture())
+    request: dict[str, Any] = {"model": "small", "messages": [user(FIRST, picture())]}
     with serving(silent, tmp_path / "data") as (address, _), client_of(address) as client:
         assert client.models.list().data[0].anomaly["speaks"] is False
-        with pytest.raises(openai.BadRequestError) as caught:
-            client.chat.completions.create(model="small", messages=[user(FIRST, picture())])
-    assert caught.value.code == "no_language_model"
+        whole = client.chat.completions.create(**request, max_tokens=3, extra_body={"anomaly": {"reading": "full"}})
+        chunks = list(client.chat.completions.create(**request, stream=True))
+        refused = client.chat.completions.create(model="small", messages=[user("What is it?", picture())])
+    expected = answer(finding, FIRST)
+    assert whole.choices[0].message.content == expected.text
+    assert (whole.choices[0].finish_reason, whole.usage.total_tokens) == ("stop", 0)
+    assert whole.anomaly["p_yes"] == pytest.approx(expected.p_yes)
+    assert whole.anomaly["finding"]["score"] == pytest.approx(finding.score)
+    assert whole.anomaly["ignored"] == ["max_tokens", "anomaly.reading"]
+    assert "".join(one.choices[0].delta.content or "" for one in chunks) == expected.text
+    assert chunks[-1].anomaly == {"p_yes": whole.anomaly["p_yes"]}
+    assert refused.choices[0].message.content == REFUSAL

@@ -8,7 +8,7 @@ import pytest
 
 from anomaly_ov.instruct.questions import wordings
 from anomaly_ov.serving.faults import Fault
-from anomaly_ov.serving.region_words import about_region, in_place
+from anomaly_ov.serving.region_words import about_number, about_region, in_place
 
 
 def record(*boxes: tuple[int, int, int, int]) -> dict[str, Any]:
@@ -43,8 +43,13 @@ def test_the_region_asked_about_counts() -> None:
     assert asked == ["In the upper left: What is it?", "In the lower right: What is it?", "In the centre: What is it?"]
 
 
+def test_records_know_their_regions_by_number() -> None:
+    assert about_number(" How big? ", record((0, 0, 30, 30), (200, 100, 300, 150)), 1) == "Region 2: How big?"
+
+
+@pytest.mark.parametrize("about", [about_region, about_number])
 @pytest.mark.parametrize("count", [0, 1])
-def test_a_region_that_is_not_there(count: int) -> None:
+def test_a_region_that_is_not_there(count: int, about: Any) -> None:
     with pytest.raises(Fault, match=f"has {count} regions") as caught:
-        about_region("What is it?", record(*[(0, 0, 9, 9)] * count), count)
+        about("What is it?", record(*[(0, 0, 9, 9)] * count), count)
     assert (caught.value.status, caught.value.param) == (400, "anomaly.region")

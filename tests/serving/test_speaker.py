@@ -23,6 +23,7 @@ from anomaly_ov.records import Answer
 from anomaly_ov.serving.engine import Engine
 from anomaly_ov.serving.faults import Fault
 from anomaly_ov.serving.speaker import Asked, Begun, Speaker, Subject
+from anomaly_ov.words.from_record import answer, answer_together
 from model_fixtures import save_small_model
 from talk_fixtures import small_talker
 
@@ -32,7 +33,8 @@ Result = TypeVar("Result")
 
 @pytest.fixture(scope="module")
 def inspector(tmp_path_factory: pytest.TempPathFactory) -> Inspector:
-    return load(str(small_talker(tmp_path_factory.mktemp("talker") / "model")), device="cpu")
+    """With a threshold that every picture has a region at."""
+    return load(str(small_talker(tmp_path_factory.mktemp("talker") / "model")), device="cpu", threshold=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -87,17 +89,16 @@ def counted(inspector: Inspector) -> Iterator[dict[str, list[int]]]:
     """Calls of the encoder, and lengths that the language model reads."""
     found: dict[str, list[int]] = {"encoder": [], "language": []}
     language = inspector.reasoner.model.model.language_model
-    hooks = (
-        inspector.encoder.register_forward_hook(lambda *_: found["encoder"].append(1)),
-        language.register_forward_pre_hook(
-            lambda module, args, kwargs: found["language"].append(kwargs["inputs_embeds"].shape[1]), with_kwargs=True
-        ),
+    hook = language.register_forward_pre_hook(
+        lambda module, args, kwargs: found["language"].append(kwargs["inputs_embeds"].shape[1]), with_kwargs=True
     )
+    encode = inspector.engine.encode
     try:
-        yield found
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(inspector.engine, "encode", lambda views: found["encoder"].append(1) or encode(views))
+            yield found
     finally:
-        for hook in hooks:
-            hook.remove()
+        hook.remove()
 
 
 def test_the_second_question_reads_only_what_is_new(inspector: Inspector, speaker: Speaker) -> None:
@@ -349,11 +350,28 @@ def test_a_question_that_cannot_be_asked(speaker: Speaker, one: dict[str, Any], 
 
 
 def test_a_model_that_does_not_speak(tmp_path: Path) -> None:
-    silent = load(str(save_small_model(tmp_path / "model")), device="cpu")
+    """Answers from the record: of one picture, of one of its regions, of several views."""
+    silent = load(str(save_small_model(tmp_path / "model", threshold=0.0, map_threshold=0.0)), device="cpu")
     engine = Engine(silent)
-    with speaking(silent, engine) as speaker, pytest.raises(Fault, match="does not speak") as caught:
-        run(lambda: speaker.answer(asked()))
-    assert caught.value.status == 400
+    engine.start()
+    try:
+        with speaking(silent, engine) as speaker:
+            finding = silent.inspect(picture())
+            told = run(lambda: speaker.answer(asked()))
+            assert told.answer == answer(finding, FIRST)
+            assert told.records[0]["score"] == pytest.approx(finding.score)
+            second = run(lambda: speaker.answer(asked(question=SECOND, history=(("user", FIRST), ("assistant", "x")))))
+            assert second.answer == answer(finding, SECOND)
+            assert speaker.open == 1, "the picture is looked at once"
+            of_region = run(lambda: speaker.answer(asked(question="How big?", region=0)))
+            assert of_region.answer == answer(finding, "Region 1: How big?")
+            assert of_region.answer.text.startswith("Region 1 of 1 lies ")
+            with pytest.raises(Fault, match="has 1 regions"):
+                run(lambda: speaker.answer(asked(region=1)))
+            views = run(lambda: speaker.answer(asked(picture(1), picture(2))))
+            assert views.answer == answer_together(silent.inspect_views([picture(1), picture(2)]), FIRST)
+    finally:
+        engine.stop()
 
 
 def test_memory_that_runs_out_is_given_back(speaker: Speaker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -367,19 +385,3 @@ def test_memory_that_runs_out_is_given_back(speaker: Speaker, monkeypatch: pytes
             run(lambda: speaker.answer(asked()))
     assert speaker.open == 0
     run(lambda: speaker.answer(asked()))
-
-
-def test_the_selection_is_drawn_once(inspector: Inspector, speaker: Speaker) -> None:
-    data = picture()
-    source, digest = Source(data, "p.png"), hashlib.sha256(data).hexdigest()
-    with counted(inspector) as found:
-        png = run(lambda: speaker.selection_png(source, digest))
-        assert run(lambda: speaker.selection_png(source, digest)) is png
-    assert len(found["encoder"]) == 1
-    shown = np.asarray(Image.open(io.BytesIO(png)))
-    expected = inspector.selection_map(data)
-    assert shown.shape == expected.shape
-    assert np.abs(shown / 255 - expected).max() <= 0.5 / 255 + 1e-6
-    with pytest.raises(Fault) as caught:
-        run(lambda: speaker.selection_png(Source(data[:60], "p.png"), "other"))
-    assert (caught.value.status, caught.value.param) == (422, None)

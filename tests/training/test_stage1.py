@@ -8,17 +8,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from anomaly_ov.errors import CheckpointMismatch, ConfigError, DataError, LeakageError
+from anomaly_ov.errors import CheckpointMismatch, ConfigError, DataError, LeakageError, WeightsError
 from anomaly_ov.images.views import ViewsConfig
 from anomaly_ov.models.config import ExpertConfig, ModelConfig
 from anomaly_ov.models.create import expert_for
 from anomaly_ov.models.encoder import Encoder
 from anomaly_ov.models.expert import Expert
+from anomaly_ov.models.export.folder import export_folder
 from anomaly_ov.models.model import AnomalyModel
 from anomaly_ov.training.checkpoint import RUN
 from anomaly_ov.training.defect_samples import MixConfig
-from anomaly_ov.training.leave_one_out import leave_one_set_out, read_calibration
+from anomaly_ov.training.leave_one_out import fold, leave_one_set_out, require_fold
 from anomaly_ov.training.loop import LoopConfig
 from anomaly_ov.training.recipe import ExpertRecipe
 from anomaly_ov.training.runs import labelled_sets, train_expert
@@ -121,18 +123,51 @@ def test_live_training_of_the_encoder(data: Path, start: Path, tmp_path: Path, m
     assert bool(changed) == (mode != "none")
 
 
-def test_leave_one_set_out_never_trains_on_the_set_it_scores(data: Path, start: Path, tmp_path: Path) -> None:
-    calibration = leave_one_set_out(recipe(), data, start, tmp_path, tmp_path / "cache")
-    assert read_calibration(tmp_path / "calibration.json") == calibration
-    assert "one, two" in calibration.threshold_source
+@pytest.fixture(scope="module")
+def with_graphs(start: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model with ONNX graphs beside its weights."""
+    folder = tmp_path_factory.mktemp("graphs") / "start"
+    export_folder(start, folder)
+    return folder
+
+
+def test_features_come_from_the_graphs_where_there_are_any(
+    data: Path, start: Path, with_graphs: Path, tmp_path: Path
+) -> None:
+    for name, folder in (("torch", start), ("onnx", with_graphs), ("again", with_graphs)):
+        train_expert(recipe(), data, folder, tmp_path / name, cache=tmp_path / "cache")
+    engines = {name: json.loads((tmp_path / name / RUN).read_text())["data"]["engine"] for name in ("torch", "onnx")}
+    assert engines == {"torch": "torch", "onnx": "onnx"}
+    assert losses(tmp_path / "onnx") == pytest.approx(losses(tmp_path / "torch"), abs=1e-2)
+    assert losses(tmp_path / "onnx") == losses(tmp_path / "again")
+    # Each engine has entries of its own: one run never mixes what two of them compute.
+    caches = [sorted(folder.rglob("*.safetensors")) for folder in (tmp_path / "cache").iterdir()]
+    assert [len(files) for files in caches] == [24, 24]
+    for one, other in zip(*caches, strict=True):
+        ours, theirs = load_file(one), load_file(other)
+        assert all(torch.allclose(ours[key], theirs[key], rtol=2e-3, atol=1e-3) for key in theirs)
+
+
+def test_a_run_does_not_go_on_with_another_engine(data: Path, start: Path, with_graphs: Path, tmp_path: Path) -> None:
+    train_expert(recipe(), data, start, tmp_path)
+    with pytest.raises(CheckpointMismatch, match=r"data\.engine"):
+        train_expert(recipe(), data, with_graphs, tmp_path)
+
+
+def test_leave_one_set_out_never_trains_on_the_set_it_leaves_out(data: Path, start: Path, tmp_path: Path) -> None:
+    models = leave_one_set_out(recipe(), data, start, tmp_path, tmp_path / "cache")
+    assert models == {name: fold(tmp_path, name) for name in ("one", "two")}
     for name, other in (("one", "two"), ("two", "one")):
+        assert require_fold(tmp_path, name) == models[name]
         trained_on = json.loads((tmp_path / f"without-{name}" / RUN).read_text())["data"]
         assert other in trained_on
         assert name not in trained_on
-    table = json.loads((tmp_path / "leave_one_out.json").read_text())["sets"]
-    assert all(0 <= table[name]["auroc_score"] <= 1 and table[name]["pictures"] == 12 for name in ("one", "two"))
-    folder = train_expert(recipe(), data, start, tmp_path / "final", calibration=calibration, card="# Card")
-    assert AnomalyModel.from_pretrained(folder).config.calibration == calibration
+    with pytest.raises(WeightsError, match="without-three"):
+        require_fold(tmp_path, "three")
+
+
+def test_the_card_lies_beside_the_model(data: Path, start: Path, tmp_path: Path) -> None:
+    folder = train_expert(recipe(), data, start, tmp_path, card="# Card")
     assert (folder / "README.md").read_text().startswith("# Card")
 
 
@@ -144,12 +179,6 @@ def test_a_warm_start_begins_with_the_expert_of_the_start_model(data: Path, star
     assert all(torch.allclose(before[name], after[name], rtol=1e-3, atol=1e-4) for name in before)  # saved as fp16
     with pytest.raises(CheckpointMismatch, match="expert of"):
         train_expert(recipe(warm_start=True), data, start, tmp_path / "other")
-    calibrated = tmp_path / "loso"
-    leave_one_set_out(recipe(loop=still, expert=expert, warm_start=True), data, start, calibrated, tmp_path / "cache")
-    table = json.loads((calibrated / "leave_one_out.json").read_text())
-    assert table["before"]["sets"]["one"]["auroc_score_map"] == pytest.approx(
-        table["sets"]["one"]["auroc_score_map"], abs=0.1
-    )
 
 
 def test_a_test_picture_among_the_training_pictures_is_refused(data: Path, start: Path, tmp_path: Path) -> None:
@@ -194,23 +223,16 @@ def test_relabelled_data_are_other_data(data: Path, start: Path, tmp_path: Path)
         train_expert(recipe(sets=("one",)), tmp_path / "data", start, tmp_path / "run")
 
 
-def test_leave_one_set_out_does_not_score_with_an_earlier_recipes_experts(
+def test_leave_one_set_out_does_not_go_on_with_an_earlier_recipes_experts(
     data: Path, start: Path, tmp_path: Path
 ) -> None:
-    leave_one_set_out(recipe(), data, start, tmp_path, tmp_path / "cache")
-    first = (tmp_path / "calibration.json").read_bytes()
-    leave_one_set_out(recipe(), data, start, tmp_path, tmp_path / "cache")
-    assert (tmp_path / "calibration.json").read_bytes() == first
+    models = leave_one_set_out(recipe(), data, start, tmp_path, tmp_path / "cache")
+    before = {name: load_file(folder / "model.safetensors") for name, folder in models.items()}
+    again = leave_one_set_out(recipe(), data, start, tmp_path, tmp_path / "cache")
+    after = {name: load_file(folder / "model.safetensors") for name, folder in again.items()}
+    assert all(torch.equal(value, after[name][key]) for name in before for key, value in before[name].items())
     with pytest.raises(CheckpointMismatch, match="another recipe"):
         leave_one_set_out(recipe(expert=ExpertConfig(hidden=4)), data, start, tmp_path, tmp_path / "cache")
-
-
-def test_leave_one_set_out_without_any_mask_keeps_the_default_map_threshold(start: Path, tmp_path: Path) -> None:
-    for seed, name in enumerate(("one", "two")):
-        folder = labelled_folder(tmp_path / "data" / name, seed=seed)
-        for mask in (folder / "ground_truth/spot").iterdir():
-            mask.unlink()
-    assert leave_one_set_out(recipe(), tmp_path / "data", start, tmp_path, tmp_path / "cache").map_threshold == 0.5
 
 
 def test_views_of_another_size_than_the_encoders_are_refused_before_training(

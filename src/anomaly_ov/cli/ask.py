@@ -7,14 +7,17 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from anomaly_ov.cli import brain, contexts, spoken
 from anomaly_ov.cli.console import Bar, note, print_error, print_json_line
 from anomaly_ov.errors import AnomalyOVError, EndpointError, EndpointRefused, ImageError, UsageError
 from anomaly_ov.images.messages import counted, printable
+from anomaly_ov.words.from_record import answer
 
 if TYPE_CHECKING:
     from anomaly_ov.images.sources import Source
@@ -50,7 +53,19 @@ class Tally:
         return ImageError.exit_code if self.unreadable else 0
 
 
-@app.command()
+class AskCommand(TyperCommand):
+    """Says which of the two is missing where one word stands alone: the parser takes it for the question."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        if isinstance(word := given.get("question"), str) and not given.get("paths") and not given.get("help"):
+            if os.path.lexists(word) or _named_like_a_picture(word):
+                raise UsageError("the question is missing", hint=EXAMPLE)
+            raise UsageError("the pictures are missing", hint=EXAMPLE)
+        return super().parse_args(ctx, args)
+
+
+@app.command(cls=AskCommand)
 def ask(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files, folders or globs.")],
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask, in quotes, after all paths.")],
@@ -87,8 +102,11 @@ def ask(
 ) -> None:
     """Ask one question about each picture; a question that takes yes or no is also answered with P(yes).
 
-    Exit codes: 0 done, 2 usage, 3 some pictures unreadable, 4 weights missing or a model that does not speak, 5 device
-    or memory, 6 the endpoint left a picture unanswered (comes before 3), 130 interrupted.
+    Without a language side and an endpoint, answers are taken from the record: whether, where, how many, how large, how
+    sure, why, compared with what.
+
+    Exit codes: 0 done, 2 usage, 3 some pictures unreadable, 4 weights missing, 5 device or memory, 6 the endpoint left
+    a picture unanswered (comes before 3), 130 interrupted.
     """
     question = _checked(paths, question)
     remote = brain.endpoint_config(
@@ -120,18 +138,21 @@ def ask(
         contexts.require_enough(wanted, given)
     asked = _endpoint(remote)
     inspector = load(model, device=device, dtype=dtype)
-    if asked is None:
-        brain.require_speaking(inspector)
+    speaks = asked is None and brain.speaks(inspector, reading)
+    if asked is None and not speaks:
+        note(brain.FROM_RECORD)
     if views:
         _ask_views(inspector, sources, question, reading, max_tokens, as_json=as_json)
         return
     chosen = contexts.of_run(inspector, wanted, given, batch_size, None, [], quiet=as_json)
-    results = inspector.stream_with_previews(sources, batch_size, chosen.context, previews=False, talk=asked is None)
-    if asked is None:
-        pairs = brain.answered(inspector, results, question, batch_size, reading=reading, max_tokens=max_tokens)
-        findings: Iterator[Finding] = (finding for finding, _ in pairs)
-    else:
+    results = inspector.stream_with_previews(sources, batch_size, chosen.context, previews=False, talk=speaks)
+    if asked is not None:
         findings = _answered_remotely(asked, zip(sources, results, strict=True), question)
+    elif speaks:
+        pairs = brain.answered(inspector, results, question, batch_size, reading=reading, max_tokens=max_tokens)
+        findings = (finding for finding, _ in pairs)
+    else:
+        findings = (finding for finding, _ in brain.told(results, partial(answer, question=question)))
     _run(findings, len(sources), inspector, asked, as_json=as_json)
 
 
@@ -223,16 +244,20 @@ def _ask_views(
 ) -> None:
     """One answer for all; in JSON every view's record holds it."""
     findings = inspector.inspect_views(sources)
-    answer = brain.BuiltIn(inspector, findings, reading, max_tokens).ask(question, lambda text: None)
+    speaker: brain.Speaker = brain.FromRecord(findings)
+    if inspector.speaks:
+        speaker = brain.BuiltIn(inspector, findings, reading, max_tokens)
+    together = speaker.ask(question, lambda text: None)
     if as_json:
         for finding in findings:
-            _print(replace(finding, answer=answer), as_json=True)
+            _print(replace(finding, answer=together), as_json=True)
         return
     for finding in findings:
         print(spoken.headline(finding))
-    chance = "" if answer.p_yes is None else f"; P(yes) {answer.p_yes:.2f}"
-    print(f"all {len(findings)} views together{chance}\n{spoken.paragraph(answer)}", flush=True)
-    note(MAY_BE_WRONG)
+    chance = "" if together.p_yes is None else f"; P(yes) {together.p_yes:.2f}"
+    print(f"all {len(findings)} views together{chance}\n{spoken.paragraph(together)}", flush=True)
+    if inspector.speaks:
+        note(MAY_BE_WRONG)
 
 
 def _say_done(tally: Tally, inspector: Inspector, endpoint: Endpoint | None) -> None:
@@ -248,5 +273,5 @@ def _say_done(tally: Tally, inspector: Inspector, endpoint: Endpoint | None) -> 
         by = f"{endpoint.config.model} at {endpoint.config.base_url}"
         by += f", {endpoint.spent:.4g} spent" if endpoint.config.price_in or endpoint.config.price_out else ""
     note(f"{counts}; {seconds:.1f} s ({tally.done / seconds:.1f}/s), {by}")
-    if tally.answered:
+    if tally.answered and (endpoint is not None or inspector.speaks):
         note(MAY_BE_WRONG)

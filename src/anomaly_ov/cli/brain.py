@@ -1,6 +1,7 @@
-"""Who answers, as ``ask``, ``chat`` and ``inspect --explain`` choose it: the model's own language side, or an endpoint.
+"""Who answers, as ``ask``, ``chat`` and ``inspect --explain`` choose it: the model's own language side, an endpoint,
+or, where there is neither, the record.
 
-Holds the options that say so, and the two kinds of answerer behind one small interface.
+Holds the options that say so, and the three kinds of answerer behind one small interface.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from urllib.parse import urlsplit
 
 import typer
 
-from anomaly_ov.errors import AnomalyOVError, DeviceError, UsageError, WeightsError
+from anomaly_ov.errors import AnomalyOVError, DeviceError, UsageError
 from anomaly_ov.records import Answer, Finding
+from anomaly_ov.words.from_record import answer_together
 
 if TYPE_CHECKING:
     from anomaly_ov.images.sources import Source
@@ -25,6 +27,13 @@ if TYPE_CHECKING:
 
 With = TypeVar("With")
 OnText = Callable[[str], None]
+Tell = Callable[[Finding], Answer]
+
+FROM_RECORD = (
+    "answers are taken from the record: the model has no language side; 'anomaly-ov ask' with --endpoint URL asks a "
+    "language model"
+)
+"""Said once, before the first answer."""
 
 Model = Annotated[str, typer.Option(help="Name of a shipped model, or a model folder.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
@@ -154,14 +163,18 @@ def _in_options(text: str) -> str:
     return _NAMES.sub(lambda found: _OPTIONS[found[0]], text)
 
 
-def require_speaking(inspector: Inspector) -> None:
-    """Loads the language side, so that all that is wrong with it is said before a picture is read."""
-    if not inspector.speaks:
-        raise WeightsError(
-            f"model '{inspector.info.name}' has no language side",
-            hint="'anomaly-ov models' shows which speak; with --endpoint another model answers",
-        )
-    _ = inspector.reasoner
+def speaks(inspector: Inspector, reading: str | None = None) -> bool:
+    """Whether there is a language side. It is loaded: what is wrong with it is said before a picture is read.
+
+    Raises ``UsageError`` for a ``reading`` without one.
+    """
+    if inspector.speaks:
+        _ = inspector.reasoner
+        return True
+    if reading is not None:
+        what = f"--reading is for a language side, model '{inspector.info.name}' has none"
+        raise UsageError(what, hint="leave it out; 'anomaly-ov models' shows which models speak")
+    return False
 
 
 def question_of(text: str) -> str:
@@ -216,6 +229,15 @@ def answered(
             yield replace(finding, answer=of.get(id(finding)), talk=None), other
 
 
+def told(
+    results: Iterable[tuple[Finding, With]], tell: Tell, *, only_anomalous: bool = False
+) -> Iterator[tuple[Finding, With]]:
+    """``results``, in order, each finding with what its own record says; without an answer as those of ``answered``."""
+    for finding, other in results:
+        wanted = finding.error is None and (finding.anomalous or not only_anomalous)
+        yield replace(finding, answer=tell(finding) if wanted else None), other
+
+
 class Speaker(Protocol):
     """One conversation about one picture, or several views of one thing."""
 
@@ -245,6 +267,21 @@ class BuiltIn:
 
     def forget(self) -> None:
         self._chat.history = []
+
+
+class FromRecord:
+    """What the records of the picture, or the views, say."""
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        self._findings = findings
+
+    def ask(self, question: str, on_text: OnText) -> Answer:
+        answer = answer_together(self._findings, question)
+        on_text(answer.text)
+        return answer
+
+    def forget(self) -> None:
+        """There is nothing to forget: each question is answered by itself."""
 
 
 class Remote:

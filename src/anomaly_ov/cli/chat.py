@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 PROMPT = "> "
-HELP = """Type a question and press Enter. The conversation so far is known to the model.
+HELP = """Type a question and press Enter.
   /new   forget the conversation, keep the picture
   /help  this page
   /quit  leave; so do an empty line and Ctrl-D
 Ctrl-C stops an answer that is too long."""
-WARNING = "What it says may be wrong: check what matters. /help for help."
+FOR_HELP = "/help for help"
+WARNING = f"What it says may be wrong: check what matters. {FOR_HELP}."
 
 
 @app.command()
@@ -58,8 +59,10 @@ def chat(
 ) -> None:
     """Talk about a picture: questions one per line, from the keyboard or a pipe, answered as they come.
 
-    Exit codes: 0 done, 2 usage, 3 picture unreadable, 4 weights missing or a model that does not speak, 5 device or
-    memory, 6 no answer from the endpoint, 130 interrupted.
+    Without a language side and an endpoint, answers are taken from the record, each by itself.
+
+    Exit codes: 0 done, 2 usage, 3 picture unreadable, 4 weights missing, 5 device or memory, 6 no answer from the
+    endpoint, 130 interrupted.
     """
     remote = brain.endpoint_config(
         endpoint,
@@ -87,17 +90,16 @@ def chat(
     if wanted.mode not in ("none", "file", "references"):
         raise UsageError(f"one picture is no context for itself (--context {wanted.mode})", hint="give good pictures")
     inspector = load(model, device=device, dtype=dtype)
-    if remote is None:
-        brain.require_speaking(inspector)
+    speaks = remote is None and brain.speaks(inspector, reading)
     findings = _look(inspector, sources, wanted, views=views)
-    speaker: brain.Speaker
-    if remote is None:
-        speaker = brain.BuiltIn(inspector, findings, reading, max_tokens)
-    else:
+    speaker: brain.Speaker = brain.FromRecord(findings)
+    if remote is not None:
         speaker = brain.Remote(remote, findings[0], sources[0])
+    elif speaks:
+        speaker = brain.BuiltIn(inspector, findings, reading, max_tokens)
     for finding in findings:
         print("\n".join(spoken.summary(finding)), flush=True)
-    note(WARNING)
+    note(WARNING if speaks or remote is not None else f"{brain.FROM_RECORD}; {FOR_HELP}")
     raise typer.Exit(_converse(speaker))
 
 

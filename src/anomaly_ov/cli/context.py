@@ -167,10 +167,10 @@ def _print_table(facts: dict[str, Any]) -> None:
     ]
     for number, group in enumerate(facts["groups"]):
         name = "usual" if len(facts["groups"]) == 1 else f"usual, kind {number}"
-        spread = "" if group["spread"] is None else f" +- {group['spread']:.2f}"
-        shown = f"suspicion {group['usual_suspicion']:.2f}{spread}, each compared with the others"
-        # A single picture has nothing to be compared with.
-        shown = shown if group["measured"] else "not known from one picture"
+        shown = "not known from one picture"  # there was nothing to compare it with
+        if group["measured"]:
+            spread = "" if group["spread"] is None else f" +- {group['spread']:.2f}"
+            shown = f"suspicion {group['usual_suspicion']:.2f}{spread}, each compared with the others"
         rows.append((name, shown if len(facts["groups"]) == 1 else f"{shown}, {group['references']} references"))
     rows.extend(("note", text) for text in facts["notes"])
     for label, value in rows:

@@ -11,13 +11,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
 from anomaly_ov.cli.console import Bar, note, print_error, warn
 from anomaly_ov.context import is_context_file
 from anomaly_ov.errors import ImageError, UsageError
 from anomaly_ov.images.messages import counted, printable
+from anomaly_ov.records import UNLIKE
 
 if TYPE_CHECKING:
     from anomaly_ov.cli.outputs import Finished
@@ -28,14 +28,6 @@ if TYPE_CHECKING:
 
 DEFAULT_CONTEXT = "auto"
 KEPT = "context.ctx"
-FAR = 2.5
-"""Pictures at a median of more than so many times the usual distance are hardly of what the references show.
-
-Measured with `tiny` on 13 kinds of object of the training sets, 1, 2, 4 and 10 references each: of 104 runs on the
-object itself, good pictures or bad ones, two were told so (both with the same four references, near-copies of each
-other), and of the runs on an object of another set two in five. The limit was chosen on the same runs.
-"""
-
 _KEYWORDS: tuple[Literal["none", "auto", "folder"], ...] = ("none", "auto", "folder")
 _MAGIC = re.compile(r"[*?\[]")
 
@@ -112,13 +104,24 @@ def of_run(
     *,
     quiet: bool,
 ) -> Chosen:
-    """The context that ``wanted_`` asks for, the same as of the pictures ``done``; says on stderr which it is."""
+    """The context that ``wanted_`` asks for, the same as of the pictures ``done``; says on stderr which it is.
+
+    Silent where ``auto`` has too few pictures to choose from.
+    """
     if out is not None and done:
         chosen = choose_again(inspector, wanted_, out, done, batch_size, quiet=quiet)
     else:
         chosen = choose(inspector, wanted_, sources, batch_size, quiet=quiet)
-    announce(chosen)
+    if not _of_course_alone(wanted_, sources):
+        announce(chosen)
     return chosen
+
+
+def _of_course_alone(wanted_: Wanted, sources: Sequence[Source]) -> bool:
+    """Whether so few images are judged each by itself that nobody expects a context of them."""
+    from anomaly_ov.context.build import FEWEST_FOR_AUTO
+
+    return wanted_.mode == "auto" and len(sources) < FEWEST_FOR_AUTO
 
 
 def choose(
@@ -133,7 +136,7 @@ def choose(
         return Chosen(load_context(wanted_.paths[0], inspector.info.revision))
     if wanted_.mode == "references":
         return Chosen(good_references(inspector, wanted_.paths, batch_size, quiet=quiet)[0])
-    with Bar(None, "looking at the folder", quiet=quiet) as bar:
+    with Bar(None, "looking at the folder", quiet=quiet or _of_course_alone(wanted_, sources)) as bar:
         if wanted_.mode == "folder":
             return Chosen(inspector.folder_context(list(sources), batch_size, bar.at))
         return Chosen(*inspector.auto_context(list(sources), batch_size, bar.at))
@@ -247,25 +250,22 @@ class Watch:
     def __init__(self, context: Context | None) -> None:
         self._good = context is not None and context.kind == "references"
         self._digests = frozenset(context.bank.digests) if context else frozenset()
-        self._distances: list[float] = []
-        self._own = 0
+        self._compared = self._unlike = self._own = 0
 
     def add(self, finding: Finding) -> None:
         """One more finding of the run."""
         if finding.context.distance is not None:
-            self._distances.append(finding.context.distance)
+            self._compared += 1
+            self._unlike += finding.context.note == UNLIKE
             self._own += finding.image.sha256 in self._digests
 
     def say(self) -> None:
         """Warnings on stderr, if there is cause."""
-        if not self._distances:
-            return
-        apart, count = median(self._distances), len(self._distances)
-        if apart > FAR:
-            warn(
-                f"the pictures lie a median of {apart:.1f} times the usual distance from the references: "
-                "are these of the same object?"
-            )
+        count = self._compared
+        if self._unlike * 2 > count:
+            verb = "looks" if self._unlike == 1 else "look"
+            told = f"{self._unlike} of {count} pictures {verb} like none of the references"
+            warn(f"{told}: are these of the same object?")
         if self._good and self._own:
             verb = "is itself a reference" if self._own == 1 else "are themselves references"
             warn(

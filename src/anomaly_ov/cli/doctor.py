@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 import sys
@@ -11,18 +10,24 @@ from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from anomaly_ov.cli.console import stdout_console
 from anomaly_ov.errors import AnomalyOVError, WeightsError
 
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+    from anomaly_ov.models.engines.interface import Engine
+
 app = typer.Typer(add_completion=False)
 Status = Literal["ok", "note", "fail"]
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd")
 IMPORT_LIMIT_S = 120
 MINIMUM_FREE_BYTES = 2**30
+NO_EXTRAS_OF_USERS = {"dev", "serve"}  # for development; another name for server
 
 
 @dataclass(frozen=True)
@@ -57,84 +62,107 @@ def doctor(model: Annotated[str, typer.Option(help="The model to try.")] = "tiny
 
 
 def run_checks(model: str) -> Iterator[Check]:
-    """All checks, cheap ones first. A failed import of torch ends them: nothing after it could work."""
+    """All checks, cheap ones first. What only torch's engine needs is a note where the model has graphs."""
     yield Check("python", "ok" if sys.version_info >= (3, 11) else "fail", platform.python_version())
     yield from check_packages()
-    yield check_torchvision()
-    try:
-        import torch  # noqa: F401
-    except (ImportError, OSError) as error:
-        yield Check("torch", "fail", " ".join(str(error).split()), 'pip install -c constraints.txt "anomaly-ov"')
-        return
-    yield check_torch()
+    needed = needs_torch(model)
+    yield check_torchvision(needed)
+    torch = check_torch(needed)
+    yield torch
+    if torch.status == "ok":
+        yield check_cuda()
     yield check_cpu()
-    yield check_cuda()
     yield check_memory()
-    yield check_inspection(model)
+    yield from check_inspection(model)
+
+
+def needs_torch(model: str) -> bool:
+    """Whether nothing but torch can run it. An unknown model needs nothing: that it is unknown is said later."""
+    from anomaly_ov.models.engines.opening import has_graphs
+    from anomaly_ov.models.hub import resolve
+
+    try:
+        return not has_graphs(resolve(model))
+    except WeightsError:
+        return False
 
 
 def check_packages() -> Iterator[Check]:
     """Required packages against their ranges, then one line per extra with the ``pip`` line if it is incomplete."""
-    from packaging.requirements import Requirement
-
-    required: list[Requirement] = []
-    extras: dict[str, list[Requirement]] = {}
-    for line in metadata.requires("anomaly-ov") or []:
-        requirement = Requirement(line)
-        if requirement.marker is None:
-            required.append(requirement)
-    for extra in metadata.metadata("anomaly-ov").get_all("Provides-Extra") or []:
-        of_extra = [Requirement(line) for line in metadata.requires("anomaly-ov") or [] if "extra ==" in line]
-        extras[extra] = [r for r in of_extra if r.marker is not None and r.marker.evaluate({"extra": extra})]
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:  # comes with onnxruntime
+        yield Check("packages", "fail", "packaging is missing", 'pip install -U "anomaly-ov"')
+        return
+    every = [Requirement(line) for line in metadata.requires("anomaly-ov") or []]
+    required = [requirement for requirement in every if requirement.marker is None]
     for problem in filter(None, map(_problem, required)):
         yield Check("packages", "fail", problem, 'pip install -U "anomaly-ov"')
     yield Check("packages", "ok", ", ".join(f"{r.name} {_version(r.name) or 'missing'}" for r in required))
-    for extra, requirements in sorted(extras.items()):
-        problems = list(filter(None, map(_problem, requirements)))
+    for extra in sorted(set(metadata.metadata("anomaly-ov").get_all("Provides-Extra") or []) - NO_EXTRAS_OF_USERS):
+        wanted = _of_extra(extra, every)
+        problems = list(filter(None, map(_problem, wanted)))
         if problems:
-            yield Check(f"extra {extra}", "note", "; ".join(problems), f'pip install "anomaly-ov[{extra}]"')
+            nothing = all(_version(one.name) is None for one in wanted)
+            found = "not installed" if nothing else "; ".join(problems)
+            yield Check(f"extra {extra}", "note", found, f'pip install "anomaly-ov[{extra}]"')
         else:
             yield Check(f"extra {extra}", "ok", "complete")
 
 
-def check_torchvision() -> Check:
+def _of_extra(extra: str, every: list[Requirement]) -> list[Requirement]:
+    """What an extra asks for, that of the extras it consists of included."""
+    found: dict[str, Requirement] = {}
+    for one in every:
+        if one.marker is None or not one.marker.evaluate({"extra": extra}):
+            continue
+        if one.name == "anomaly-ov":
+            found |= {str(inner): inner for name in sorted(one.extras) for inner in _of_extra(name, every)}
+        else:
+            found[str(one)] = one
+    return list(found.values())
+
+
+def check_torchvision(needed: bool = True) -> Check:
     """Transformers imports torchvision whenever it is there; one built for another torch takes everything down."""
     if find_spec("torchvision") is None:
         return Check("torchvision", "ok", "absent, and not needed")
+    broken: Status = "fail" if needed else "note"
     try:
         done = subprocess.run(
             [sys.executable, "-c", "import torchvision"], capture_output=True, text=True, timeout=IMPORT_LIMIT_S
         )
     except subprocess.TimeoutExpired:
-        return Check("torchvision", "fail", f"its import takes over {IMPORT_LIMIT_S} s", "pip uninstall torchvision")
+        return Check("torchvision", broken, f"its import takes over {IMPORT_LIMIT_S} s", "pip uninstall torchvision")
     if done.returncode == 0:
         return Check("torchvision", "ok", f"{_version('torchvision')} imports, though not needed")
     reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
     return Check(
         "torchvision",
-        "fail",
+        broken,
         f"installed but does not import beside torch {_version('torch')}, which breaks transformers: {reason}",
         "pip uninstall torchvision (it is not needed here)",
     )
 
 
-def check_torch() -> Check:
-    """Version and threads; one thread on a many-core machine is usually an environment variable by accident."""
-    import torch
-
-    threads, cores = torch.get_num_threads(), os.cpu_count() or 1
-    found = f"{torch.__version__}, {threads} thread(s) on {cores} core(s)"
-    if threads == 1 and cores > 2:
-        return Check("torch", "note", found, "unset OMP_NUM_THREADS to use the other cores")
-    return Check("torch", "ok", found)
+def check_torch(needed: bool = True) -> Check:
+    """Whether it is there and imports; a model with graphs does without it on the CPU."""
+    broken: Status = "fail" if needed else "note"
+    if find_spec("torch") is None:
+        what = "not installed; for models without graphs, CUDA and language models"
+        return Check("torch", broken, what, 'pip install "anomaly-ov[torch]"')
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        reason = " ".join(str(error).split())
+        return Check("torch", broken, reason, 'pip install --force-reinstall torch, or "anomaly-ov[torch]" afresh')
+    return Check("torch", "ok", torch.__version__)
 
 
 def check_cpu() -> Check:
     """What the matrix products can use."""
-    import torch
-
     flags = [flag for flag in CPU_FLAGS if flag in _cpu_flags()]
-    return Check("cpu", "ok", f"{torch.backends.cpu.get_cpu_capability()}; {' '.join(flags) or platform.machine()}")
+    return Check("cpu", "ok", " ".join([platform.machine(), *flags]))
 
 
 def check_cuda() -> Check:
@@ -158,18 +186,39 @@ def check_memory() -> Check:
     return Check("memory", "ok", found)
 
 
-def check_inspection(model: str) -> Check:
-    """Loads the model and inspects a made-up picture, end to end."""
+def check_inspection(model: str) -> Iterator[Check]:
+    """Loads the model, says what runs it, and inspects a made-up picture, end to end."""
     from anomaly_ov.inspector import load
 
     try:
-        finding = load(model).inspect(_picture())
+        inspector = load(model)
+        yield check_engine(inspector.engine)
+        finding = inspector.inspect(_picture())
     except AnomalyOVError as error:
-        return Check("inspection", "fail", error.message, error.hint)
+        yield Check("inspection", "fail", error.message, error.hint)
     except Exception as error:
-        return Check("inspection", "fail", f"{type(error).__name__}: {' '.join(str(error).split())}", "see --debug")
-    milliseconds = sum(finding.timing_ms.values())
-    return Check("inspection", "ok", f"model {finding.model.name} scored a synthetic picture, {milliseconds:.0f} ms")
+        yield Check("inspection", "fail", f"{type(error).__name__}: {' '.join(str(error).split())}", "see --debug")
+    else:
+        milliseconds = sum(finding.timing_ms.values())
+        found = f"model {finding.model.name} scored a synthetic picture, {milliseconds:.0f} ms"
+        yield Check("inspection", "ok", found)
+
+
+def check_engine(engine: Engine) -> Check:
+    """What runs the model's networks; one thread on a machine of many cores is usually a variable set by accident."""
+    from anomaly_ov.models.engines.interface import THREADS_VARIABLE, threads
+    from anomaly_ov.streaming import cores
+
+    if engine.name == "torch":
+        import torch
+
+        package, count, variable = f"torch {torch.__version__}", torch.get_num_threads(), "OMP_NUM_THREADS"
+    else:
+        package, count, variable = f"ONNX Runtime {_version('onnxruntime')}", threads(), THREADS_VARIABLE
+    found = f"{engine.name}: {package}, {engine.device} {engine.dtype}, {count} thread(s) on {cores()} core(s)"
+    if engine.device == "cpu" and count == 1 and cores() > 2:
+        return Check("engine", "note", found, f"unset {variable} to use the other cores")
+    return Check("engine", "ok", found)
 
 
 def _picture() -> object:
@@ -181,11 +230,8 @@ def _picture() -> object:
     return np.repeat((60 + rows / 4 + blob).clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
-def _problem(requirement: object) -> str | None:
-    """What is wrong with an installed package, None if nothing. ``requirement``: packaging's ``Requirement``."""
-    from packaging.requirements import Requirement
-
-    assert isinstance(requirement, Requirement)
+def _problem(requirement: Requirement) -> str | None:
+    """What is wrong with an installed package, None if nothing."""
     version = _version(requirement.name)
     if version is None:
         return f"{requirement.name} is missing"

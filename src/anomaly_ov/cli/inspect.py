@@ -15,17 +15,21 @@ from anomaly_ov.cli import brain, contexts, spoken
 from anomaly_ov.cli.console import Bar, note, print_error, print_json_line, stdout_console
 from anomaly_ov.errors import UsageError
 from anomaly_ov.images.messages import counted, printable
+from anomaly_ov.records import Answer
+from anomaly_ov.words.from_record import describe
 
 if TYPE_CHECKING:
     from anomaly_ov.cli.outputs import Finished, Outputs
     from anomaly_ov.context.context import Context
     from anomaly_ov.images.sources import Source
     from anomaly_ov.inspector import Inspector
-    from anomaly_ov.records import Finding, ModelInfo, Threshold
+    from anomaly_ov.records import Finding, Threshold
     from anomaly_ov.thresholds import StoredThreshold
 
 app = typer.Typer(add_completion=False)
 BAR_CELLS = 12
+NAMED, NAMED_FROM = 5, 9
+"""So many of the most suspicious pictures are named at the end of a run of at least so many."""
 EXPLAIN = "Explain in full what you found and what to do."
 
 
@@ -37,6 +41,7 @@ class Tally:
     anomalous: int = 0
     unreadable: int = 0
     explained: int = 0
+    highest: list[tuple[float, str]] = field(default_factory=list)
     started: float = field(default_factory=time.perf_counter)
 
     def add(self, finding: Finding) -> None:
@@ -45,6 +50,9 @@ class Tally:
         self.anomalous += bool(finding.anomalous)
         self.unreadable += finding.error is not None
         self.explained += finding.answer is not None
+        if finding.score is not None:
+            # A stable order: of equal scores the earlier picture comes first.
+            self.highest = sorted([*self.highest, (finding.score, finding.id)], key=lambda one: -one[0])[:NAMED]
 
     def exit_code(self, fail_on_anomaly: bool) -> int:
         """3 some inputs unreadable, else 1 anomaly found if that counts as failure, else 0."""
@@ -69,6 +77,8 @@ def inspect(
     context: Annotated[
         list[str] | None,
         typer.Option(
+            "--context",
+            "--references",
             metavar="auto|folder|none|GOOD|FILE.ctx",
             help="What says what is normal: the pictures given among themselves (folder; auto if they are alike "
             "enough), pictures known to be good (their folder, a file, a quoted glob; repeatable), or a file made by "
@@ -87,7 +97,10 @@ def inspect(
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pictures.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Skip pictures already in --out.")] = False,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Let the language model explain each picture that is anomalous.")
+        bool,
+        typer.Option(
+            "--explain", help="Explain each picture that is anomalous: by the language side, else from the record."
+        ),
     ] = False,
 ) -> None:
     """Say how anomalous each picture is, and where.
@@ -115,8 +128,8 @@ def inspect(
         return
     contexts.require_enough(wanted, given)
     inspector = load(model, device=device, dtype=dtype, threshold=limit_of_score)
-    if explain:
-        brain.require_speaking(inspector)
+    if explain and not brain.speaks(inspector):
+        note(brain.FROM_RECORD)
     chosen = contexts.of_run(inspector, wanted, given, batch_size, out, done, quiet=as_json)
     tally, watch, findings = Tally(), contexts.Watch(chosen.context), []
     drawn = out is not None and (overlay is not False or map_format != "none")
@@ -148,8 +161,9 @@ def inspect(
         results.close()
     _print_table(findings, chosen.context)
     _print_explanations(findings)
-    _say_done(tally, inspector.info, inspector.threshold_with(chosen.context), out)
+    _say_done(tally, inspector, inspector.threshold_with(chosen.context), out)
     watch.say()
+    _say_highest(tally)
     raise typer.Exit(tally.exit_code(fail_on_anomaly))
 
 
@@ -207,9 +221,12 @@ def _results(
     previews: bool,
     explain: bool,
 ) -> Generator[tuple[Finding, Any], None, None]:
-    results = inspector.stream_with_previews(sources, batch_size, chosen.context, previews=previews, talk=explain)
-    if explain:
+    speaks = explain and inspector.speaks
+    results = inspector.stream_with_previews(sources, batch_size, chosen.context, previews=previews, talk=speaks)
+    if speaks:
         results = brain.answered(inspector, results, EXPLAIN, batch_size, only_anomalous=True)
+    elif explain:
+        results = brain.told(results, lambda finding: Answer(describe(finding), None, "stop"), only_anomalous=True)
     for finding, preview in results:
         named = finding
         if chosen.context is None and chosen.reason:  # a record says why there is no context
@@ -272,7 +289,8 @@ def _context_cell(finding: Finding) -> Any:
     return Text("-" if finding.score_context is None else f"{finding.score_context:.3f}")
 
 
-def _say_done(tally: Tally, info: ModelInfo, threshold: Threshold, out: Path | None) -> None:
+def _say_done(tally: Tally, inspector: Inspector, threshold: Threshold, out: Path | None) -> None:
+    info = inspector.info
     seconds = time.perf_counter() - tally.started
     counts = f"{counted(tally.done, 'picture')}: {tally.anomalous} anomalous"
     if tally.unreadable:
@@ -280,9 +298,16 @@ def _say_done(tally: Tally, info: ModelInfo, threshold: Threshold, out: Path | N
     note(f"{counts}; {seconds:.1f} s ({tally.done / seconds:.1f}/s), model {info.name}, {info.device} {info.dtype}")
     note(f"anomalous = score >= {threshold.value:.3f} ({threshold.source})")
     if tally.explained:
-        note(f"{tally.explained} explained: explanations may be wrong")
+        note(f"{tally.explained} explained" + (": explanations may be wrong" if inspector.speaks else ""))
     if out is not None:
         note(f"written to {out}")
+
+
+def _say_highest(tally: Tally) -> None:
+    """Where to look first, below a table too long to search."""
+    if tally.done - tally.unreadable >= NAMED_FROM:
+        named = ", ".join(f"{printable(name)} ({score:.3f})" for score, name in tally.highest)
+        note(f"most suspicious: {named}")
 
 
 def _say_interrupted(tally: Tally, total: int, out: Path | None) -> None:

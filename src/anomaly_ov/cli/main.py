@@ -20,6 +20,7 @@ import typer
 from typer.core import TyperGroup
 
 from anomaly_ov.cli.console import print_error
+from anomaly_ov.cli.extras import missing_extra, require_extra
 from anomaly_ov.errors import AnomalyOVError
 
 # verb -> module with the verb's ``app``, in the order of the help page
@@ -106,12 +107,11 @@ def run(args: Sequence[str]) -> int:
     """Runs one command line and returns the exit code; prints nothing but that command's output and one-line errors."""
     _silence_libraries()
     try:
+        require_extra(args)
         result = typer.main.get_command(app)(args=list(args), prog_name="anomaly-ov", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except AnomalyOVError as error:
-        _print_traceback_if_debugging()
-        print_error(error.message, error.hint)
-        return error.exit_code
+        return _failed(error)
     except typer.Abort:
         return INTERRUPTED
     except SystemExit as error:
@@ -122,9 +122,18 @@ def run(args: Sequence[str]) -> int:
         if isinstance(error, OSError) and error.filename is not None:  # disk full, no permission: the user's to solve
             print_error(f"{error.strerror}: {error.filename}", "check the path, its permissions and the free space")
             return 2
+        missing = missing_extra(error, args)
+        if missing is not None:
+            return _failed(missing)
         _print_traceback_if_debugging()
         print_error(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}", REPORT_HINT)
         return INTERNAL
+
+
+def _failed(error: AnomalyOVError) -> int:
+    _print_traceback_if_debugging()
+    print_error(error.message, error.hint)
+    return error.exit_code
 
 
 def _silence_libraries() -> None:

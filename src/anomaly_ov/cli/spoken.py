@@ -7,6 +7,7 @@ import sys
 import textwrap
 
 from anomaly_ov.images.messages import counted, printable
+from anomaly_ov.images.places import place_of
 from anomaly_ov.records import Answer, Finding
 
 MAX_WIDTH = 100
@@ -57,8 +58,6 @@ def _regions(finding: Finding) -> str:
     found = finding.regions
     if not found:
         return "no region stands out"
-    from anomaly_ov.instruct.seen import place_of
-
     wh = finding.image.width or 1, finding.image.height or 1
     shown = [f"{place_of(region.box, wh)} ({region.score:.2f})" for region in found[:MAX_REGIONS]]
     more = f", and {len(found) - MAX_REGIONS} more" if len(found) > MAX_REGIONS else ""

@@ -72,8 +72,8 @@ def scoring(
     folds: Annotated[
         Path | None, typer.Option("--folds", help="What 'train leave-one-out' wrote to --out; default: no expert.")
     ] = None,
-    images: Annotated[int, typer.Option("--images", min=8, help="Most images of a label in a category.")] = 50,
-    categories: Annotated[int, typer.Option("--categories", min=1, help="Most categories of a set.")] = 6,
+    images: Annotated[int, typer.Option("--images", min=8, help="Most images of a label in a category.")] = 30,
+    categories: Annotated[int, typer.Option("--categories", min=1, help="Most categories of a set.")] = 4,
     seed: Seed = None,
 ) -> None:
     """Fit how evidence becomes score and verdict, leave-one-set-out, and write the model that judges so."""

@@ -37,12 +37,21 @@ def own_patch_distance(tokens_PD: Floats, places_P2: npt.NDArray[np.int64]) -> F
     if not count:
         return distance_P
     others = np.arange(0, count, -(-count // MOST_OTHERS))
-    others_OD, places_O2 = tokens_PD[others], places_P2[others]
-    for start in range(0, count, max(1, BLOCK_VALUES // len(others))):
-        block = slice(start, start + max(1, BLOCK_VALUES // len(others)))
-        similar_BO = tokens_PD[block] @ others_OD.T
-        apart_BO = np.abs(places_P2[block, None, 0] - places_O2[None, :, 0]) > REACH
-        apart_BO |= np.abs(places_P2[block, None, 1] - places_O2[None, :, 1]) > REACH
-        nearest_B = np.max(similar_BO, axis=1, where=apart_BO, initial=-2.0)
-        distance_P[block] = np.where(nearest_B > -2, 1 - nearest_B, 0)
+    others_DO, near_PK = tokens_PD[others].T, _near(places_P2, others)
+    size = max(1, BLOCK_VALUES // len(others))
+    for start in range(0, count, size):
+        similar_BO = tokens_PD[start : start + size] @ others_DO
+        row, column = np.nonzero(near_PK[start : start + size] >= 0)
+        similar_BO[row, near_PK[start + row, column]] = -2
+        nearest_B = similar_BO.max(1)
+        distance_P[start : start + size] = np.where(nearest_B > -2, 1 - nearest_B, 0)
     return np.maximum(distance_P, np.float32(0))
+
+
+def _near(places_P2: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """(P, K): which of ``others`` lie within ``REACH`` of each patch, itself included; -1 where there is none."""
+    rows, columns = places_P2.max(0) + 1 + 2 * REACH
+    number_hw = np.full((rows, columns), -1, np.int64)
+    number_hw[tuple((places_P2[others] + REACH).T)] = np.arange(len(others))
+    offsets = range(2 * REACH + 1)
+    return np.stack([number_hw[places_P2[:, 0] + dy, places_P2[:, 1] + dx] for dy in offsets for dx in offsets], axis=1)

@@ -30,7 +30,7 @@ from anomaly_ov.evaluation.run_folder import Row
 
 ScoreName = Literal["score", "score_raw", "score_map", "score_expert", "score_context"]
 SCORE_NAMES: tuple[ScoreName, ...] = get_args(ScoreName)
-RATES = ("precision", "recall", "specificity", "balanced_accuracy", "f1")
+RATES = ("precision", "recall", "specificity", "balanced_accuracy", "f1", "false_alarms", "misses")
 _INTERVALS: dict[Metric, str] = {
     "auroc": "interval",
     "average_precision": "average_precision_interval",
@@ -62,8 +62,9 @@ class Figures:
     """All metrics of a group: its counts, each score's, those at the detector's own threshold, and the pixels'.
 
     ``categories``: over how many categories with both labels a mean was taken; 0 if this is no mean.
-    ``rates_at_threshold``: precision, recall, specificity, balanced accuracy and F1 there, or their means, each over
-    the categories where it is defined; counts are never averaged, so a mean has no ``at_threshold``.
+    ``rates_at_threshold``: precision, recall, specificity, balanced accuracy, F1, false alarms (1 - specificity) and
+    misses (1 - recall) there, or their means, each over the categories where it is defined; counts are never averaged,
+    so a mean has no ``at_threshold``.
     """
 
     name: str

@@ -1,7 +1,8 @@
 """Many experts on one encoder, measured in one pass over a labelled set: what ablations need.
 
-The encoder is nearly all of the work and the same for all, so each picture passes it once. Two scores of each expert:
-``head``, the paper's image score, and ``map``, the mean of the highest share ``map_top`` of its map.
+The encoder is nearly all of the work and the same for all, so each picture passes it once. Two scores of each expert,
+a finding's ``score_raw`` and ``score_map``: ``head``, the paper's image score, and ``map``, the mean of the highest
+share ``map_top`` of its map's cells.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from anomaly_ov.errors import DataError, ImageError, WeightsError
 from anomaly_ov.evaluation.metrics import Interval, auroc, bootstrap_draws, percentile_interval
 from anomaly_ov.evaluation.selection import measured
 from anomaly_ov.files import write_atomic
-from anomaly_ov.images.maps import map_score, significance_map
+from anomaly_ov.images.maps import blended_cells, map_score
 from anomaly_ov.images.read import read
 from anomaly_ov.images.views import anyres
 from anomaly_ov.models.model import AnomalyModel
@@ -98,7 +99,8 @@ def _key(models: Mapping[str, AnomalyModel], pictures: DataSet, map_top: float) 
     first = next(iter(models.values()))
     modules = {"encoder": first.encoder, **{f"expert {name}": model.expert for name, model in models.items()}}
     configs = [first.config.views, first.config.encoder, *(model.config.expert for model in models.values())]
-    digest = hashlib.sha256(repr((SCORES, map_top, configs)).encode())
+    parts = (SCORES, "cells", map_top, first.config.scoring.whole_weight, configs)
+    digest = hashlib.sha256(repr(parts).encode())
     for name, module in modules.items():
         digest.update(name.encode())
         for part, value in sorted(module.state_dict().items()):
@@ -134,8 +136,9 @@ def _of_picture(
     with torch.inference_mode():
         for expert in experts:
             output = expert(features, [len(views.pixels_NHW3)])
-            map_HW = significance_map(output.map_Nhw.cpu().numpy(), views.geometry, patch=runner.patch)
-            found.append([float(output.score_B[0]), float(map_score(map_HW, map_top))])
+            map_Nhw, weight = output.map_Nhw.cpu().numpy(), model.config.scoring.whole_weight
+            map_rc = blended_cells(map_Nhw, views.geometry, base_weight=weight, patch=runner.patch)
+            found.append([float(output.score_B[0]), map_score(map_rc, map_top)])
     return found
 
 

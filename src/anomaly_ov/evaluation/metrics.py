@@ -90,6 +90,16 @@ class OperatingPoint:
         return _ratio(self.true_negatives, self.true_negatives + self.false_positives)
 
     @property
+    def false_alarms(self) -> float | None:
+        """Share of the normal pictures that are flagged."""
+        return _ratio(self.false_positives, self.true_negatives + self.false_positives)
+
+    @property
+    def misses(self) -> float | None:
+        """Share of the anomalous pictures that are not."""
+        return _ratio(self.false_negatives, self.true_positives + self.false_negatives)
+
+    @property
     def balanced_accuracy(self) -> float | None:
         recall, specificity = self.recall, self.specificity
         return None if recall is None or specificity is None else (recall + specificity) / 2

@@ -24,7 +24,8 @@ COLUMNS = (
     "AP",
     "F1-max",
     "bal. acc.",
-    "spec.",
+    "false alarms",
+    "misses",
     "ECE",
     "pixel AUROC",
     "pixel AP",
@@ -32,23 +33,24 @@ COLUMNS = (
     "PRO",
     "images/s",
 )
-PARTS = ("expert alone", "context alone")
-"""AUROC of the two parts of a score; their columns follow that of the score where any result has a context."""
+ALONE = "alone"
+"""AUROC of the same pictures by themselves; its column follows that of the score where any result has a context."""
 
 
 def columns(results: Sequence[DetectionResult]) -> tuple[str, ...]:
-    """``COLUMNS``, with ``PARTS`` in their place if any result has a context."""
-    return (*COLUMNS[:3], *PARTS, *COLUMNS[3:]) if _with_parts(results) else COLUMNS
+    """``COLUMNS``, with ``ALONE`` in its place if any result has a context."""
+    return (*COLUMNS[:3], ALONE, *COLUMNS[3:]) if _with_context(results) else COLUMNS
 
 
 def rows(results: Sequence[DetectionResult], per_category: bool = False) -> list[tuple[str, ...]]:
     """The cells below ``columns``: per set its main figure, then what differs from it, then (if asked) its categories.
 
-    Balanced accuracy and specificity are at the detector's own threshold, all pictures pooled; ECE, the expected
-    calibration error, takes the score for a probability.
+    Balanced accuracy, false alarms (share of the normal pictures) and misses (share of the anomalous ones) are at the
+    detector's own threshold, all pictures pooled; ECE, the expected calibration error, takes the score for a
+    probability.
     """
-    parts = _with_parts(results)
-    return [cells for result in results for cells in _of_result(result, per_category, parts)]
+    alone = _with_context(results)
+    return [cells for result in results for cells in _of_result(result, per_category, alone)]
 
 
 def markdown(results: Sequence[DetectionResult], per_category: bool = False) -> str:
@@ -81,27 +83,27 @@ def print_report(
             console.print(printable(f"{result.dataset}: {note}"), style="dim", markup=False, highlight=False)
 
 
-def _with_parts(results: Sequence[DetectionResult]) -> bool:
+def _with_context(results: Sequence[DetectionResult]) -> bool:
     return any(result.contexts for result in results)
 
 
-def _of_result(result: DetectionResult, per_category: bool, parts: bool) -> list[tuple[str, ...]]:
+def _of_result(result: DetectionResult, per_category: bool, alone: bool) -> list[tuple[str, ...]]:
     several = len(result.categories) > 1
     label = "" if result.context_label is None else f", {result.context_label}"
     name = f"{result.dataset}{label}{f' (mean of {result.main.categories})' if several else ''}"
-    found = [_cells(name, result.main, parts, _speed(result), result.pooled)]
+    found = [_cells(name, result.main, alone, _speed(result), result.pooled)]
     if several:
-        found.append(_cells(f"{result.dataset}{label}, pooled", result.pooled, parts))
+        found.append(_cells(f"{result.dataset}{label}, pooled", result.pooled, alone))
     for extra in (result.distinct, result.uncertain):
         if extra is not None:
-            found.append(_cells(f"{result.dataset}{label}, {extra.name}", extra, parts))
+            found.append(_cells(f"{result.dataset}{label}, {extra.name}", extra, alone))
     if several and per_category:
-        found += [_cells(f"  {figures.name}", figures, parts) for figures in result.categories]
+        found += [_cells(f"  {figures.name}", figures, alone) for figures in result.categories]
     return found
 
 
 def _cells(
-    name: str, figures: Figures, parts: bool, speed: str = "-", point_of: Figures | None = None
+    name: str, figures: Figures, alone: bool, speed: str = "-", point_of: Figures | None = None
 ) -> tuple[str, ...]:
     scores, pixels = figures.scores, figures.pixels
     point = (point_of or figures).at_threshold
@@ -111,13 +113,14 @@ def _cells(
         printable(name),
         f"{figures.normal} / {figures.anomalous}",
         f"{main} [{_percent(interval.low)}, {_percent(interval.high)}]" if interval else main,
-        *([_percent(scores["score_expert"].auroc), _percent(scores["score_context"].auroc)] if parts else []),
+        *([_percent(scores["score_expert"].auroc)] if alone else []),
         _percent(scores["score_raw"].auroc),
         _percent(scores["score_map"].auroc),
         _percent(scores["score"].average_precision),
         _percent(scores["score"].f1_max),
         _percent(point.balanced_accuracy if point else None),
-        _percent(point.specificity if point else None),
+        _percent(point.false_alarms if point else None),
+        _percent(point.misses if point else None),
         _percent(scores["score"].calibration_error),
         _percent(pixels.auroc if pixels else None),
         _percent(pixels.average_precision if pixels else None),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from anomaly_ov.images.places import PLACES
 from anomaly_ov.instruct.knowledge import KINDS, OBJECTS, SURFACES, URGENCY, may_be_confused
 from anomaly_ov.instruct.phrases import (
     asked_kind,
@@ -20,7 +21,7 @@ from anomaly_ov.instruct.phrases import (
     whole,
 )
 from anomaly_ov.instruct.questions import Wording
-from anomaly_ov.instruct.seen import PLACES, Seen, SeenDefect
+from anomaly_ov.instruct.seen import Seen, SeenDefect
 
 NUMBERS = ("none", "one", "two", "three", "four", "five")
 

@@ -14,6 +14,7 @@ from scipy import ndimage
 from anomaly_ov.data.samples import Sample, read_mask
 from anomaly_ov.data.synthetic import facts
 from anomaly_ov.errors import DataError
+from anomaly_ov.images.places import place_at
 from anomaly_ov.instruct.knowledge import KINDS, THINGS, Thing
 from anomaly_ov.instruct.seen import Seen, SeenDefect
 
@@ -102,9 +103,9 @@ def _places(mask_HW: npt.NDArray[np.bool_], whole: bool) -> tuple[str, ...]:
     height, width = mask_HW.shape
     rows, columns = (indices + 0.5 for indices in np.nonzero(mask_HW))
     if not whole:
-        return (facts.place(float(rows.mean()) / height, float(columns.mean()) / width),)
+        return (place_at(float(rows.mean()) / height, float(columns.mean()) / width),)
     cells = np.unique((rows * 3 / height).astype(int) * 3 + (columns * 3 / width).astype(int))
-    return tuple(facts.place((cell // 3 + 0.5) / 3, (cell % 3 + 0.5) / 3) for cell in cells.tolist())
+    return tuple(place_at((cell // 3 + 0.5) / 3, (cell % 3 + 0.5) / 3) for cell in cells.tolist())
 
 
 def _thing_named(category: str) -> str:

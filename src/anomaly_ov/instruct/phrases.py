@@ -6,18 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from anomaly_ov.images.places import ways_to_place
 from anomaly_ov.instruct.knowledge import KINDS
 from anomaly_ov.instruct.seen import Seen, SeenDefect
 
 SYNONYMS = 0.15  # how often a kind goes by another name in a sentence
-
-_PREPOSITIONS: dict[str, tuple[str, ...]] = {
-    "centre": ("in the centre", "at the centre"),
-    "top": ("at the top", "near the top"),
-    "bottom": ("at the bottom", "near the bottom"),
-    "left": ("on the left", "at the left"),
-    "right": ("on the right", "at the right"),
-}
 
 
 def pick(rng: np.random.Generator, options: Sequence[str]) -> str:
@@ -28,11 +21,6 @@ def pick(rng: np.random.Generator, options: Sequence[str]) -> str:
 def in_place(place: str, rng: np.random.Generator) -> str:
     """ "upper left" -> "in the upper left" or another way to say it."""
     return pick(rng, ways_to_place(place))
-
-
-def ways_to_place(place: str) -> tuple[str, ...]:
-    """ "top" -> "at the top", "near the top"; the most usual first."""
-    return _PREPOSITIONS.get(place, (f"in the {place}", f"at the {place}"))
 
 
 def kind_word(defect: SeenDefect) -> str:

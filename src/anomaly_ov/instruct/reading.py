@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from anomaly_ov.images.places import PLACE_WORDS
 from anomaly_ov.instruct.knowledge import KINDS
-from anomaly_ov.instruct.seen import PLACES, SEVERITIES, SIZES
+from anomaly_ov.instruct.seen import SEVERITIES, SIZES
 
 _NUMBERS = {"none": 0, "no": 0, "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5}
 _DENIED = r"(?:\b(?:no|not|without|nor|never)(?: (?:a|an|any|some|the))?(?: (?:{adjectives}))? )"
@@ -26,17 +27,6 @@ _OTHER_NAMES: dict[str, tuple[str, ...]] = {
     "dark_area": ("dark spot",),
     "print_error": ("printing error",),
 }
-_PLACE_WORDS: dict[str, str | None] = {
-    **{place: place for place in PLACES},
-    **{f"{row} {side}": f"{named} {side}" for row, named in (("top", "upper"), ("bottom", "lower"))
-       for side in ("left", "right")},
-    **dict.fromkeys(("center", "middle", "central"), "centre"),
-    **{f"{row} {middle}": place for row, place in (("upper", "top"), ("top", "top"), ("lower", "bottom"),
-       ("bottom", "bottom"), ("left", "left"), ("right", "right")) for middle in ("centre", "center", "middle")},
-    **{f"{middle} {side}": side for middle in ("centre", "center", "middle") for side in ("left", "right")},
-    # Words that look like places and are none.
-    **dict.fromkeys(("all right", "right away", "right now", "left behind", "bottle top", "on top of"), None),
-}  # fmt: skip
 
 
 def yes_no(text: str) -> bool | None:
@@ -52,7 +42,7 @@ def kinds(text: str) -> set[str]:
 
 def places(text: str) -> set[str]:
     """The places on the 3 x 3 board that the text names."""
-    return {place for name in _said(_PLACE_PATTERN, text) if (place := _PLACE_WORDS[name])}
+    return {place for name in _said(_PLACE_PATTERN, text) if (place := PLACE_WORDS[name])}
 
 
 def place(text: str) -> str | None:
@@ -99,6 +89,6 @@ _KIND_NAMES: dict[str, str] = {
     name: kind for kind, known in KINDS.items() for name in (*known.names, *_OTHER_NAMES.get(kind, ()))
 }
 _KIND_PATTERN = _pattern(_KIND_NAMES, plural=True)
-_PLACE_PATTERN = _pattern(_PLACE_WORDS)
+_PLACE_PATTERN = _pattern(PLACE_WORDS)
 _SEVERITY_PATTERN = _pattern(SEVERITIES)
 _SIZE_PATTERN = _pattern(SIZES)

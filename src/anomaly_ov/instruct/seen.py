@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from anomaly_ov.data.synthetic import Facts, facts
+from anomaly_ov.data.synthetic import Facts
 from anomaly_ov.instruct.knowledge import OBJECTS, SURFACES, Thing
 
-PLACES: tuple[str, ...] = (
-    "upper left", "top", "upper right", "left", "centre", "right", "lower left", "bottom", "lower right",
-)  # fmt: skip
 SEVERITIES = ("slight", "moderate", "severe")
 SIZES = ("tiny", "small", "medium-sized", "large")
-
-
-def place_of(box: Sequence[int], image_wh: tuple[int, int]) -> str:
-    """One of ``PLACES``: where the middle of ``box`` (x0, y0, x1, y1) lies in a picture of that width and height."""
-    x0, y0, x1, y1 = box
-    return facts.place((y0 + y1) / 2 / image_wh[1], (x0 + x1) / 2 / image_wh[0])
 
 
 @dataclass(frozen=True)

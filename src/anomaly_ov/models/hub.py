@@ -10,10 +10,11 @@ from anomaly_ov.errors import WeightsError
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 ENCODER_GRAPH, EXPERT_GRAPH = "encoder.onnx", "expert.onnx"
+GRAPH_FILES = (ENCODER_GRAPH, EXPERT_GRAPH, "encoder.xml", "encoder.bin", "expert.xml", "expert.bin")
 LANGUAGE_FOLDER = "language"
 
 _HERE = Path(__file__).parent
-_EMBEDDED = {"tiny": "compact convolutional model for the CPU, shipped inside the package"}
+_EMBEDDED = {"tiny": "EfficientNet-Lite2 with a small expert, on ONNX Runtime, shipped inside the package"}
 
 
 class Available(NamedTuple):

@@ -30,7 +30,7 @@ from anomaly_ov.models.encoder import Encoder
 from anomaly_ov.models.expert import Expert, ExpertOutput
 from anomaly_ov.models.features import Features
 from anomaly_ov.models.folder import digest, is_derived, read_config, with_own_weights
-from anomaly_ov.models.hub import CONFIG_FILE, WEIGHTS_FILE
+from anomaly_ov.models.hub import CONFIG_FILE, GRAPH_FILES, WEIGHTS_FILE
 
 CARD_FILE = "README.md"
 
@@ -66,8 +66,9 @@ class AnomalyModel(nn.Module):
         """Writes the model folder and returns it. ``dtype``: float32 or float16 on disk; ``card``: the model card.
 
         The files are complete before any of them takes its name, ``config.json`` last; a reader in between finds the
-        old model or an error, never a mixture. Tensors that fp16 cannot hold stay float32, and the card says which.
-        Unless ``config.revision`` is a chosen name it becomes the digest of the weights, here and on disk.
+        old model or an error, never a mixture. Graphs made from older weights are removed. Tensors that fp16 cannot
+        hold stay float32, and the card says which. Unless ``config.revision`` is a chosen name it becomes the digest of
+        the weights, here and on disk.
         Raises ``CheckpointMismatch`` when the weights are not those of ``config`` (a fused copy, unmerged adapters).
         """
         if dtype not in (torch.float32, torch.float16):
@@ -86,6 +87,8 @@ class AnomalyModel(nn.Module):
             write_atomic(staging / CARD_FILE, _card(card, self.config, notes).encode())
             text = json.dumps(to_mapping(self.config), indent=2) + "\n"
             write_atomic(staging / CONFIG_FILE, text.encode())
+            for file in GRAPH_FILES:  # made from the weights that are about to go
+                (folder / file).unlink(missing_ok=True)
             for file in (WEIGHTS_FILE, CARD_FILE, CONFIG_FILE):
                 os.replace(staging / file, folder / file)
         return folder

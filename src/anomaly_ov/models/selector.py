@@ -26,7 +26,7 @@ from anomaly_ov.models.look_twice import linear
 QUADRANTS = 4
 OUTSIDE = -1e30
 """Logarithm of a patch's weight outside its quadrant. Minus infinity would say the same, but ONNX Runtime's
-ReduceLogSumExp loses what follows an infinite first value (1.32)."""
+ReduceLogSumExp underflows after an infinite first value (1.32)."""
 
 
 @dataclass(frozen=True)

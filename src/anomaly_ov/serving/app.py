@@ -24,7 +24,7 @@ from anomaly_ov.serving.speaker import Speaker
 from anomaly_ov.serving.store.store import Store, StoreLimits
 from anomaly_ov.serving.uploads import UPLOAD_SCHEMAS
 
-DESCRIPTION = "How anomalous a picture is, where, and why. Texts are made by a language model and may be wrong."
+DESCRIPTION = "How anomalous a picture is, where, and why. Texts of a language model may be wrong."
 # The page's comes last: what no other address takes is looked for among its files.
 ROUTERS = tuple(one.router for one in (health, inspect, batches, items, results, chat, page))
 

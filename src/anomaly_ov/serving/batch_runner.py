@@ -118,7 +118,8 @@ class BatchRunner:
                 self._shelf.build(job, self._stopping)
             except Stopped:
                 self._store.context_released(job.id)
-                return None
+                if self._stopping.is_set():
+                    return None
         return self._store.take(self._chunk, after)
 
     def _hold_up(self, work: Work | None, error: Exception) -> None:
@@ -177,11 +178,7 @@ class BatchRunner:
 
     def _scored_by(self, context: Context | None) -> ScoredBy:
         threshold = self._inspector.threshold_with(context)
-        return ScoredBy(
-            asdict(self._inspector.info),
-            ThresholdUsed(threshold.value, threshold.source),
-            threshold.value,
-        )
+        return ScoredBy(asdict(self._inspector.info), ThresholdUsed(threshold.value, threshold.source))
 
     def _keep(self, work: Work, inspected: Sequence[Inspected], scored_by: ScoredBy) -> None:
         try:

@@ -13,7 +13,8 @@ from anomaly_ov.serving.store.rows import Batch, BatchContext, Counts, Threshold
 
 @dataclass(frozen=True)
 class BatchView:
-    """``model``, ``threshold``, ``map_threshold``: of the findings with this context, before the first the model alone.
+    """``model``, ``threshold``: of the findings with this context, before the first the model alone.
+    ``map_threshold``: the threshold's value again, from when regions had one of their own.
 
     ``rate``: pictures per second of late; ``eta_s``: seconds until all are scored at that rate; both null while
     nothing goes on. ``revision`` grows with every change to the batch or its items.
@@ -45,7 +46,8 @@ def view_of(service: Service, batch: Batch) -> BatchView:
     inspector, scored_by = service.inspector, batch.scored_by
     running = batch.state == "running"
     rate = service.runner.rate(batch.id) if running else None
-    model, threshold, map_threshold = inspector.info, inspector.threshold, inspector.threshold.value
+    own = inspector.threshold
+    threshold = scored_by.threshold if scored_by else ThresholdUsed(own.value, own.source)
     return BatchView(
         id=batch.id,
         name=batch.name,
@@ -53,9 +55,9 @@ def view_of(service: Service, batch: Batch) -> BatchView:
         state=batch.state,
         counts=batch.counts,
         context=batch.context,
-        model=ModelInfo(**scored_by.model) if scored_by else model,
-        threshold=scored_by.threshold if scored_by else ThresholdUsed(threshold.value, threshold.source),
-        map_threshold=scored_by.map_threshold if scored_by else map_threshold,
+        model=ModelInfo(**scored_by.model) if scored_by else inspector.info,
+        threshold=threshold,
+        map_threshold=threshold.value,
         rate=None if rate is None else round(rate, 3),
         eta_s=round(batch.counts.pending / rate, 1) if rate and batch.counts.pending else None,
         revision=batch.revision,

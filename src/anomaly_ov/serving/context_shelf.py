@@ -26,7 +26,7 @@ MOST_ATTEMPTS = 3
 
 
 class Stopped(Exception):
-    """Building was broken off because the service stops."""
+    """Building was broken off because the service stops, or because nobody wants the context any more."""
 
 
 class ContextShelf:
@@ -44,7 +44,7 @@ class ContextShelf:
             self._store.context_failed(job.id, Problem("gave_up", what, "choose fewer or other pictures"))
             return
         try:
-            context = self._built(job, stopping)
+            context, reason = self._built(job, stopping)
         except UsageError:  # its message may name the data folder
             needed = 3 if job.kind == "folder" else 1
             what = f"of {len(job.tasks)} pictures fewer than {needed} can be read and differ"
@@ -58,7 +58,10 @@ class ContextShelf:
             problem = Problem("internal", "the service failed on this context", "its log says more")
             self._store.context_failed(job.id, problem)
         else:
-            self._save(job.id, context)
+            if context is None:
+                self._store.context_declined(job.id, reason)
+            else:
+                self._save(job.id, context, reason or None)
 
     def load(self, id_: str) -> Context | None:
         """The context ``id_``; None for ``none``, and where its file is gone, damaged or of another model."""
@@ -81,17 +84,23 @@ class ContextShelf:
         with self._lock:
             return self._held[id_].kind if id_ in self._held else "none"
 
-    def _built(self, job: ContextJob, stopping: Event) -> Context:
+    def _built(self, job: ContextJob, stopping: Event) -> tuple[Context | None, str]:
+        """The context, and the reason where it was a choice."""
+
         def look_up(done: int, total: int) -> None:
-            if stopping.is_set():
+            if stopping.is_set() or not self._store.context_wanted(job.id):
                 raise Stopped
 
         folder = self._store.folder
         sources = [Source(str(folder.picture(task.sha256)), task.name, task.page) for task in job.tasks]
+        if job.auto:
+            chosen, reason = self._inspector.auto_context(sources, progress=look_up)
+            named = None if chosen is None else replace(chosen, source=job.source)
+            return named, reason.partition(" (")[0]  # the figures behind it are no part of a sentence for people
         make = self._inspector.folder_context if job.kind == "folder" else self._inspector.context
-        return replace(make(sources, progress=look_up), source=job.source)
+        return replace(make(sources, progress=look_up), source=job.source), ""
 
-    def _save(self, id_: str, context: Context) -> None:
+    def _save(self, id_: str, context: Context, reason: str | None) -> None:
         from anomaly_ov.context.context_file import save_context
 
         try:
@@ -101,7 +110,7 @@ class ContextShelf:
             self._store.context_failed(id_, Problem("storage_full", "the context cannot be written", hint))
             return
         self._hold(id_, context)
-        self._store.context_ready(id_, len(context.bank))
+        self._store.context_ready(id_, len(context.bank), reason)
 
     def _hold(self, id_: str, context: Context) -> None:
         with self._lock:

@@ -17,8 +17,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from anomaly_ov.instruct.phrases import ways_to_place
-from anomaly_ov.instruct.seen import place_of
+from anomaly_ov.images.places import place_of, ways_to_place
 from anomaly_ov.serving.faults import Fault
 
 _YES_OR_NO = re.compile(r"(is|are|do|does|did|has|have|can|could|was|were)\b", re.IGNORECASE)
@@ -27,13 +26,15 @@ _WHOLE_PICTURE = re.compile(r" (here|there|in (?:the|this) (?:image|picture|phot
 
 def about_region(question: str, record: dict[str, Any], region: int) -> str:
     """``question`` about region number ``region`` of a published record. Raises ``Fault`` 400 if there is none."""
-    regions: Sequence[dict[str, Any]] = record["regions"]
-    if region >= len(regions):
-        what = f"the finding has {len(regions)} regions, counted from 0"
-        raise Fault(400, "no_such_region", what, hint="see 'regions' of the finding", param="anomaly.region")
-    image = record["image"]
-    place = place_of(regions[region]["box"], (image["width"], image["height"]))
+    image, box = record["image"], _region(record, region)["box"]
+    place = place_of(box, (image["width"], image["height"]))
     return in_place(question.strip(), ways_to_place(place)[0])
+
+
+def about_number(question: str, record: dict[str, Any], region: int) -> str:
+    """As ``about_region``, for answers from the record, which knows its regions by number."""
+    _region(record, region)
+    return f"Region {region + 1}: {question.strip()}"
 
 
 def in_place(question: str, where: str) -> str:
@@ -45,3 +46,11 @@ def in_place(question: str, where: str) -> str:
         return placed
     body, mark, rest = question.partition("?")
     return f"{body} {where}{mark}{rest}"
+
+
+def _region(record: dict[str, Any], region: int) -> dict[str, Any]:
+    regions: Sequence[dict[str, Any]] = record["regions"]
+    if region >= len(regions):
+        what = f"the finding has {len(regions)} regions, counted from 0"
+        raise Fault(400, "no_such_region", what, hint="see 'regions' of the finding", param="anomaly.region")
+    return regions[region]

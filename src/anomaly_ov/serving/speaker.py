@@ -4,7 +4,8 @@ Who asks brings the whole conversation each time, as OpenAI's clients do. What i
 model has read of it (``chat.Chat``), under the digest of its bytes and its context: a second question neither decodes
 nor encodes the picture, and only what is new in the conversation is read. Pictures are looked at by the ``Engine``;
 several views of one thing by the inspector, in this thread. When nobody listens any more, the answer ends at its next
-token, and the conversation stays as it was.
+token, and the conversation stays as it was. Without a language model, answers are taken from the record
+(``record_chat``), in the same way.
 
 Not here: the format of requests and answers (``completions``).
 """
@@ -29,7 +30,8 @@ from anomaly_ov.images.sources import Source
 from anomaly_ov.records import Answer, Finding
 from anomaly_ov.serving.engine import Engine
 from anomaly_ov.serving.faults import Fault, fault_of
-from anomaly_ov.serving.region_words import about_region
+from anomaly_ov.serving.record_chat import RecordChat
+from anomaly_ov.serving.region_words import about_number, about_region
 
 if TYPE_CHECKING:
     from anomaly_ov.chat import Chat
@@ -40,7 +42,6 @@ log = logging.getLogger("anomaly_ov.serving")
 
 MAX_WAITING = 16
 """Questions that may wait behind the one that is being answered."""
-KEPT_MAPS = 64
 
 
 @dataclass(frozen=True)
@@ -95,14 +96,14 @@ class Told:
 class _Open:
     """A conversation that is kept. Only the speaker's thread uses ``chat``."""
 
-    chat: Chat
+    chat: Chat | RecordChat
     records: tuple[dict[str, Any], ...]
 
 
 class Speaker:
     """Answers questions one at a time. ``max_open``: conversations kept; ``max_waiting``: questions that may wait.
 
-    ``say``, ``answer`` and ``selection_png`` belong on one event loop; ``start`` and ``stop`` block.
+    ``say`` and ``answer`` belong on one event loop; ``start`` and ``stop`` block.
     """
 
     def __init__(
@@ -111,8 +112,7 @@ class Speaker:
         self._inspector, self._engine = inspector, engine
         self._max_open, self._max_waiting = max_open, max_waiting
         self._open: OrderedDict[tuple[Any, ...], _Open] = OrderedDict()
-        self._maps: OrderedDict[str, bytes] = OrderedDict()
-        self._lock = threading.Lock()  # of the two above
+        self._lock = threading.Lock()  # of what is kept
         self._thread: ThreadPoolExecutor | None = None
         self._taken = 0
         self._seconds_each = 2.0  # of late; the first guess matters until the first answer is there
@@ -143,8 +143,8 @@ class Speaker:
         """``Begun``, then pieces of text as they come, at last the ``Answer``, whose text they add up to.
 
         Closing the generator stops the answer. Raises ``Fault``: 400 (a question that cannot be asked, no such
-        region, a model that does not speak), 413 and 422 (a picture that cannot be read), 429 when too many wait, 503
-        when stopping; and whatever else keeps the networks from it.
+        region), 413 and 422 (a picture that cannot be read), 429 when too many wait, 503 when stopping; and whatever
+        else keeps the networks from it.
         """
         thread = self._require_room()
         self._taken += 1
@@ -182,34 +182,7 @@ class Speaker:
                     return Told(records, event)
         raise RuntimeError("an answer ended without its end")
 
-    async def selection_png(self, source: Source, digest: str) -> bytes:
-        """The patches that the token selector picked, as a grey PNG on the significance map's pixels, 0..255 for 0..1
-        (``models.selection``). ``digest``: of the picture, under which it is kept for a while.
-
-        Raises ``Fault`` as ``Engine.inspect`` does, 413 or 422 for a picture that cannot be read.
-        """
-        with self._lock:
-            if digest in self._maps:
-                self._maps.move_to_end(digest)
-                return self._maps[digest]
-        finding = (await self._engine.inspect(source, talk=True)).finding
-        _require_read(finding, param=None)
-        data = await asyncio.to_thread(self._drawn, finding)
-        with self._lock:
-            self._maps[digest] = data
-            while len(self._maps) > KEPT_MAPS:
-                self._maps.popitem(last=False)
-        return data
-
-    def _drawn(self, finding: Finding) -> bytes:
-        from anomaly_ov.serving.grey_png import grey_png
-
-        return grey_png(self._inspector.selection_map(finding))
-
     def _require_room(self) -> ThreadPoolExecutor:
-        if not self._inspector.speaks:
-            what = f"the model '{self._inspector.info.name}' does not speak"
-            raise Fault(400, "no_language_model", what, hint="start the service with a model that does", param="model")
         if self._thread is None:
             raise _stopping()
         if self._taken > self._max_waiting:
@@ -227,7 +200,8 @@ class Speaker:
                 return lambda: kept
         subject = asked.subject
         if len(subject.pictures) == 1:
-            inspected = await self._engine.inspect(subject.pictures[0], context=subject.context, talk=True)
+            speaks = self._inspector.speaks
+            inspected = await self._engine.inspect(subject.pictures[0], context=subject.context, talk=speaks)
             return partial(self._opened, asked, [inspected.finding])
         return lambda: self._opened(asked, self._looked_at_views(subject.pictures))
 
@@ -240,7 +214,9 @@ class Speaker:
     def _opened(self, asked: Asked, findings: list[Finding]) -> _Open:
         for finding in findings:
             _require_read(finding, param="messages")
-        chat = self._inspector.chat(findings, views=True, reading=asked.reading)
+        chat: Chat | RecordChat = RecordChat(findings)
+        if self._inspector.speaks:
+            chat = self._inspector.chat(findings, views=True, reading=asked.reading)
         opened = _Open(chat, tuple(finding.to_json() for finding in findings))
         with self._lock:
             self._open[asked.key] = opened
@@ -262,7 +238,8 @@ class Speaker:
             records = _named(opened.records, asked.subject.pictures)
             question = asked.question
             if asked.region is not None:
-                question = about_region(question, records[0], asked.region)
+                about = about_region if self._inspector.speaks else about_number
+                question = about(question, records[0], asked.region)
             opened.chat.history = list(asked.history)
             _require_askable(opened.chat, question, asked.max_tokens)
             emit(Begun(records))
@@ -329,7 +306,7 @@ def _named(records: Sequence[dict[str, Any]], pictures: Sequence[Source]) -> tup
     return tuple(one | {"id": shown.id, "image": one["image"] | {"path": shown.id}} for one, shown in pairs)
 
 
-def _require_askable(chat: Chat, question: str, max_tokens: int) -> None:
+def _require_askable(chat: Chat | RecordChat, question: str, max_tokens: int) -> None:
     try:
         chat.check(question, max_tokens=max_tokens)
     except UsageError as error:

@@ -1,14 +1,15 @@
 """Features of a frozen encoder on disk: computed once, memory-mapped ever after.
 
 One safetensors file per picture, ``<folder>/<feature key>/<first two of sha>/<sha>.safetensors``, float16 (float32 for
-a tensor that float16 cannot hold). The feature key hashes the encoder's weights and configuration and how pictures are
-cut, the picture's key its bytes, so that nothing stale can be read.
+a tensor that float16 cannot hold). The feature key hashes the encoder's weights and configuration, what runs it and how
+pictures are cut, the picture's key its bytes, so that nothing stale can be read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,16 +26,20 @@ from anomaly_ov.images.views import ViewsConfig
 from anomaly_ov.models.encoder import Encoder
 from anomaly_ov.models.features import Features
 
+Encode = Callable[[npt.NDArray[np.uint8]], Features]
+"""Features of views (N, S, S, 3)."""
+
 FORMAT = 1
 """To be raised whenever the same weights and pictures would give other features."""
 
 
-def feature_key(encoder: Encoder, views: ViewsConfig) -> str:
-    """Hash of all that features of a picture depend on, 16 hex digits.
+def feature_key(encoder: Encoder, views: ViewsConfig, engine: str) -> str:
+    """Hash of all that features of a picture depend on, 16 hex digits. ``engine``: name of what runs the encoder.
 
-    The configuration counts too: the same weights give other features at other levels, grids or normalisations.
+    The configuration counts too: the same weights give other features at other levels, grids or normalisations. So does
+    the engine: what two of them compute agrees to four digits only, and a run must go on as it began.
     """
-    parts = [FORMAT, to_mapping(encoder.config), model_key(encoder, views)]
+    parts = [FORMAT, to_mapping(encoder.config), model_key(encoder, views), engine]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -72,13 +77,12 @@ class FeatureCache:
         except (SafetensorError, KeyError, TypeError, ValueError):
             return None
 
-    def get_or_encode(self, sha256: str, encoder: Encoder, pixels_NHW3: npt.NDArray[np.uint8]) -> Features:
+    def get_or_encode(self, sha256: str, encode: Encode, pixels_NHW3: npt.NDArray[np.uint8]) -> Features:
         """The cached features of a picture, its views encoded and stored first if need be."""
         found = self.get(sha256)
         if found is not None:
             return found
-        with torch.inference_mode():
-            features = encoder(encoder.normalise(torch.from_numpy(pixels_NHW3)))
+        features = encode(pixels_NHW3)
         tensors = {"final": _half(features.final_NPD)}
         tensors |= {f"level{k:02d}": _half(level) for k, level in enumerate(features.levels_NPD)}
         path = self.path(sha256)

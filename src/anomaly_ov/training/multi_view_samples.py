@@ -17,10 +17,9 @@ from anomaly_ov.data.samples import DataSet, Sample
 from anomaly_ov.errors import DataError
 from anomaly_ov.images.read import read
 from anomaly_ov.images.views import ViewsConfig, anyres
-from anomaly_ov.models.encoder import Encoder
 from anomaly_ov.models.features import Features
 from anomaly_ov.training.defect_samples import cell_targets, mask_of
-from anomaly_ov.training.feature_cache import FeatureCache
+from anomaly_ov.training.feature_cache import Encode, FeatureCache
 
 
 class MultiViewSample(NamedTuple):
@@ -52,7 +51,7 @@ class MultiViewSamples(Dataset[MultiViewSample]):
         self._shas: dict[Path, str] = {}
         self._masked_hw: dict[Path, tuple[int, int]] = {}
 
-    def fill(self, encoder: Encoder) -> None:
+    def fill(self, encode: Encode) -> None:
         """Computes what the cache lacks, with a progress bar; a picture that is there already is not decoded."""
         from rich.console import Console
         from rich.progress import track
@@ -65,7 +64,7 @@ class MultiViewSamples(Dataset[MultiViewSample]):
             pixels_HW3 = read(sample.image).pixels_HW3
             self._masked_hw[sample.image] = (pixels_HW3.shape[0], pixels_HW3.shape[1])
             if self._cache.get(sha256) is None:
-                self._cache.get_or_encode(sha256, encoder, anyres(pixels_HW3, self._views).pixels_NHW3)
+                self._cache.get_or_encode(sha256, encode, anyres(pixels_HW3, self._views).pixels_NHW3)
 
     def __getitem__(self, index: int) -> MultiViewSample:
         rng = np.random.default_rng((self._seed, index))

@@ -24,7 +24,8 @@ class ExpertRecipe:
     ``expert``: widths and grid are taken from the encoder. ``warm_start``: begin with the start model's expert, which
     must have the same shape, instead of fresh weights. ``cached``: frozen encoder, features of all views from
     disk (the paper's setting); otherwise single views live. ``photos``: folders whose pictures carry synthetic
-    defects. ``synthetic_pictures``: with ``cached``, so many generated pictures join as one more set.
+    defects. ``synthetic_pictures``: with ``cached``, so many generated pictures join as one more set. ``images``: most
+    images of each label of a set, drawn by the loop's seed; 0 = all.
     """
 
     name: str
@@ -38,6 +39,7 @@ class ExpertRecipe:
     cached: bool = True
     photos: tuple[str, ...] = ()
     synthetic_pictures: int = 0
+    images: int = 0
 
     def __post_init__(self) -> None:
         if self.cached and self.stage1.train_encoder != "none":

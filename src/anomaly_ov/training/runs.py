@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -17,13 +19,16 @@ from anomaly_ov.data.leakage import LeakageReport, check
 from anomaly_ov.data.samples import DataSet
 from anomaly_ov.errors import ConfigError, DataError
 from anomaly_ov.models.create import expert_for
+from anomaly_ov.models.engines.interface import Engine
+from anomaly_ov.models.engines.opening import open_engine
 from anomaly_ov.models.expert import Expert
+from anomaly_ov.models.features import Features
 from anomaly_ov.models.model import AnomalyModel
 from anomaly_ov.models.weights import require_same, shapes_of
 from anomaly_ov.provenance import provenance
 from anomaly_ov.training.checkpoint import write_run
 from anomaly_ov.training.defect_samples import DefectSamples
-from anomaly_ov.training.feature_cache import FeatureCache, feature_key, model_key
+from anomaly_ov.training.feature_cache import Encode, FeatureCache, feature_key, model_key
 from anomaly_ov.training.loop import run
 from anomaly_ov.training.multi_view_samples import MultiViewSamples
 from anomaly_ov.training.recipe import ExpertRecipe
@@ -52,6 +57,7 @@ def train_expert(
     on; a picture of theirs among the training pictures is a ``LeakageError``.
     """
     sets = labelled_sets([data / folder for folder in recipe.sets], leave_out)
+    sets = [_at_most(one, recipe.images, recipe.loop.seed) for one in sets] if recipe.images else sets
     if recipe.sets and not sets and not (recipe.synthetic_pictures if recipe.cached else recipe.mix.synthetic):
         raise DataError("no set is left to train on", hint="name one more in the recipe, or ask for synthetic pictures")
     photos = pictures_in(data / folder for folder in recipe.photos)
@@ -65,6 +71,9 @@ def train_expert(
         )
     hashes = {"start": model_key(base, recipe.views), "photos": hash_of(photos)}
     hashes |= {one.name: hash_of_set(one) for one in sets}
+    engine = open_engine(start, device=device, dtype="float32") if recipe.cached else None
+    if engine is not None:
+        hashes["engine"] = engine.name
     record = {"recipe": to_mapping(recipe), "data": hashes, "provenance": provenance(recipe.loop.seed)}
     write_run(out, record)
     torch.manual_seed(recipe.loop.seed)
@@ -73,14 +82,15 @@ def train_expert(
         require_same(shapes_of(expert.state_dict()), shapes_of(base.expert.state_dict()), f"the expert of {start}")
         expert.load_state_dict(base.expert.state_dict())
     config = replace(base.config, name=recipe.name, revision="", views=recipe.views, expert=expert.config)
-    if recipe.cached:
+    if engine is not None:
         if recipe.synthetic_pictures:
             made = f"synthetic-{recipe.synthetic_pictures}-{recipe.loop.seed}-{hashes['photos'][:8]}"
             folder = (cache or out) / made  # beside the cache, so that runs which share one share the pictures too
             sets = [*sets, synthetic_set(folder, recipe.synthetic_pictures, recipe.loop.seed, photos)]
-        store = FeatureCache(cache or out / "features", feature_key(base.encoder, recipe.views))
+        store = FeatureCache(cache or out / "features", feature_key(base.encoder, recipe.views, engine.name))
         samples = MultiViewSamples(store, recipe.views, sets, recipe.loop.seed)
-        samples.fill(base.encoder.to(device))
+        samples.fill(encode_with(engine))
+        del engine  # its weights are not needed any more
         trained = run(CachedStage1(expert, recipe.stage1, samples, device), recipe.loop, out, record)
         return _export(AnomalyModel(config), base.encoder, trained, out / "model", card)
     live = DefectSamples(
@@ -96,6 +106,15 @@ def train_expert(
     if recipe.stage1.train_encoder == "lora":
         merge_lora(both.encoder)
     return _export(AnomalyModel(config), both.encoder, both.expert, out / "model", card)
+
+
+def _at_most(dataset: DataSet, images: int, seed: int) -> DataSet:
+    """At most so many images of each label, drawn by seed."""
+    kept: set[int] = set()
+    for label in (0, 1):
+        own = [k for k, sample in enumerate(dataset.samples) if sample.label == label]
+        kept.update(own[i] for i in np.random.RandomState(seed).permutation(len(own))[:images])
+    return dataset.keep(sample for k, sample in enumerate(dataset.samples) if k in kept)
 
 
 def labelled_sets(folders: Sequence[Path], leave_out: Sequence[str] = ()) -> list[DataSet]:
@@ -164,6 +183,17 @@ def hash_of_set(one: DataSet) -> str:
         mask = "" if sample.mask is None else sha256_file(sample.mask)
         digest.update(f"{sha256_file(sample.image)} {sample.label} {mask}\n".encode())
     return digest.hexdigest()
+
+
+def encode_with(engine: Engine) -> Encode:
+    """What an engine gives, as tensors in main memory."""
+
+    def encode(pixels_NHW3: npt.NDArray[np.uint8]) -> Features:
+        found = engine.encode(pixels_NHW3)
+        levels_NPD = tuple(torch.from_numpy(level) for level in found.levels_NPD)
+        return Features(torch.from_numpy(found.final_NPD), levels_NPD, found.grid_hw)
+
+    return encode
 
 
 def _export(model: AnomalyModel, encoder: nn.Module, expert: nn.Module, folder: Path, card: str) -> Path:

@@ -23,10 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from anomaly_ov.configuration import to_mapping
-from anomaly_ov.context.build import Builder, Encoded
+from anomaly_ov.context.build import FEWEST_FOR_FOLDER, MEASURED, Builder, Encoded
 from anomaly_ov.context.context import Context
 from anomaly_ov.data.samples import DataSet, Sample
-from anomaly_ov.errors import DataError
+from anomaly_ov.errors import DataError, ImageError
 from anomaly_ov.evaluation.metrics import auroc
 from anomaly_ov.files import write_atomic
 from anomaly_ov.images.maps import blended_cells, map_score
@@ -47,7 +47,7 @@ from anomaly_ov.streaming import Progress, nobody
 
 Values = npt.NDArray[np.float64]
 PARTS = ("references", "own", "counterpart", "expert")
-DRAWS = ((1, 0), (1, 1), (4, 0), (4, 1), (16, 0), (16, 1))
+DRAWS = ((1, 0), (1, 1), (4, 0), (4, 1), (16, 0))
 """(good references, seed) of the contexts beside the folder's own; those that leave a normal image to judge."""
 
 MODES: tuple[Mode, ...] = ("alone", "few", "references", "folder")
@@ -56,17 +56,20 @@ FALSE_ALARMS: Mapping[Mode, float] = {"alone": 0.15, "few": 0.12, "references": 
 
 OWN, MATCHED = (0.0, 0.25, 0.5, 0.75, 1.0), (0.0, 0.5, 1.0)
 EXPERT = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
+LOSS = 3.0
+"""A set on which the expert's map costs AUROC counts so many times as much as one on which it gains as much: what helps
+most kinds of image and ruins one is no evidence for a kind never seen."""
+
 LEAST = 0.02
 """A standard deviation over a handful of images may be small by chance."""
 
 
 @dataclass(frozen=True)
 class ScoringPlan:
-    """What is fitted on: at most ``images`` of each label of each of ``categories`` categories of a set, by
-    ``seed``."""
+    """Fitted on: at most ``images`` of each label of each of ``categories`` categories of a set, drawn by ``seed``."""
 
-    images: int = 50
-    categories: int = 6
+    images: int = 30
+    categories: int = 4
     seed: int = 0
 
 
@@ -92,48 +95,90 @@ def trials_of(
     wanted = dict(_categories(dataset, plan))
     total, done = sum(len(samples) for samples in wanted.values()), 0
     for category, samples in wanted.items():
-        encoded = {}
+        found = {}
         for sample in samples:
-            encoded[str(sample.image)] = _encoded(sample, engine, experts)
+            found[sample] = _encoded(sample, engine, experts)
             done += 1
             progress(done, total)
-        yield from _trials(dataset.name, category, samples, encoded, engine)
+        encoded = {str(sample.image): one for sample, one in found.items() if one is not None}
+        readable = [sample for sample, one in found.items() if one is not None]
+        if {sample.label for sample in readable} == {0, 1}:
+            yield from _trials(dataset.name, category, readable, encoded, engine)
 
 
-def fit(trials: Sequence[Trial], base: ScoringConfig, seen: Sequence[str] | None = None) -> ScoringConfig:
-    """The scoring of all ``trials`` on the sets ``seen`` (default all). Raises ``DataError`` without any."""
-    own = [trial for trial in trials if seen is None or trial.dataset in seen]
-    if not own:
-        raise DataError("no trial to fit the scoring on", hint="name labelled sets with good and bad images")
-    sets = sorted({trial.dataset for trial in own})
-    config = base
-    for mode in MODES:
-        found = _fit_mode(mode, [trial for trial in own if trial.mode == mode], base, sets)
-        if found is not None:
-            config = replace(config, **{mode: found})  # type: ignore[arg-type]
-    return config
+@dataclass(frozen=True)
+class Candidate:
+    """One way to weigh a mode's evidence, and for each trial the suspicions of its images and references, and AUROC."""
+
+    mode: ModeConfig
+    found: tuple[Values, ...]
+    own: tuple[Values, ...]
+    auroc: tuple[float, ...]
+
+
+class Candidates:
+    """Every way to weigh the evidence of every trial, computed once: what is chosen depends on which sets are seen."""
+
+    def __init__(self, trials: Sequence[Trial], base: ScoringConfig, *, experts: bool = True) -> None:
+        """``experts``: whether the expert's map may count; only where it never saw the set."""
+        self.base = base
+        of_mode = {mode: tuple(trial for trial in trials if trial.mode == mode) for mode in MODES}
+        self.trials = {mode: own for mode, own in of_mode.items() if own}
+        self._ways = {
+            mode: [_candidate(way, own, base) for way in _ways(mode, base, experts)]
+            for mode, own in self.trials.items()
+        }
+
+    def fitted(self, seen: Callable[[str], bool] = lambda name: True) -> ScoringConfig:
+        """The best on what is seen, a mode of which nothing is seen as it was. ``DataError`` if nothing is."""
+        found: dict[str, ModeConfig] = {}
+        for mode, trials in self.trials.items():
+            kept = [k for k, trial in enumerate(trials) if seen(trial.dataset)]
+            if kept:
+                own = [trials[k] for k in kept]
+                best = max(self._ways[mode], key=lambda way: self._merit(mode, way, kept, own))
+                found[mode] = _with_usual(
+                    mode, own, [best.found[k] for k in kept], [best.own[k] for k in kept], best.mode
+                )
+        if not found:
+            raise DataError("no trial to fit the scoring on", hint="name labelled sets with good and bad images")
+        return replace(self.base, **found)  # type: ignore[arg-type]
+
+    def by_expert(self) -> dict[str, dict[str, dict[str, float]]]:
+        """AUROC by mode, the expert's weight and set, each with the best other weights for the mean."""
+        found: dict[str, dict[str, dict[str, float]]] = {}
+        for mode, trials in self.trials.items():
+            names = list(dict.fromkeys(trial.dataset for trial in trials))
+            for weight in dict.fromkeys(way.mode.expert for way in self._ways[mode]):
+                same = [way for way in self._ways[mode] if way.mode.expert == weight]
+                best = max(same, key=lambda way: _by_set(trials, way.auroc))
+                values = dict(zip(names, _of_sets(trials, best.auroc), strict=True))
+                found.setdefault(mode, {})[str(weight)] = {name: round(value, 4) for name, value in values.items()}
+        return found
+
+    def _merit(self, mode: Mode, way: Candidate, kept: Sequence[int], own: Sequence[Trial]) -> float:
+        """Mean AUROC over sets, losses against the same weights without the expert counted ``LOSS`` times."""
+        plain = next(w for w in self._ways[mode] if w.mode == replace(way.mode, expert=0.0))
+        gains = _of_sets(own, [way.auroc[k] - plain.auroc[k] for k in kept])
+        base = _by_set(own, [plain.auroc[k] for k in kept])
+        return base + float(np.mean([gain if gain > 0 else LOSS * gain for gain in gains]))
 
 
 def measure(trials: Sequence[Trial], config: ScoringConfig) -> dict[str, Any]:
     """Mean AUROC, false alarms and misses of each mode; "few" and "references" also by their number."""
+    of_way: dict[str, list[Trial]] = {}
+    for trial in trials:
+        name = trial.mode if trial.mode in ("alone", "folder") else f"{trial.count} references"
+        of_way.setdefault(name, []).append(trial)
     found: dict[str, Any] = {}
-    for way in dict.fromkeys((trial.mode, trial.count if trial.mode != "folder" else 0) for trial in trials):
+    for name, own in of_way.items():
         rows = []
-        for trial in trials:
-            if (trial.mode, trial.count if trial.mode != "folder" else 0) != way:
-                continue
+        for trial in own:
             mode: ModeConfig = getattr(config, trial.mode)
             beyond = _beyond(trial, mode, config) - mode.step
-            rows.append(
-                (
-                    float(auroc(trial.labels, beyond) or 0.0),
-                    float((beyond[trial.labels == 0] >= 0).mean()),
-                    float((beyond[trial.labels == 1] < 0).mean()),
-                )
-            )
-        means = np.mean(rows, axis=0).tolist()
-        name = way[0] if way[0] in ("alone", "folder") else f"{way[1]} references"
-        found[name] = dict(zip(("auroc", "false_alarms", "misses"), means, strict=True))
+            alarms, misses = (beyond[trial.labels == 0] >= 0).mean(), (beyond[trial.labels == 1] < 0).mean()
+            rows.append((auroc(trial.labels, beyond) or 0.0, float(alarms), float(misses)))
+        found[name] = dict(zip(("auroc", "false_alarms", "misses"), np.mean(rows, axis=0).tolist(), strict=True))
     return found
 
 
@@ -147,20 +192,23 @@ def fit_scoring(
 ) -> ScoringConfig:
     """Writes ``out/scoring.json``: the configuration, figures on all sets and on each set held out; returns the first.
 
-    ``experts``: by set, the engine whose expert never saw it; of a set without one the model's own expert looks.
+    ``experts``: by set, the engine whose expert never saw it; without any the expert's map does not count.
     """
     trials: list[Trial] = []
     for one in sets:
         trials += trials_of(one, engine, experts.get(one.name), plan, progress(one.name))
-    config = fit(trials, engine.config.scoring)
+    candidates = Candidates(trials, engine.config.scoring, experts=bool(experts))
+    config = candidates.fitted()
     names = sorted({trial.dataset for trial in trials})
     held_out = {}
-    for name in names:
-        without = fit(trials, engine.config.scoring, [other for other in names if other != name])
-        held_out[name] = measure([trial for trial in trials if trial.dataset == name], without)
+    for name in names if len(names) > 1 else ():
+        without = candidates.fitted(lambda other, name=name: other != name)  # type: ignore[misc]
+        fitted = {trial.mode for trial in trials if trial.dataset != name}
+        held_out[name] = measure([t for t in trials if t.dataset == name and t.mode in fitted], without)
     table = {
         "scoring": to_mapping(config),
         "false_alarms_wanted": dict(FALSE_ALARMS),
+        "expert_weights": candidates.by_expert(),
         "all": _mean({name: measure([t for t in trials if t.dataset == name], config) for name in names}),
         "held_out_mean": _mean(held_out),
         "held_out": held_out,
@@ -175,15 +223,18 @@ def fit_scoring(
 
 def with_scoring(model: Path, config: ScoringConfig, out: Path) -> Path:
     """A copy of the model folder ``model`` that judges by ``config``; returns ``out``."""
+    values = to_mapping(replace(read_config(model), scoring=config))
     if out.resolve() != model.resolve():
-        shutil.copytree(model, out, dirs_exist_ok=True)
-    values = to_mapping(replace(read_config(out), scoring=config))
+        # The configuration comes last: half a copy is no model folder.
+        (out / CONFIG_FILE).unlink(missing_ok=True)
+        own = {str(model): {CONFIG_FILE}}
+        shutil.copytree(model, out, dirs_exist_ok=True, ignore=lambda folder, names: own.get(folder, set()))
     write_atomic(out / CONFIG_FILE, (json.dumps(values, indent=2) + "\n").encode())
     return out
 
 
 def _categories(dataset: DataSet, plan: ScoringPlan) -> Iterator[tuple[str, list[Sample]]]:
-    """Readable, labelled images of the first categories that have both labels, drawn by seed."""
+    """Labelled images of the first categories that have both labels, drawn by seed."""
     found = 0
     for category in dataset.categories:
         chosen = []
@@ -204,8 +255,12 @@ class _WithExpert:
         self.encode, self.patch, self.config = engine.encode, engine.patch, engine.config
 
 
-def _encoded(sample: Sample, engine: Engine, experts: Engine | None) -> Encoded:
-    prepared = prepare_one(str(sample.image), engine.config.views, DEFAULT_LIMITS)
+def _encoded(sample: Sample, engine: Engine, experts: Engine | None) -> Encoded | None:
+    """None for an image that cannot be read."""
+    try:
+        prepared = prepare_one(str(sample.image), engine.config.views, DEFAULT_LIMITS)
+    except ImageError:
+        return None
     seeing: Any = engine if experts is None else _WithExpert(engine, experts)
     (looked,) = look(seeing, [prepared], engine.config.scoring)
     return Encoded(looked.tokens, looked.output.map_Nhw, looked.output.score_raw)
@@ -214,11 +269,10 @@ def _encoded(sample: Sample, engine: Engine, experts: Engine | None) -> Encoded:
 def _trials(
     name: str, category: str, samples: Sequence[Sample], encoded: Mapping[str, Encoded], engine: Engine
 ) -> Iterator[Trial]:
-    def encode(sources: Sequence[Source]) -> Iterator[Encoded | None]:
-        return (encoded[str(source.item)] for source in sources)
-
-    builder = Builder(encode, engine.config.scoring, engine.config.revision, DEFAULT_LIMITS)
     config = engine.config.scoring
+    builder = Builder(
+        lambda sources: (encoded[str(one.item)] for one in sources), config, engine.config.revision, DEFAULT_LIMITS
+    )
     goods = [sample for sample in samples if sample.label == 0]
 
     def judged(
@@ -227,30 +281,32 @@ def _trials(
         def parts(sample: Sample, *, no_copies: bool = False) -> Floats | None:
             one, found = encoded[str(sample.image)], None
             if context is not None:
-                kind = context.bank.kind_of(one.tokens)
-                if no_copies:
-                    kind = int(context.bank.kind_R[context.bank.digests.index(one.tokens.digest)])
-                found = None if kind is None else context.bank.compare(one.tokens, kind, no_copies=no_copies)
+                bank = context.bank
+                kind = bank.kind_R[bank.digests.index(one.tokens.digest)] if no_copies else bank.kind_of(one.tokens)
+                found = None if kind is None else bank.compare(one.tokens, int(kind), no_copies=no_copies)
                 if found is None:
                     return None
             return _parts(one, found, config)
 
-        judged_parts = [(sample, parts(sample)) for sample in which]
-        kept = [(sample, values) for sample, values in judged_parts if values is not None]
+        kept = [(sample, values) for sample in which if (values := parts(sample)) is not None]
         measured = [values for sample in own if (values := parts(sample, no_copies=True)) is not None]
         labels = np.array([sample.label for sample, _ in kept], np.int64)
         return Trial(name, category, mode, count, labels, tuple(values for _, values in kept), tuple(measured))
 
     yield judged(samples, None, "alone", 0, ())
-    folder = builder.folder(_sources(samples), name)
-    held = [s for s in samples if encoded[str(s.image)].tokens.digest in folder.bank.digests]
-    yield judged(samples, folder, "folder", len(folder.bank), held[:48])
+    digests = {str(sample.image): encoded[str(sample.image)].tokens.digest for sample in samples}
+    if len(set(digests.values())) >= FEWEST_FOR_FOLDER:
+        folder = builder.folder(_sources(samples), name)
+        # The builder measures the first ones by digest: good and bad as they come.
+        held = {digests[str(s.image)]: s for s in samples if digests[str(s.image)] in folder.bank.digests}
+        yield judged(samples, folder, "folder", len(folder.bank), [held[one] for one in sorted(held)][:MEASURED])
     for count, seed in DRAWS:
         if count + 8 > len(goods):
             continue
         drawn = np.random.RandomState(1000 * seed + count).permutation(len(goods))[:count]
         references = [goods[i] for i in drawn]
-        rest = [s for s in samples if s not in references]
+        known = {digests[str(sample.image)] for sample in references}
+        rest = [sample for sample in samples if digests[str(sample.image)] not in known]
         context = builder.references(_sources(references), name)
         mode: Mode = "few" if count < 4 else "references"
         yield judged(rest, context, mode, count, references if count > 1 else ())
@@ -286,53 +342,65 @@ def _suspicions(parts_IKC: Sequence[Floats], mode: ModeConfig, config: ScoringCo
 
 def _beyond(trial: Trial, mode: ModeConfig, config: ScoringConfig) -> Values:
     """(I,): spreads beyond what is usual in this trial."""
-    own = _suspicions(trial.own_parts_IKC, mode, config).tolist()
-    value, spread = expected(Usual.of(own, robust=trial.mode == "folder"), mode)
-    return np.asarray((_suspicions(trial.parts_IKC, mode, config) - value) / spread)
+    own, found = (_suspicions(parts, mode, config) for parts in (trial.own_parts_IKC, trial.parts_IKC))
+    return _spreads(trial, found, own, mode)
 
 
-def _fit_mode(mode: Mode, trials: Sequence[Trial], base: ScoringConfig, sets: Sequence[str]) -> ModeConfig | None:
-    if not trials:
-        return None
-    start: ModeConfig = getattr(base, mode)
-    candidates = [
-        replace(start, own=own, matched=matched, expert=expert)
-        for own, matched, expert in product(
-            (1.0,) if mode == "alone" else OWN, MATCHED if mode in ("few", "references") else (0.0,), EXPERT
-        )
-        if own or not matched
-    ]
-    found = [_suspicions_of(trials, candidate, base) for candidate in candidates]
-    merit = [_by_set(trials, [auroc(t.labels, s) or 0.0 for t, s in zip(trials, one, strict=True)]) for one in found]
-    best = int(np.argmax(merit))
-    normal = [s[t.labels == 0] for t, s in zip(trials, found[best], strict=True)]
+def _spreads(trial: Trial, found: Values, own: Values, mode: ModeConfig) -> Values:
+    value, spread = expected(Usual.of(own.tolist(), robust=trial.mode == "folder"), mode)
+    return np.asarray((found - value) / spread)
+
+
+def _ways(mode: Mode, base: ScoringConfig, experts: bool) -> list[ModeConfig]:
+    """What is tried: cells alone, as in the trials."""
+    start: ModeConfig = replace(getattr(base, mode), local=1.0, head=0.0)
+    own = (1.0,) if mode == "alone" else OWN
+    matched = MATCHED if mode in ("few", "references") else (0.0,)
+    found = product(own, matched, EXPERT if experts else (0.0,))
+    return [replace(start, own=o, matched=m, expert=e) for o, m, e in found if o or not m]
+
+
+def _candidate(way: ModeConfig, trials: Sequence[Trial], base: ScoringConfig) -> Candidate:
+    found = tuple(_suspicions(trial.parts_IKC, way, base) for trial in trials)
+    own = tuple(_suspicions(trial.own_parts_IKC, way, base) for trial in trials)
+    told = tuple(auroc(trial.labels, values) or 0.0 for trial, values in zip(trials, found, strict=True))
+    return Candidate(way, found, own, told)
+
+
+def _with_usual(
+    mode: Mode, trials: Sequence[Trial], found: Sequence[Values], own: Sequence[Values], way: ModeConfig
+) -> ModeConfig:
+    """``way`` with what is usual of normal images, and the threshold for the wanted rate of false alarms."""
+    normal = [values[trial.labels == 0] for trial, values in zip(trials, found, strict=True)]
     of_category: dict[str, list[float]] = {}
     for trial, values in zip(trials, normal, strict=True):
         of_category.setdefault(f"{trial.dataset}/{trial.category}", []).append(float(values.mean()))
-    centres = [float(np.mean(values)) for values in of_category.values()]
     chosen = replace(
-        candidates[best],
+        way,
         usual=_by_set(trials, [float(values.mean()) for values in normal]),
         spread=max(float(np.median([values.std() for values in normal])), LEAST),
-        usual_spread=max(float(np.std(centres)), LEAST),
+        usual_spread=max(float(np.std([np.mean(values) for values in of_category.values()])), LEAST),
     )
-    beyond = [_beyond(trial, chosen, base)[trial.labels == 0] for trial in trials]
-    step = _quantile(trials, beyond, 1 - FALSE_ALARMS[mode])
-    images = sum(len(trial.labels) for trial in trials)
-    source = f"{FALSE_ALARMS[mode]:.0%} false alarms on {len(sets)} training sets ({images} judgements)"
-    return replace(chosen, step=step, source=source)
-
-
-def _suspicions_of(trials: Sequence[Trial], mode: ModeConfig, config: ScoringConfig) -> list[Values]:
-    return [_suspicions(trial.parts_IKC, mode, config) for trial in trials]
+    beyond = [
+        _spreads(trial, values, references, chosen)[trial.labels == 0]
+        for trial, values, references in zip(trials, found, own, strict=True)
+    ]
+    sets, images = len({trial.dataset for trial in trials}), sum(len(trial.labels) for trial in trials)
+    source = f"{FALSE_ALARMS[mode]:.0%} false alarms on {sets} training sets ({images} judgements)"
+    return replace(chosen, step=_quantile(trials, beyond, 1 - FALSE_ALARMS[mode]), source=source)
 
 
 def _by_set(trials: Sequence[Trial], values: Sequence[float]) -> float:
     """Mean over sets of the mean over their trials."""
+    return float(np.mean(_of_sets(trials, values)))
+
+
+def _of_sets(trials: Sequence[Trial], values: Sequence[float]) -> list[float]:
+    """Of each set the mean over its trials."""
     of_set: dict[str, list[float]] = {}
     for trial, value in zip(trials, values, strict=True):
         of_set.setdefault(trial.dataset, []).append(value)
-    return float(np.mean([np.mean(own) for own in of_set.values()]))
+    return [float(np.mean(own)) for own in of_set.values()]
 
 
 def _quantile(trials: Sequence[Trial], values: Sequence[Values], share: float) -> float:
@@ -344,7 +412,9 @@ def _quantile(trials: Sequence[Trial], values: Sequence[Values], share: float) -
     pooled = np.concatenate(list(values))
     order = np.argsort(pooled)
     reached = np.cumsum(weights[order]) / weights.sum()
-    return float(pooled[order][min(int(np.searchsorted(reached, share)), len(pooled) - 1)])
+    last = min(int(np.searchsorted(reached, share - 1e-9)), len(pooled) - 1)
+    # Half-way to the next value: the image that reaches the share is still below.
+    return float(pooled[order][last : last + 2].mean())
 
 
 def _mean(by_set: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:

@@ -125,7 +125,7 @@ def prepare_encoder(encoder: Encoder, config: Stage1Config) -> None:
         try:
             from peft import LoraConfig, inject_adapter_in_model
         except ImportError:
-            raise MissingExtra("peft", "train") from None
+            raise MissingExtra("peft", "lab") from None
         linear = [name for name, module in encoder.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
         inject_adapter_in_model(
             LoraConfig(r=config.lora_rank, lora_alpha=config.lora_rank, target_modules=linear), encoder

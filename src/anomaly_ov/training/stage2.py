@@ -132,7 +132,7 @@ def prepare(model: AnomalyOV, config: Stage2Config) -> AnomalyOV:
         try:
             from peft import LoraConfig, inject_adapter_in_model
         except ImportError:
-            raise MissingExtra("peft", "train") from None
+            raise MissingExtra("peft", "lab") from None
         settings = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_rank, target_modules="all-linear")
         inject_adapter_in_model(settings, model.model.language_model)
     return model

@@ -8,19 +8,9 @@ import numpy as np
 import pytest
 
 from anomaly_ov.data.synthetic import Facts, generate
-from anomaly_ov.data.synthetic.facts import describe, place, severity
+from anomaly_ov.data.synthetic.facts import describe, severity
 from anomaly_ov.data.synthetic.palette import colour_name, main_colours
 from anomaly_ov.errors import DataError
-
-
-@pytest.mark.parametrize(
-    ("position", "words"),
-    [((0.1, 0.1), "upper left"), ((0.1, 0.5), "top"), ((0.1, 0.9), "upper right"), ((0.5, 0.1), "left"),
-     ((0.5, 0.5), "centre"), ((0.5, 0.9), "right"), ((0.9, 0.1), "lower left"), ((0.99, 0.5), "bottom"),
-     ((1.0, 1.0), "lower right")],
-)  # fmt: skip
-def test_places_have_words(position: tuple[float, float], words: str) -> None:
-    assert place(*position) == words
 
 
 def test_describe_measures_the_mask() -> None:

@@ -59,7 +59,11 @@ def test_as_many_geometries_as_pictures() -> None:
 
 @pytest.mark.parametrize(
     "alone",
-    [ModeConfig(), ModeConfig(own=0.7, expert=0.4, head=0.3), ModeConfig(own=0.0, expert=0.5, head=1.0, usual=3.0, spread=3.0)],
+    [
+        ModeConfig(),
+        ModeConfig(own=0.7, expert=0.4, head=0.3),
+        ModeConfig(own=0.0, expert=0.5, head=1.0, usual=3.0, spread=3.0),
+    ],
     ids=["own patches", "all evidence", "expert"],
 )
 def test_the_score_of_the_picture_alone_is_that_of_an_inspection(alone: ModeConfig) -> None:

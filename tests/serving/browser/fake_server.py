@@ -29,11 +29,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from anomaly_ov.images.colours import palette
 from anomaly_ov.images.regions import regions
+from anomaly_ov.records import level_beside
 from anomaly_ov.serving.routes.page import router as page
 
 MODEL = {"name": "fake", "revision": "0123456789abcdef", "device": "cpu", "dtype": "float32"}
 THRESHOLD = {"value": 0.5, "source": "default"}
-MAP_THRESHOLD = 0.5
+CONTEXT = {"kind": "none", "source": None, "references": 0, "state": "ready", "error": None}
 NOW = "2026-01-01T00:00:00Z"
 HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'self'; script-src 'self'; "
@@ -81,6 +82,7 @@ class Files:
     preview: bytes
     map: bytes
     regions: list[dict[str, Any]]
+    peak: float
     width: int
     height: int
 
@@ -113,10 +115,10 @@ class Fake:
             "id": batch,
             "name": name,
             "created": NOW,
-            "context": {"kind": "none", "source": None, "references": 0, "state": "ready", "error": None},
+            "context": CONTEXT | {"auto": True, "reason": "there are fewer than 8 pictures"},
             "model": MODEL,
             "threshold": THRESHOLD,
-            "map_threshold": MAP_THRESHOLD,
+            "map_threshold": THRESHOLD["value"],
             "started": time.monotonic(),
         }
         return batch
@@ -217,7 +219,7 @@ class Fake:
             "anomalous": item["anomalous"],
             "level": item["level"],
             "map": {"path": None, "grid": [27, 27]},
-            "regions": files.regions,
+            "regions": files.regions if item["anomalous"] else [],
             "timing_ms": {"total": 123.4},
             "error": item["error"],
             "score_expert": item["score_expert"],
@@ -231,19 +233,17 @@ class Fake:
             error = {"type": "UnreadableImage", "message": "the file ends early", "hint": "send it again"}
             item |= {"state": "failed", "error": error}
         else:
-            jitter = int(item["sha256"][:6], 16) / 0xFFFFFF
-            peak = max((region["score"] for region in files.regions), default=0.1)
-            alone = round(min(0.99, 0.04 + 0.3 * jitter * (peak < 0.3) + peak * (0.55 + 0.4 * jitter)), 4)
-            beside = None if kind == "none" else round(alone * 0.7, 4)
-            score = alone if beside is None else round((alone + beside) / 2, 4)
+            alone = files.peak
+            beside = None if kind == "none" else round(alone * 0.85, 4)
+            score = alone if beside is None else beside
             item |= {
                 "state": "done",
                 "score": score,
                 "score_expert": alone,
                 "score_context": beside,
                 "anomalous": score >= THRESHOLD["value"],
-                "level": "slightly" if score < 0.3 else "moderately" if score < 0.7 else "highly",
-                "regions": len(files.regions),
+                "level": level_beside(score, THRESHOLD["value"]),
+                "regions": len(files.regions) if score >= THRESHOLD["value"] else 0,
                 "context": kind,
             }
         self._touch(item)
@@ -273,9 +273,12 @@ def made(picture: Image.Image, seed: int, count: int) -> Files:
     width, height = picture.size
     scale = min(1, 1024 / max(width, height))
     map_HW = spots(seed, round(width * scale), round(height * scale), count)
-    found = regions(np.rint(map_HW * 255).astype(np.float32) / np.float32(255), MAP_THRESHOLD, (width, height))
+    stored_HW = np.rint(map_HW * 255).astype(np.float32) / np.float32(255)
+    found = regions(stored_HW, THRESHOLD["value"], (width, height))
     listed = [{"box": r.box, "area": r.area, "score": r.score, "score_mean": r.score_mean, "rle": r.rle} for r in found]
-    return Files(webp(picture, 256), webp(picture, 1600), png(map_HW), listed, width, height)
+    return Files(
+        webp(picture, 256), webp(picture, 1600), png(map_HW), listed, round(float(stored_HW.max()), 4), width, height
+    )
 
 
 def shown(item: dict[str, Any]) -> dict[str, Any]:
@@ -339,7 +342,7 @@ def create_fake(fake: Fake) -> FastAPI:
             "model": MODEL,
             "speaks": fake.speaks,
             "threshold": THRESHOLD,
-            "map_threshold": MAP_THRESHOLD,
+            "map_threshold": THRESHOLD["value"],
             "limits": {"max_picture_bytes": 32 * 2**20, "max_pictures": 64},
             "version": "0.1.0",
             "palette": [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in palette().tolist()],
@@ -397,8 +400,10 @@ def add_batches(app: FastAPI, fake: Fake) -> None:
 
     @app.put("/v1/batches/{batch}/context", status_code=202)
     async def context(batch: str, body: dict[str, Any]) -> dict[str, Any]:
-        count = len(body.get("items", ()))
-        fake.batches[batch]["context"] |= {"kind": body["kind"], "references": count, "state": "ready"}
+        auto, kind = body["kind"] == "auto", body["kind"]
+        chosen = {"kind": "folder" if auto else kind, "references": len(body.get("items", ()))}
+        chosen |= {"auto": auto, "reason": "the pictures are alike" if auto else None}
+        fake.batches[batch]["context"] |= chosen
         fake.rescore(batch)
         return fake.state(batch)
 
@@ -430,7 +435,7 @@ def add_items(app: FastAPI, fake: Fake) -> None:
     @app.get("/v1/items/{item}/{part}")
     async def file(item: str, part: str) -> Response:
         files = fake.files[item]
-        data = {"thumbnail": files.thumbnail, "picture": files.preview, "map": files.map, "selection": files.map}[part]
+        data = {"thumbnail": files.thumbnail, "picture": files.preview, "map": files.map}[part]
         return Response(data, media_type="image/webp" if data[:4] == b"RIFF" else "image/png")
 
     @app.put("/v1/items/{item}/decision")

@@ -53,9 +53,9 @@ def test_from_a_dropped_picture_to_an_exported_decision(page: Page, live: str) -
     )
     assert alphas[0] < 60 < 120 < alphas[1]
 
-    page.locator("#map-threshold").fill("1")
+    page.locator("#score-threshold").fill("1")
     expect(regions).to_have_text(re.compile("^none this high"))
-    page.locator("#map-threshold").fill("0.5")
+    page.locator("#score-threshold").fill("0.5")
     expect(regions).to_have_text(re.compile(r"^[1-9]\d* on this picture$"))
 
     page.locator(".badge").first.click()
@@ -92,5 +92,5 @@ def test_from_a_dropped_picture_to_an_exported_decision(page: Page, live: str) -
     page.reload()
     expect(page.locator("#facts h2")).to_have_text("connector_rusty.jpg")
     expect(page.locator("[data-verdict=anomalous][aria-pressed=true]")).to_have_count(1)
-    expect(page.locator("#map-threshold")).to_have_value("0.5")
+    expect(page.locator("#score-threshold")).to_have_value("0.5")
     expect(page.locator(".turn.assistant p")).to_have_text(answer)

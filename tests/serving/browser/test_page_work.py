@@ -149,7 +149,7 @@ def test_hostile_names_stay_text(page: Page, server: str) -> None:
     assert page.evaluate("window.owned") is None
 
 
-def test_overlay_opacity_wipe_and_selector(page: Page, server: str, batch: str) -> None:
+def test_overlay_opacity_and_wipe(page: Page, server: str, batch: str) -> None:
     open_batch(page, server, batch)
     open_first(page)
     painted = page.locator("canvas.map").evaluate(
@@ -163,34 +163,35 @@ def test_overlay_opacity_wipe_and_selector(page: Page, server: str, batch: str) 
     page.locator(".wipe").focus()
     page.keyboard.press("ArrowLeft")
     expect(page.locator(".wipe")).to_have_attribute("aria-valuenow", "48")
-    page.keyboard.press("s")
-    expect(page.locator("canvas.selection")).to_be_visible()
     page.keyboard.press("m")
     expect(page.locator(".after")).to_be_hidden()
     page.keyboard.press("+")
     assert page.locator(".percent").text_content() != "100 %"
 
 
-def test_the_map_threshold_redraws_regions(page: Page, server: str, batch: str, fake: Fake) -> None:
+def test_the_threshold_redraws_regions_and_marks_the_scale(page: Page, server: str, batch: str, fake: Fake) -> None:
     open_batch(page, server, batch, "&sort=name")
     open_first(page)
     shown = page.locator(".badge")
     first = next(item for item in fake.items.values() if item["name"] == "blister_burnt.jpg")
     expect(shown).to_have_count(len(fake.files[first["id"]].regions))
-    page.locator("#map-threshold").fill("1")
+    page.locator("#score-threshold").fill("1")
     expect(shown).to_have_count(0)
-    page.locator("#map-threshold").fill("0.02")
+    expect(page.locator("#region-threshold")).to_have_text("1.00")
+    expect(page.locator(".scale-mark")).to_have_attribute("style", re.compile("left: 100%"))
+    expect(page.locator(".verdict-line")).to_contain_text("Normal")
+    page.locator("#score-threshold").fill("0.02")
     expect(shown).to_have_count(1)
+    expect(page.locator(".verdict-line")).to_contain_text("Anomalous")
 
 
-def test_where_nothing_is_that_high_the_way_to_weaker_regions_is_shown(page: Page, server: str, batch: str) -> None:
+def test_where_nothing_is_that_high_the_highest_is_told(page: Page, server: str, batch: str) -> None:
+    """Older addresses had a threshold of the map: it is the same one now."""
     open_batch(page, server, batch, "&sort=name&m=1")
     open_first(page)
+    expect(page.locator("#score-threshold")).to_have_value("1")
     expect(page.locator("#region-count")).to_have_text(re.compile(r"^none this high; the highest here is 0\.\d\d$"))
     expect(page.locator(".badge")).to_have_count(0)
-    page.get_by_role("button", name="show it").click()
-    expect(page.locator("#region-count")).to_have_text(re.compile(r"^[1-9]\d* on this picture$"))
-    expect(page.get_by_role("button", name="show it")).to_be_hidden()
 
 
 def test_the_score_threshold_relabels_and_filters_at_once(page: Page, server: str, batch: str) -> None:
@@ -228,6 +229,15 @@ def test_a_question_about_a_region_streams_its_answer(page: Page, server: str, b
     assert [message["role"] for message in fake.questions[-1]["messages"]] == ["user", "assistant", "user"]
 
 
+def test_without_a_language_model_the_record_is_asked(page: Page, server: str, batch: str, fake: Fake) -> None:
+    fake.speaks = False
+    open_batch(page, server, batch)
+    open_first(page)
+    expect(page.locator("#chat")).to_contain_text("Answers are taken from the finding")
+    page.get_by_role("button", name="Is anything wrong here?").click()
+    expect(page.locator(".turn.assistant p")).to_have_text(re.compile(re.escape(ANSWER)))
+
+
 def test_review_by_keys_with_undo(page: Page, server: str, batch: str, fake: Fake) -> None:
     open_batch(page, server, batch)
     page.keyboard.press("j")
@@ -249,53 +259,71 @@ def test_review_by_keys_with_undo(page: Page, server: str, batch: str, fake: Fak
 
 
 def test_these_are_good_rescores(page: Page, server: str, batch: str, fake: Fake) -> None:
-    open_batch(page, server, batch, "&sort=score&t=0.9&m=0.9")
+    open_batch(page, server, batch, "&sort=score&t=0.9")
     page.locator("#grid").focus()
     page.keyboard.press("x")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("x")
     page.get_by_role("button", name="These are good").click()
-    expect(page.locator("#context-name")).to_contain_text("2 good pictures")
+    expect(page.locator("#context-name")).to_contain_text("2 good references")
     expect(page.locator("#progress")).to_be_visible()
     expect(page.locator("#progress")).to_be_hidden()
     cards(page).first.click()
     expect(page.locator(".compared")).to_contain_text("without")
     assert bodies(fake, "PUT", "/context")
-    # They had been chosen for scores that are gone.
+    # It had been chosen for scores that are gone.
     expect(page.locator("#score-threshold")).to_have_value("0.5")
-    expect(page.locator("#map-threshold")).to_have_value("0.5")
+    expect(page.locator("#region-threshold")).to_have_text("0.50")
 
 
-def test_export_links_carry_the_thresholds(page: Page, server: str, batch: str, tmp_path: Path) -> None:
-    open_batch(page, server, batch, "&t=0.3&m=0.6")
+def test_what_pictures_are_compared_with_is_chosen_and_explained(
+    page: Page, server: str, batch: str, fake: Fake
+) -> None:
+    open_batch(page, server, batch)
+    menu, name = page.locator("#context-menu"), page.locator("#context-name")
+    expect(name).to_have_text("automatic")
+    menu.get_by_role("button", name="Compare with").click()
+    expect(page.locator("#context-body [aria-pressed=true]")).to_contain_text("Automatic")
+    expect(page.locator("#context-body")).to_contain_text("Now: nothing; there are fewer than 8 pictures.")
+    page.locator("#context-body").get_by_role("button", name="Nothing").click()
+    expect(name).to_have_text("nothing")
+    menu.get_by_role("button", name="Compare with").click()
+    expect(page.locator("#context-body [aria-pressed=true]")).to_contain_text("Nothing")
+    page.locator("#context-body").get_by_role("button", name="Automatic").click()
+    expect(name).to_have_text("automatic")
+    expect(name).to_have_attribute("title", "Now: the other pictures; the pictures are alike.")
+    assert len(bodies(fake, "PUT", "/context")) == 2
+
+
+def test_export_links_carry_the_threshold(page: Page, server: str, batch: str, tmp_path: Path) -> None:
+    open_batch(page, server, batch, "&t=0.3")
     page.get_by_role("button", name="Export").click()
     links = page.locator("#export-body a")
     assert links.evaluate_all("all => all.map((a) => a.dataset.format)") == ["html", "csv", "zip", "coco", "jsonl"]
-    assert "threshold=0.3&map_threshold=0.6" in (links.nth(1).get_attribute("href") or "")
+    assert (links.nth(1).get_attribute("href") or "").endswith("/results?format=csv&threshold=0.3")
     with page.expect_download() as download:
         links.nth(1).click()
     download.value.save_as(tmp_path / "findings.csv")
     assert (tmp_path / "findings.csv").read_text().startswith("name,score")
     page.locator(".threshold").get_by_role("button", name="reset").click()
     page.get_by_role("button", name="Export").click()
-    assert (links.nth(1).get_attribute("href") or "").endswith("/results?format=csv&map_threshold=0.6")
+    assert (links.nth(1).get_attribute("href") or "").endswith("/results?format=csv")
 
 
-def test_a_reload_brings_back_batch_picture_thresholds_and_talk(page: Page, server: str, batch: str) -> None:
+def test_a_reload_brings_back_batch_picture_threshold_and_talk(page: Page, server: str, batch: str) -> None:
     open_batch(page, server, batch)
     open_first(page)
     name = page.locator("#facts h2").text_content() or ""
-    page.locator("#map-threshold").fill("0.35")
     page.locator("#score-threshold").fill("0.25")
     page.keyboard.press("n")
     page.keyboard.press("k")
     page.get_by_role("button", name="How severe is it?").click()
     expect(page.locator(".turn.assistant")).to_contain_text("likely a defect")
-    page.wait_for_url("**m=0.35**")
+    page.wait_for_url("**t=0.25**")
     page.reload()
     expect(page.locator("#facts h2")).to_have_text(name)
-    expect(page.locator("#map-threshold")).to_have_value("0.35")
     expect(page.locator("#score-threshold")).to_have_value("0.25")
+    expect(page.locator("#region-threshold")).to_have_text("0.25")
     expect(page.locator("[data-verdict=normal][aria-pressed=true]")).to_have_count(1)
     expect(page.locator(".turn.assistant")).to_contain_text("likely a defect")
 

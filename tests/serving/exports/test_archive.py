@@ -74,9 +74,9 @@ def test_files_gone_meanwhile_are_left_out(tmp_path: Path) -> None:
         assert json.loads(file.read("findings.jsonl").splitlines()[0])["map"]["path"] is None
 
 
-def test_overlay_follows_the_map_threshold(tmp_path: Path) -> None:
+def test_overlay_follows_the_threshold(tmp_path: Path) -> None:
     row = scored(tmp_path, 0, "a.png", 0.9)
-    low, high = sheet(row, 0.4), sheet(row, 0.8)
+    low, high = sheet(row), sheet(row, 0.8)
     assert low is not None
     assert high is not None
     assert low.size == high.size

@@ -126,10 +126,9 @@ def test_says_which_thresholds_and_where_they_are_from(tmp_path: Path) -> None:
     assert "score >= 0.500 counts as anomalous (fitted on a set of ours)" in text
     assert "tiny, revision abc123" in text
     assert "may be wrong" in text
-    told = about(threshold=Threshold(0.95, CHOSEN), map_threshold=0.8, map_threshold_source=CHOSEN)
-    chosen = Parsed(page_of([rejudged(row, 0.95, 0.8) for row in rows], told))
+    told = about(threshold=Threshold(0.95, CHOSEN))
+    chosen = Parsed(page_of([rejudged(row, 0.95) for row in rows], told))
     assert "score >= 0.950 counts as anomalous (chosen on export)" in chosen.text
-    assert "regions where the map is >= 0.800 (chosen on export)" in chosen.text
     assert "overruled" in chosen.cards()[0]
 
 

@@ -17,7 +17,7 @@ from anomaly_ov.serving.exports.coco import coco
 from anomaly_ov.serving.exports.csv_table import COLUMNS, csv_table, guarded
 from anomaly_ov.serving.exports.jsonl import jsonl
 from anomaly_ov.serving.reviewed import Decision, Reviewed
-from serving_export_fixtures import AT, MAP_THRESHOLD, about, batch, pending, record_of, scored
+from serving_export_fixtures import AT, THRESHOLD, about, batch, pending, record_of, scored
 
 
 def lines_of(rows: list[Reviewed]) -> list[dict[str, object]]:
@@ -40,7 +40,7 @@ def test_jsonl_is_the_record_plus_the_decision(tmp_path: Path) -> None:
     assert [line["state"] for line in lines] == ["done"] * 5 + ["failed", "pending"]
     assert lines[0]["decision"] == {"verdict": "anomalous", "note": "12 mm, return it", "at": AT}
     assert lines[3]["decision"] is None
-    assert lines[0]["map_threshold"] == {"value": MAP_THRESHOLD, "source": "calibrated with the model"}
+    assert lines[0]["map_threshold"] == lines[0]["threshold"] == lines[6]["map_threshold"]
 
 
 def test_pending_has_the_same_fields_and_no_score(tmp_path: Path) -> None:
@@ -67,10 +67,10 @@ def test_csv_round_trip(tmp_path: Path) -> None:
     assert [row["result"] for row in table] == ["anomalous", "normal", "normal", "normal", "unsure", "", ""]
     assert [row["decision"] for row in table] == ["anomalous", "normal", "normal", "", "unsure", "", ""]
     assert [row["anomalous"] for row in table] == ["yes", "no", "yes", "no", "yes", "", ""]
-    assert [row["regions"] for row in table] == ["2", "0", "2", "1", "2", "", ""]
+    assert [row["regions"] for row in table] == ["2", "0", "2", "0", "1", "", ""]
     assert table[0]["largest_region_box"].split() == [str(side) for side in record_of(rows[0])["regions"][0]["box"]]
     assert table[5]["error"] == "cannot read it: it ends in the middle (send it again)"
-    assert (table[0]["threshold"], table[0]["map_threshold"]) == ("0.5", "0.4")
+    assert (table[0]["threshold"], table[0]["map_threshold"]) == ("0.5", "0.5")
     assert (table[6]["state"], table[6]["threshold"]) == ("pending", "")
 
 
@@ -110,7 +110,7 @@ def test_coco_boxes_and_masks_are_the_regions(tmp_path: Path) -> None:
     rows = batch(tmp_path)
     found = json.loads(b"".join(coco(rows, about())))
     expected = [(row.position + 1, region) for row in rows if row.record for region in row.record["regions"]]
-    assert len(found["annotations"]) == len(expected) == 7
+    assert len(found["annotations"]) == len(expected) == 5
     for annotation, (image, region) in zip(found["annotations"], expected, strict=True):
         mask_HW = rle_decode(annotation["segmentation"])
         x, y, width, height = annotation["bbox"]
@@ -120,19 +120,19 @@ def test_coco_boxes_and_masks_are_the_regions(tmp_path: Path) -> None:
         assert annotation["area"] == mask_HW.sum() == region["area"]
         assert annotation["score"] == region["score"]
         assert annotation["image_id"] == image
-    assert len({one["id"] for one in found["annotations"]}) == 7
+    assert len({one["id"] for one in found["annotations"]}) == 5
 
 
 def test_coco_categories_follow_the_person_then_the_threshold(tmp_path: Path) -> None:
     found = json.loads(b"".join(coco(batch(tmp_path), about())))
     names = {one["id"]: one["name"] for one in found["categories"]}
     said = {one["image_id"]: names[one["category_id"]] for one in found["annotations"]}
-    assert said == {1: "anomalous", 3: "normal", 4: "normal", 5: "anomalous"}
+    assert said == {1: "anomalous", 3: "normal", 5: "anomalous"}
     states = {one["file_name"]: (one["state"], one["score"]) for one in found["images"]}
     assert states["waiting.png"] == ("pending", None)
     assert states["broken.tif"] == ("failed", None)
     assert found["info"]["threshold"] == {"value": 0.5, "source": "fitted on a set of ours"}
-    assert found["info"]["map_threshold"]["value"] == MAP_THRESHOLD
+    assert found["info"]["map_threshold"]["value"] == THRESHOLD.value
 
 
 def test_coco_is_read_back_as_a_labelled_set(tmp_path: Path) -> None:

@@ -70,6 +70,10 @@ def test_a_batch_from_json_grows_by_uploads(client: TestClient) -> None:
     created = client.post("/v1/batches", json={"name": "line 1"}).json()
     assert (created["name"], created["state"], created["counts"]["total"]) == ("line 1", "empty", 0)
     assert created["model"]["name"] == "small"
+    assert created["context"] == {
+        "kind": "none", "source": None, "references": None, "state": "ready", "error": None, "auto": True,
+        "reason": "there are fewer than 8 pictures, so each is judged by itself",
+    }  # fmt: skip
     added = client.post(
         f"/v1/batches/{created['id']}/pictures",
         files=form(("a.png", noise(1)), ("b.txt", b"text"), ("c.png", noise(2)[:90])),
@@ -185,6 +189,8 @@ def test_references_have_the_batch_scored_anew(client: TestClient, batch: str) -
     assert done(client, batch)["context"]["kind"] == "folder"
     assert client.put(f"/v1/batches/{batch}/context", json={"kind": "none"}).json()["state"] == "done"
     assert items(client, batch, sort="position")[3]["score_context"] is None
+    again = client.put(f"/v1/batches/{batch}/context", json={"kind": "auto"}).json()
+    assert (again["context"]["auto"], again["context"]["kind"], again["state"]) == (True, "none", "done")
 
 
 @pytest.mark.parametrize(
@@ -226,7 +232,7 @@ def test_references_have_the_batch_scored_anew(client: TestClient, batch: str) -
         ("PUT", "/v1/items/{i}/decision", {"json": {"verdict": "normal", "note": "x" * 2001}}, 422),
         ("GET", "/v1/items/nope/overlay", {}, 404),
         ("GET", "/v1/items/{i}/overlay?map_threshold=2", {}, 422),
-        ("GET", "/v1/items/nope/selection", {}, 404),
+        ("GET", "/v1/items/{i}/overlay?threshold=nan", {}, 422),
         ("GET", "/v1/items/..%2f..%2fetc%2fpasswd/thumbnail", {}, 404),
     ],
 )

@@ -19,7 +19,7 @@ from anomaly_ov.serving.faults import Fault
 from anomaly_ov.serving.reviewed import Reviewed
 from anomaly_ov.serving.routes.results import attachment, router
 from anomaly_ov.serving.store.rows import Batch, BatchContext, Counts, ScoredBy, ThresholdUsed
-from serving_export_fixtures import AT, MAP_THRESHOLD, MODEL, THRESHOLD, batch
+from serving_export_fixtures import AT, MODEL, THRESHOLD, batch
 
 URL = "/v1/batches/b_1/results"
 
@@ -44,13 +44,13 @@ class FakeStore:
 def store(tmp_path: Path) -> FakeStore:
     used = ThresholdUsed(THRESHOLD.value, THRESHOLD.source)
     model = {"name": "tiny", "revision": "abc123", "device": "cpu", "dtype": "float32"}
-    return FakeStore(batch(tmp_path), ScoredBy(model, used, MAP_THRESHOLD))
+    return FakeStore(batch(tmp_path), ScoredBy(model, used))
 
 
 @pytest.fixture
 def client(store: FakeStore) -> TestClient:
     app = FastAPI()
-    inspector = SimpleNamespace(info=MODEL, threshold=THRESHOLD, map_threshold=MAP_THRESHOLD)
+    inspector = SimpleNamespace(info=MODEL, threshold=THRESHOLD)
     app.state.service = SimpleNamespace(store=store, inspector=inspector)
     faults.install(app)
     app.include_router(router)
@@ -88,19 +88,20 @@ def test_html_is_a_page(client: TestClient) -> None:
     assert text.strip().endswith("</html>")
 
 
-def test_thresholds_chosen_hold_in_every_file_of_the_zip(client: TestClient) -> None:
-    reply = client.get(URL, params={"format": "zip", "threshold": "0.25", "map_threshold": "0.8"})
+@pytest.mark.parametrize("query", [{"threshold": "0.25", "map_threshold": "0.8"}, {"map_threshold": "0.25"}])
+def test_a_threshold_chosen_holds_in_every_file_of_the_zip(client: TestClient, query: dict[str, str]) -> None:
+    reply = client.get(URL, params={"format": "zip"} | query)
     with zipfile.ZipFile(io.BytesIO(reply.content)) as file:
         found = [json.loads(line) for line in file.read("findings.jsonl").splitlines()]
         assert [one["anomalous"] for one in found] == [True, True, True, False, True, None, None]
         assert found[0]["threshold"] == {"value": 0.25, "source": "chosen on export"}
-        assert found[0]["map_threshold"] == {"value": 0.8, "source": "chosen on export"}
-        assert [len(one["regions"]) for one in found] == [1, 0, 1, 1, 1, 0, 0]
+        assert found[0]["map_threshold"] == {"value": 0.25, "source": "chosen on export"}
+        assert [len(one["regions"]) for one in found] == [2, 1, 2, 0, 2, 0, 0]
         labelled = json.loads(file.read("coco.json"))
-        assert len(labelled["annotations"]) == 4
+        assert len(labelled["annotations"]) == 7
         assert labelled["info"]["threshold"]["source"] == "chosen on export"
         assert file.read("decisions.csv").count(b"chosen on export") == 10
-        assert file.read("report.html").count(b"(chosen on export)") == 2
+        assert file.read("report.html").count(b"(chosen on export)") == 1
 
 
 def test_without_thresholds_what_was_found_is_kept(client: TestClient, store: FakeStore) -> None:
@@ -138,7 +139,7 @@ def test_no_such_batch(client: TestClient) -> None:
 def test_a_lost_map_is_refused_before_anything_is_sent(client: TestClient, store: FakeStore) -> None:
     assert store.rows[0].map_path is not None
     store.rows[0].map_path.unlink()
-    reply = client.get(URL, params={"map_threshold": "0.5"})
+    reply = client.get(URL, params={"threshold": "0.5"})
     assert reply.status_code == 422
     assert "scratch.png" in reply.json()["error"]["message"]
     assert str(store.rows[0].map_path.parent) not in reply.text

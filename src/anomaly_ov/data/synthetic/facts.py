@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from anomaly_ov.errors import DataError
+from anomaly_ov.images.places import place_at
 
-ROWS = ("upper", "", "lower")
-COLUMNS = ("left", "", "right")
 SIZES: tuple[tuple[float, str], ...] = ((0.002, "tiny"), (0.01, "small"), (0.05, "medium-sized"), (1.01, "large"))
 SEVERITIES: tuple[tuple[float, str], ...] = ((0.45, "slight"), (0.95, "moderate"), (math.inf, "severe"))
 
@@ -71,23 +70,13 @@ def describe(kind: str, mask_HW: npt.NDArray[np.bool_], difference_HW: npt.NDArr
     centre_x = float((counts_x * (np.arange(width) + 0.5)).sum() / counts_x.sum()) / width
     return DefectFact(
         kind=kind,
-        place=place(centre_y, centre_x),
+        place=place_at(centre_y, centre_x),
         box=(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1),
         area_fraction=round(area, 6),
         contrast=round(contrast, 4),
         size=next(word for limit, word in SIZES if area < limit),
         severity=severity(contrast, area),
     )
-
-
-def place(centre_y: float, centre_x: float) -> str:
-    """Words for a position (0..1 down and across) on a 3 x 3 board: "upper left", "top", "centre", ..."""
-    row, column = min(2, int(centre_y * 3)), min(2, int(centre_x * 3))
-    if row == 1:
-        return ("left", "centre", "right")[column]
-    if column == 1:
-        return "top" if row == 0 else "bottom"
-    return f"{ROWS[row]} {COLUMNS[column]}"
 
 
 def severity(contrast: float, area: float) -> str:

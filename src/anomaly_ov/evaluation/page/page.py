@@ -132,8 +132,8 @@ def _tiles(result: DetectionResult) -> list[Tile]:
     if point is not None:
         found, lost = point.true_positives, point.false_negatives
         right, alarms = point.true_negatives, point.false_positives
-        tiles.append(Tile("recall at the threshold", _percent(point.recall), _of(found, found + lost)))
-        tiles.append(Tile("specificity at the threshold", _percent(point.specificity), _of(right, right + alarms)))
+        tiles.append(Tile("false alarms", _percent(point.false_alarms), _of(alarms, right + alarms)))
+        tiles.append(Tile("misses", _percent(point.misses), _of(lost, found + lost)))
         tiles.append(Tile("balanced accuracy", _percent(point.balanced_accuracy)))
     if pixels is not None:
         tiles.append(Tile("pixel AUROC", _percent(pixels.auroc), f"AP {_percent(pixels.average_precision)}"))

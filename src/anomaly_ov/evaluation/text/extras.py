@@ -13,4 +13,4 @@ def optional(module: str, package: str) -> Any:
     try:
         return import_module(module)
     except ImportError:
-        raise MissingExtra(package, "eval") from None
+        raise MissingExtra(package, "lab") from None

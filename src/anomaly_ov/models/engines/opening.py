@@ -12,7 +12,7 @@ from anomaly_ov.errors import MissingExtra, UsageError
 from anomaly_ov.models.engines.interface import Engine
 from anomaly_ov.models.hub import ENCODER_GRAPH, EXPERT_GRAPH
 
-ENGINES = ("auto", "onnx", "torch")
+ENGINES = ("auto", "onnx", "openvino", "torch")
 _CUDA_DRIVER = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
 
 
@@ -25,23 +25,28 @@ def open_engine(
 ) -> Engine:
     """The detector in the model folder ``folder``, ready to encode.
 
-    ``engine``: onnx, torch, or auto: onnx where the folder has the graphs, the device is the CPU (or auto without a
-    CUDA device) and the precision is not a half one; else torch. ``device``, ``dtype``: as for ``models.device``.
+    ``engine``: onnx, openvino, torch, or auto: onnx where the folder has its graphs, the device is the CPU (or auto
+    without a CUDA device) and the precision is not a half one; else torch. ``device``, ``dtype``: as in
+    ``models.device``.
 
     Raises ``UsageError`` for a combination that no engine offers, ``WeightsError`` for a folder without graphs that is
-    to be opened with onnx (it names the export command), ``MissingExtra`` without torch where it is needed, and what
-    reading a model raises.
+    to be opened with them (it names the export command), ``MissingExtra`` without torch or openvino where it is needed,
+    and what reading a model raises.
     """
     if engine not in ENGINES:
         raise UsageError(f"unknown engine '{engine}'", hint=f"use {', '.join(ENGINES)}")
     if engine == "auto":
         engine = "onnx" if _suits_onnx(folder, device, dtype) else "torch"
-    elif engine == "onnx":
-        _require_onnx_can(device, dtype)
+    elif engine != "torch":
+        _require_possible(engine, device, dtype)
     if engine == "onnx":
         from anomaly_ov.models.engines.onnx import open_onnx
 
         return open_onnx(folder, views_per_forward)
+    if engine == "openvino":
+        from anomaly_ov.models.engines.openvino import open_openvino
+
+        return open_openvino(folder, views_per_forward)
     if find_spec("torch") is None:
         raise MissingExtra("torch", "torch")
     from anomaly_ov.models.engines.torch import TorchEngine
@@ -78,8 +83,9 @@ def _suits_onnx(folder: Path, device: str, dtype: str) -> bool:
     return plain and has_graphs(folder) and (device == "cpu" or (device == "auto" and not has_cuda()))
 
 
-def _require_onnx_can(device: str, dtype: str) -> None:
+def _require_possible(engine: str, device: str, dtype: str) -> None:
+    hint = "use --engine torch for it"
     if device not in ("auto", "cpu"):
-        raise UsageError(f"the engine onnx runs on the CPU, not on '{device}'", hint="use --engine torch for it")
+        raise UsageError(f"the engine {engine} runs on the CPU, not on '{device}'", hint=hint)
     if dtype not in ("auto", "float32"):
-        raise UsageError(f"the engine onnx computes in float32, not in '{dtype}'", hint="use --engine torch for it")
+        raise UsageError(f"the engine {engine} computes in float32, not in '{dtype}'", hint=hint)

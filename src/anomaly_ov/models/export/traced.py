@@ -4,8 +4,9 @@ Encoder: ``pixels`` uint8 (N, S, S, 3) -> ``final`` (N, P, D) and ``level_0`` ..
 Expert: those of the views of one picture, base view first -> ``map`` (N, h, w), ``score`` (1,), ``local`` (N, 4, D),
 ``global`` (1, D). All float32. Calibration and thresholds are no part of either.
 
-Not every network can be traced: SigLIP 2 (NaFlex) counts its views while it runs. Weights stay what they are: while the exporter simplifies, they are inputs of the graph, so that nothing is
-folded into them; ONNX Runtime folds batch norms when it opens the graph.
+Weights stay what they are in the model: while the exporter simplifies, they are inputs of the graph, so that nothing is
+folded into them; ONNX Runtime folds batch norms when it opens the graph. Not every network can be traced: SigLIP 2
+(NaFlex) counts its views while it runs.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from anomaly_ov.models.features import Features
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-EXAMPLE_VIEWS = 3  # of the trace; one would be taken for a fixed size
+EXAMPLE_VIEWS = 2  # of the trace; one would be taken for a fixed size
 
 
 def trace_encoder(encoder: Encoder) -> ir.Model:
@@ -98,7 +99,7 @@ def _traced(module: nn.Module, args: tuple[Any, ...], inputs: list[str], outputs
             held = _hold_weights(program.model, set(module.state_dict()))
             program.optimize()
     except ImportError as error:
-        raise MissingExtra(error.name or "onnxscript", "export") from None
+        raise MissingExtra(error.name or "onnxscript", "lab") from None
     except (RuntimeError, torch.onnx.errors.OnnxExporterError, torch._dynamo.exc.TorchDynamoException) as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from anomaly_ov.records import ModelInfo, Threshold
@@ -17,7 +17,7 @@ CHOSEN = "chosen on export"
 
 @dataclass(frozen=True)
 class About:
-    """``created``, ``exported_at``: UTC, ISO 8601. ``threshold``: of the score, ``map_threshold``: of the map, 0..1.
+    """``created``, ``exported_at``: UTC, ISO 8601. ``threshold``: of score and map, 0..1.
 
     ``context``: as in the batch, ``{kind, source, references, ...}``.
     """
@@ -27,10 +27,14 @@ class About:
     created: str
     model: ModelInfo
     threshold: Threshold
-    map_threshold: float
     context: dict[str, Any]
     exported_at: str
-    map_threshold_source: str = "calibrated with the model"
+
+
+def threshold_of(row: Reviewed, about: About) -> dict[str, Any]:
+    """What the row was judged by, {value, source}; before its first finding the batch's."""
+    used = (row.record or {}).get("threshold")
+    return asdict(about.threshold) if used is None else dict(used)
 
 
 def state_of(row: Reviewed) -> State:

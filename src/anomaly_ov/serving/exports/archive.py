@@ -65,7 +65,7 @@ def archive(rows: Sequence[Reviewed], about: About) -> Iterator[bytes]:
         for name, pieces in _tables(rows, about).items():
             yield from member(name, pieces(), zipfile.ZIP_DEFLATED)
         for row in rows:
-            for name, data in _pictures(row, about):
+            for name, data in _pictures(row):
                 yield from member(name, [data], zipfile.ZIP_STORED)
     yield sink.taken()
 
@@ -92,13 +92,13 @@ def _tables(rows: Sequence[Reviewed], about: About) -> dict[str, Callable[[], It
     }
 
 
-def _pictures(row: Reviewed, about: About) -> Iterator[tuple[str, bytes]]:
+def _pictures(row: Reviewed) -> Iterator[tuple[str, bytes]]:
     name = map_name(row)
     if name is not None and row.map_path is not None:
         # The batch may be deleted while it is sent: what is gone is left out.
         with contextlib.suppress(OSError):
             yield name, row.map_path.read_bytes()
-    drawn = sheet(row, about.map_threshold)
+    drawn = sheet(row)
     if drawn is not None:
         buffer = io.BytesIO()
         drawn.save(buffer, "JPEG", quality=QUALITY)

@@ -1,7 +1,7 @@
 """COCO: every picture an image, every region an annotation with box, area, run-length mask, score and category.
 
-Categories are what the picture counts as: a region of a picture that a person called normal, or that lies below the
-score's threshold without a decision, is of category ``normal``. So the file reads as a labelled set (a picture with an
+Categories are what the picture counts as: a region of a picture that a person called normal is of category ``normal``.
+So the file reads as a labelled set (a picture with an
 ``anomalous`` annotation is anomalous), and filtered by ``score`` as detections. Masks are uncompressed run lengths
 (``iscrowd`` 0: each is one area). What COCO has no field for stands with each image: score, threshold, state, decision.
 """
@@ -43,7 +43,7 @@ def _info(about: About) -> dict[str, Any]:
         "batch": about.batch_id,
         "model": asdict(about.model),
         "threshold": asdict(about.threshold),
-        "map_threshold": {"value": about.map_threshold, "source": about.map_threshold_source},
+        "map_threshold": asdict(about.threshold),
         "context": about.context,
         "note": "scores and regions come from a model and may be wrong",
     }

@@ -1,8 +1,8 @@
 """JSON lines: the published record of each picture, plus what the batch knows of it.
 
-Beside the record's own fields: ``item``, ``state`` (pending, failed, done), ``map_threshold`` {value, source} and
-``decision`` {verdict, note, at} or null. Paths of the server's disk are not among them: ``image.path`` is the name that
-the picture was sent under. A pending picture has a record of nulls.
+Beside the record's own fields: ``item``, ``state`` (pending, failed, done), ``map_threshold`` {value, source} (the
+threshold again) and ``decision`` {verdict, note, at} or null. Paths of the server's disk are not among them:
+``image.path`` is the name that the picture was sent under. A pending picture has a record of nulls.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from anomaly_ov.records import Finding, ImageInfo
-from anomaly_ov.serving.exports.about import About, state_of
+from anomaly_ov.serving.exports.about import About, state_of, threshold_of
 from anomaly_ov.serving.reviewed import Reviewed
 
 
@@ -39,6 +39,6 @@ def _values(row: Reviewed, about: About, map_name: str | None) -> dict[str, Any]
         "map": None if record["map"] is None else record["map"] | {"path": map_name},
         "item": row.id,
         "state": state_of(row),
-        "map_threshold": {"value": about.map_threshold, "source": about.map_threshold_source},
+        "map_threshold": threshold_of(row, about),
         "decision": None if row.decision is None else asdict(row.decision),
     }

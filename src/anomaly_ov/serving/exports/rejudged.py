@@ -1,6 +1,7 @@
-"""Rows under the thresholds chosen for an export: the same scores and maps, judged anew as the page does it.
+"""Rows under a threshold chosen for an export: the same scores and maps, judged anew as the page does it.
 
-Maps are stored with 8 bits, so a region's border may lie a pixel off the one found when the picture was scored.
+Maps are stored with 8 bits, so a region's border may lie a pixel off the one found when the picture was scored; the
+label goes by the score itself, and there are regions exactly where it is anomalous.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ from PIL import Image
 
 from anomaly_ov.errors import UsageError
 from anomaly_ov.images.regions import regions
+from anomaly_ov.records import Region, level_beside
 from anomaly_ov.serving.exports.about import CHOSEN
 from anomaly_ov.serving.reviewed import Reviewed
 
+Map = npt.NDArray[np.float32]
 
-def stored_map(path: Path | None) -> npt.NDArray[np.float32] | None:
+
+def stored_map(path: Path | None) -> Map | None:
     """(H, W) float32 in 0..1 from a stored grey PNG; None where there is none or it cannot be read any more."""
     if path is None:
         return None
@@ -30,28 +34,39 @@ def stored_map(path: Path | None) -> npt.NDArray[np.float32] | None:
         return None
 
 
-def rejudged(row: Reviewed, threshold: float | None, map_threshold: float | None) -> Reviewed:
-    """The row with ``anomalous`` after ``threshold`` and regions after ``map_threshold``, where given (0..1).
+def rejudged(row: Reviewed, threshold: float | None) -> Reviewed:
+    """The row with label, level and regions after ``threshold`` (0..1), where one is given.
 
-    Rows without a score stay as they are. Raises ``UsageError`` where regions are wanted and the map is gone.
+    Rows without a score stay as they are. Raises ``UsageError`` where the map is gone.
     """
-    if row.record is None or row.record["score"] is None:
+    if threshold is None or row.record is None or row.record["score"] is None:
         return row
-    changed: dict[str, Any] = {}
-    if threshold is not None:
-        changed["threshold"] = {"value": threshold, "source": CHOSEN}
-        changed["anomalous"] = row.record["score"] >= threshold
-    if map_threshold is not None:
-        changed["regions"] = _regions(row, row.record["image"], map_threshold)
-    return replace(row, record=row.record | changed)
-
-
-def _regions(row: Reviewed, image: dict[str, Any], map_threshold: float) -> list[dict[str, Any]]:
     map_HW = stored_map(row.map_path)
     if map_HW is None:
         raise UsageError(
             f"the map of {row.name} is gone, so its regions cannot be found anew",
-            hint="export without map_threshold, or send the picture again",
+            hint="export without a threshold, or send the picture again",
         )
-    found = regions(map_HW, map_threshold, (image["width"], image["height"]))
-    return [asdict(region) | {"box": list(region.box)} for region in found]
+    record = labelled(row.record, threshold)
+    found = regions_of(record, map_HW, (record["image"]["width"], record["image"]["height"]))
+    listed = [asdict(region) | {"box": list(region.box)} for region in found]
+    return replace(row, record=record | {"regions": listed})
+
+
+def labelled(record: dict[str, Any], threshold: float) -> dict[str, Any]:
+    """The record of a picture with a score, with label and level after ``threshold``; its regions are not touched."""
+    return record | {
+        "threshold": {"value": threshold, "source": CHOSEN},
+        "anomalous": record["score"] >= threshold,
+        "level": level_beside(record["score"], threshold),
+    }
+
+
+def regions_of(record: dict[str, Any], map_HW: Map, image_wh: tuple[int, int]) -> tuple[Region, ...]:
+    """The regions of the stored map that go with the record's label.
+
+    What is anomalous by less than a step of 8 bits has its highest place for a region, what is not has none.
+    """
+    if not record["anomalous"]:
+        return ()
+    return regions(map_HW, min(record["threshold"]["value"], float(map_HW.max())), image_wh)

@@ -144,7 +144,7 @@ def _facts(about: About) -> list[tuple[str, str]]:
         ("Exported", _moment(about.exported_at)),
         ("Model", f"{model.name}, revision {model.revision or 'unknown'} ({model.device}, {model.dtype})"),
         ("Threshold", f"score >= {threshold.value:.3f} counts as anomalous ({threshold.source})"),
-        ("Map threshold", f"regions where the map is >= {about.map_threshold:.3f} ({about.map_threshold_source})"),
+        ("Regions", "where the map reaches the threshold"),
         ("Context", said),
     ]
 

@@ -4,7 +4,7 @@ import { byId, el, plural } from "./dom.js";
 import { closeMenus, confirmed } from "./dialogs.js";
 import { failed, say } from "./notices.js";
 import { rearrange, takeItems } from "./order.js";
-import { forgetThresholds, on, state, tell } from "./state.js";
+import { forgetThreshold, on, state, tell } from "./state.js";
 
 const PAGE = 250;
 const WHILE_RUNNING_MS = 1000;
@@ -98,7 +98,7 @@ async function round() {
 
 export function home() {
   clearTimeout(timer);
-  forgetThresholds();
+  forgetThreshold();
   Object.assign(state, { batch: null, items: new Map(), order: [], current: null, active: null, finding: null });
   state.picked.clear();
   document.body.dataset.view = "empty";
@@ -164,7 +164,7 @@ async function fillMenu() {
 export function batchEntry(batch) {
   const open = () => {
     closeMenus();
-    forgetThresholds();
+    forgetThreshold();
     openBatch(batch.id).catch(failed);
   };
   return el(

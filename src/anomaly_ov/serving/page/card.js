@@ -1,7 +1,7 @@
 // One picture in the gallery. A card is made once and filled again for other items: it holds no state of its own.
 import { fileOf } from "./api.js";
 import { el, shortScore } from "./dom.js";
-import { isAnomalous, isScored, scoreThreshold, state } from "./state.js";
+import { isAnomalous, isScored, state, thresholdOf } from "./state.js";
 
 const VERDICTS = { normal: ["✓", "normal"], anomalous: ["✕", "anomalous"], unsure: ["?", "unsure"] };
 const REASONS = { pending: "waiting", failed: "could not be read" };
@@ -58,7 +58,7 @@ export function fillCard(card, item, position, count) {
   parts.score.textContent = shortScore(item.score);
   parts.reason.textContent = item.error?.message ?? REASONS[item.state] ?? "";
   parts.bar.style.width = `${(item.score ?? 0) * 100}%`;
-  parts.mark.style.left = `${scoreThreshold() * 100}%`;
+  parts.mark.style.left = `${thresholdOf(item) * 100}%`;
   const compared = item.score_context !== null && item.score_expert !== null;
   parts.alone.hidden = !compared;
   if (compared) parts.alone.style.left = `${item.score_expert * 100}%`;

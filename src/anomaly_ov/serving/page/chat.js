@@ -7,6 +7,8 @@ import { currentItem, isScored, on, state, tell } from "./state.js";
 
 const KEY = "anomaly-ov-talk";
 const KEPT_PICTURES = 50;
+const WRITTEN = "The text is written by a small model and may be wrong. Trust the picture.";
+const FROM_RECORD = "Answers are taken from the finding: what was measured, in words. They name no kind and no cause.";
 const talks = new Map(JSON.parse(sessionStorage.getItem(KEY) ?? "[]")); // item id -> [{role, text, region, yes, note}]
 let stop = null; // of the answer that is coming
 let parts = null;
@@ -31,11 +33,8 @@ function turn({ role, text, region, yes, note }) {
 
 function draw() {
   const item = currentItem();
-  const speaks = state.about?.speaks;
   byId("chat").hidden = !item || !isScored(item);
   if (byId("chat").hidden) return;
-  parts.mute.hidden = speaks;
-  parts.form.hidden = parts.chips.hidden = parts.caution.hidden = !speaks;
   parts.log.replaceChildren(...talkOf(item.id).map(turn));
   parts.log.scrollTop = parts.log.scrollHeight;
   drawRegion();
@@ -66,7 +65,7 @@ function worded(text) {
 
 export async function ask(text) {
   const item = currentItem();
-  if (!text.trim() || !item || !state.about?.speaks) return;
+  if (!text.trim() || !item || !state.about) return;
   stop?.abort();
   stop = new AbortController();
   const { signal } = stop;
@@ -132,11 +131,6 @@ export function setUpChat() {
   parts = {
     log: el("div", { class: "log", role: "log", "aria-label": "Questions and answers", tabindex: 0 }),
     chips: el("div", { class: "chips", role: "group", "aria-label": "Suggested questions" }),
-    mute: el("p", {
-      class: "note",
-      text: "This model shows where, but has no language side to say why.",
-      hidden: true,
-    }),
     about: el(
       "span",
       { class: "about", hidden: true },
@@ -150,10 +144,7 @@ export function setUpChat() {
       }),
     ),
     stop: el("button", { type: "button", text: "Stop", hidden: true, onclick: () => stop?.abort() }),
-    caution: el("p", {
-      class: "note",
-      text: "The text is written by a small model and may be wrong. Trust the picture.",
-    }),
+    caution: el("p", { class: "note" }),
     aboutText,
     field,
   };
@@ -163,11 +154,12 @@ export function setUpChat() {
     parts.about,
     el("div", { class: "row" }, field, parts.stop, el("button", { class: "primary", text: "Ask" })),
   );
-  byId("chat").append(parts.log, parts.mute, parts.chips, parts.form, parts.caution);
+  byId("chat").append(parts.log, parts.chips, parts.form, parts.caution);
   on("about", () => {
     const chip = (text) =>
       el("button", { type: "button", class: "chip", text, onclick: () => ask(text).catch(failed) });
     parts.chips.replaceChildren(...state.about.questions.slice(0, 5).map(chip));
+    parts.caution.textContent = state.about.speaks ? WRITTEN : FROM_RECORD;
   });
   on("item about", draw);
   on("finding", draw);

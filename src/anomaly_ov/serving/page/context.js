@@ -1,14 +1,16 @@
-// What the scores compare with: nothing, the batch's other pictures, or pictures somebody ticked as good.
+// What pictures are compared with: nothing, the batch's other pictures, either of them as the service sees fit, or
+// pictures somebody ticked as good.
 import { call } from "./api.js";
 import { poll } from "./batches.js";
 import { closeMenus } from "./dialogs.js";
 import { byId, el, plural } from "./dom.js";
 import { failed, say, toast } from "./notices.js";
-import { forgetThresholds, on, state, tell } from "./state.js";
+import { forgetThreshold, on, state, tell } from "./state.js";
 
 const CHOICES = [
-  ["none", "Nothing", "Each picture is judged by the model alone."],
-  ["folder", "The batch's other pictures", "What most of them share counts as normal."],
+  ["auto", "Automatic", "The other pictures, once there are 8 and they are alike; else nothing."],
+  ["none", "Nothing", "Each picture is judged by itself."],
+  ["folder", "The other pictures", "What most of them share counts as normal."],
 ];
 
 // From so many good pictures the threshold means something (README, "context").
@@ -17,8 +19,8 @@ const ENOUGH = 4;
 async function setContext(body) {
   closeMenus();
   state.batch = await call("PUT", `/v1/batches/${encodeURIComponent(state.batch.id)}/context`, { json: body });
-  forgetThresholds();
-  for (const topic of ["batch", "threshold", "map-threshold"]) tell(topic);
+  forgetThreshold();
+  for (const topic of ["batch", "threshold"]) tell(topic);
   say("The batch is scored anew.");
   poll(true);
 }
@@ -33,18 +35,28 @@ export async function theseAreGood() {
   state.picked.clear();
   tell("picked");
   const guess = items.length < ENOUGH ? " So few make the threshold a guess: trust the order and the maps." : "";
-  toast(`Scoring anew beside ${plural(items.length, "good picture")}.${guess}`);
+  toast(`Scoring anew beside ${plural(items.length, "good reference")}.${guess}`);
 }
 
-const NAMES = { none: "none", folder: "other pictures" };
+const NAMES = { none: "nothing", folder: "the other pictures" };
+const chosen = (context) => (context.auto ? "auto" : context.kind);
 
 function draw() {
   const context = state.batch?.context;
   byId("context-menu").hidden = !state.batch;
   if (!context) return;
-  const name = NAMES[context.kind] ?? plural(context.references ?? 0, "good picture");
+  const name = context.auto
+    ? "automatic"
+    : (NAMES[context.kind] ?? plural(context.references ?? 0, "good reference"));
   byId("context-name").textContent =
     context.state === "failed" ? "failed" : context.state === "building" ? `${name} …` : name;
+  byId("context-name").title = now(context);
+}
+
+// What an automatic choice came to, and why.
+function now(context) {
+  if (!context.auto || context.state !== "ready") return "";
+  return `Now: ${NAMES[context.kind]}${context.reason ? `; ${context.reason}` : ""}.`;
 }
 
 function fillMenu() {
@@ -55,11 +67,11 @@ function fillMenu() {
       {
         type: "button",
         class: "entry two",
-        "aria-pressed": String(context.kind === kind),
+        "aria-pressed": String(chosen(context) === kind),
         onclick: () => setContext({ kind }).catch(failed),
       },
       el("span", { text: title }),
-      el("span", { class: "note", text }),
+      el("span", { class: "note", text: (kind === "auto" && now(context)) || text }),
     ),
   );
   const ticked = state.picked.size;
@@ -68,11 +80,11 @@ function fillMenu() {
     {
       type: "button",
       class: "entry two",
-      "aria-pressed": String(context.kind === "references"),
+      "aria-pressed": String(chosen(context) === "references"),
       disabled: !ticked,
       onclick: () => theseAreGood().catch(failed),
     },
-    el("span", { text: "Good pictures" }),
+    el("span", { text: "Good references" }),
     el("span", {
       class: "note",
       text: ticked ? `Use the ${plural(ticked, "ticked picture")}.` : "Tick some first: the box on a picture, or X.",

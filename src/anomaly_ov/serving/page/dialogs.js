@@ -28,7 +28,6 @@ const KEYS = [
       ["M", "map"],
       ["W", "before / after wipe"],
       ["R", "regions"],
-      ["S", "what the selector picked"],
       ["+  −  0", "zoom in, out, fit"],
       ["1 … 9", "choose a region"],
     ],

@@ -1,8 +1,8 @@
-// The export menu: plain links, so that the browser saves them, with the thresholds where they were
-// set by hand; else the records keep their own, and say where those come from.
+// The export menu: plain links, so that the browser saves them, with the threshold where it was
+// set by hand; else the records keep their own, and say where that comes from.
 import { closeMenus } from "./dialogs.js";
 import { byId, el } from "./dom.js";
-import { mapThreshold, on, scoreThreshold, state } from "./state.js";
+import { on, scoreThreshold, state } from "./state.js";
 
 const FORMATS = [
   ["html", "Report", "one HTML file that opens offline"],
@@ -17,7 +17,6 @@ function fill() {
   const links = FORMATS.map(([format, title, text]) => {
     const query = new URLSearchParams({ format });
     if (state.threshold !== null) query.set("threshold", state.threshold);
-    if (state.mapThreshold !== null) query.set("map_threshold", state.mapThreshold);
     return el(
       "a",
       {
@@ -32,7 +31,7 @@ function fill() {
     );
   });
   const { counts, state: running } = state.batch;
-  const notes = [`Threshold ${scoreThreshold().toFixed(2)}, regions from ${mapThreshold().toFixed(2)}.`];
+  const notes = [`Labels and regions from ${scoreThreshold().toFixed(2)}.`];
   if (running === "running") notes.push(`${counts.pending} pictures are not scored yet.`);
   byId("export-body").replaceChildren(...links, el("p", { class: "note", text: notes.join(" ") }));
 }

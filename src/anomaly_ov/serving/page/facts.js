@@ -1,13 +1,13 @@
 // What is known of the open picture: score and label, with and without the context, its regions, and what produced it.
 import { byId, el, longScore, shortScore } from "./dom.js";
-import { currentItem, isAnomalous, isScored, on, scoreThreshold, state } from "./state.js";
+import { currentItem, isAnomalous, isScored, levelOf, on, state, thresholdOf } from "./state.js";
 import { found, pickRegion } from "./viewer.js";
 
 const MOST_CHIPS = 9;
 const CONTEXTS = {
-  none: "the model alone",
-  folder: "with the batch's other pictures",
-  references: "with good pictures",
+  none: "with nothing",
+  folder: "with the other pictures",
+  references: "with good references",
 };
 
 function heading(item) {
@@ -26,7 +26,7 @@ function scoreLine(item) {
   const fill = el("span", { class: "bar-fill" });
   const mark = el("span", { class: "bar-mark" });
   fill.style.width = `${item.score * 100}%`;
-  mark.style.left = `${scoreThreshold() * 100}%`;
+  mark.style.left = `${thresholdOf(item) * 100}%`;
   meter.append(fill, mark);
   const label = anomalous ? "Anomalous" : "Normal";
   return el(
@@ -40,8 +40,8 @@ function scoreLine(item) {
       el("span", { class: "spacer" }),
       el("span", {
         class: "soft level",
-        text: `${item.level} suspicious`,
-        title: "How strongly the model suspects something by itself, before any comparison",
+        text: `${levelOf(item)} suspicious`,
+        title: "The score beside the threshold",
       }),
     ),
     meter,
@@ -99,7 +99,7 @@ function origin(item) {
     "details",
     { class: "origin", id: "origin" },
     el("summary", {
-      text: `${model.name} ${model.revision.slice(0, 7)} · threshold ${threshold.value.toFixed(2)} · ${CONTEXTS[finding?.context?.kind ?? "none"]}`,
+      text: `${model.name} ${model.revision.slice(0, 7)} · threshold ${threshold.value.toFixed(2)} · compared ${CONTEXTS[finding?.context?.kind ?? "none"]}`,
     }),
     el("dl", {}, ...rows.map(([name, value]) => el("div", {}, el("dt", { text: name }), el("dd", { text: value })))),
   );

@@ -1,4 +1,4 @@
-// What a reload must bring back lives in the address: batch, open picture, filters and thresholds.
+// What a reload must bring back lives in the address: batch, open picture, filters and threshold.
 import { isShow, isSort } from "./order.js";
 import { on, state } from "./state.js";
 
@@ -10,8 +10,7 @@ export function readHash() {
     const value = Number.parseFloat(given.get(name));
     return value >= 0 && value <= 1 ? value : null;
   };
-  state.threshold = fraction("t");
-  state.mapThreshold = fraction("m");
+  state.threshold = fraction("t") ?? fraction("m"); // older addresses had one of the map
   state.show = isShow(given.get("show")) ? given.get("show") : "all";
   state.sort = isSort(given.get("sort")) ? given.get("sort") : "-score";
   return { batch: given.get("b"), item: given.get("i") };
@@ -22,7 +21,6 @@ function writeHash() {
   if (state.batch) kept.set("b", state.batch.id);
   if (state.current) kept.set("i", state.current);
   if (state.threshold !== null) kept.set("t", state.threshold);
-  if (state.mapThreshold !== null) kept.set("m", state.mapThreshold);
   if (state.show !== "all") kept.set("show", state.show);
   if (state.sort !== "-score") kept.set("sort", state.sort);
   const text = kept.toString();
@@ -41,7 +39,7 @@ let waiting = null;
 let written = -LEAST_MS;
 export function keepHash() {
   arrivedAt(state.batch?.id, state.current);
-  on("batch item items threshold map-threshold", () => {
+  on("batch item items threshold", () => {
     waiting ??= setTimeout(
       () => {
         waiting = null;

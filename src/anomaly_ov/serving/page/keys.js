@@ -27,7 +27,6 @@ const KEYS = {
   m: () => state.current && tools.map(),
   w: () => state.current && tools.wipe(),
   r: () => state.current && tools.regions(),
-  s: () => state.current && tools.selection(),
   "+": () => state.current && tools.zoom(1.25),
   "=": () => state.current && tools.zoom(1.25),
   "-": () => state.current && tools.zoom(0.8),

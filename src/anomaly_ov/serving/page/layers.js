@@ -1,7 +1,7 @@
-// What lies on the stage: the picture, the same in grey under the map's colours, the selector's choice, and the wipe.
+// What lies on the stage: the picture, the same in grey under the map's colours, and the wipe.
 import { request, fileOf } from "./api.js";
 import { el } from "./dom.js";
-import { mapColours, paint, selectionColours } from "./map.js";
+import { mapColours, paint } from "./map.js";
 
 export function makeLayers(stage) {
   const canvas = (kind) => el("canvas", { class: `layer ${kind}`, "aria-hidden": "true" });
@@ -10,7 +10,6 @@ export function makeLayers(stage) {
     after: el("div", { class: "layer after" }),
     grey: el("img", { class: "layer grey", alt: "", draggable: "false" }),
     map: canvas("map"),
-    selection: canvas("selection"),
     wipe: el("div", {
       class: "wipe",
       role: "slider",
@@ -22,13 +21,12 @@ export function makeLayers(stage) {
     }),
   };
   parts.after.append(parts.grey, parts.map);
-  stage.append(parts.picture, parts.after, parts.selection);
-  const shown = { map: true, selection: false, wipe: false, opacity: 0.7, cut: 50 };
+  stage.append(parts.picture, parts.after);
+  const shown = { map: true, wipe: false, opacity: 0.7, cut: 50 };
 
   const apply = () => {
     parts.after.hidden = !shown.map;
     parts.after.style.opacity = shown.opacity;
-    parts.selection.hidden = !shown.selection;
     parts.wipe.hidden = !shown.wipe || !shown.map;
     parts.wipe.style.left = `${shown.cut}%`;
     parts.wipe.setAttribute("aria-valuenow", Math.round(shown.cut));
@@ -82,13 +80,7 @@ export async function showMap(layers, item, signal) {
   return painted;
 }
 
-export async function showSelection(layers, item, signal) {
-  const painted = await paint("selection", await blobOf(item, "selection", signal), selectionColours());
-  signal.throwIfAborted();
-  put(layers.selection, painted);
-}
-
 export function clearLayers(layers) {
-  for (const canvas of [layers.map, layers.selection]) canvas.width = canvas.height = 1;
+  layers.map.width = layers.map.height = 1;
   for (const picture of [layers.picture, layers.grey]) picture.removeAttribute("src");
 }

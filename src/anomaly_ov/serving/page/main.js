@@ -80,7 +80,6 @@ addEventListener("hashchange", () => {
   const wanted = readHash();
   arrivedAt(wanted.batch, wanted.item);
   tell("threshold");
-  tell("map-threshold");
   if (wanted.batch !== (state.batch?.id ?? null)) {
     open(wanted).catch(failed);
     return;

@@ -34,10 +34,6 @@ export function mapColours() {
   });
 }
 
-// One colour that no map value has, for the selector's layer.
-export const selectionColours = () =>
-  Uint32Array.from({ length: 256 }, (_, value) => packed(32, 214, 199, Math.round(value * 0.85)));
-
 // {bitmap, grey, width, height, token} of a grey PNG.
 export function paint(layer, blob, colours) {
   tokens += 1;

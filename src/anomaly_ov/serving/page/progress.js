@@ -2,6 +2,8 @@
 import { byId, duration } from "./dom.js";
 import { on, scoreThreshold, state } from "./state.js";
 
+const NAMES = { none: "nothing", folder: "the other pictures", references: "good references" };
+
 function drawProgress() {
   const { batch } = state;
   const building = batch?.context?.state === "building";
@@ -25,7 +27,7 @@ function drawProvenance() {
     `model ${model.name}`,
     `revision ${model.revision.slice(0, 12)}`,
     `${model.device} ${model.dtype}`,
-    `context ${state.batch?.context?.kind ?? "none"}`,
+    `compared with ${NAMES[state.batch?.context?.kind ?? "none"]}`,
     // Last, for its source is long and may be cut.
     `threshold ${scoreThreshold().toFixed(2)} (${source})`,
   ];

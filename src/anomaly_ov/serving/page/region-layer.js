@@ -67,7 +67,7 @@ export function chooseRegion(found, index) {
   tell("region");
 }
 
-// Which region of the finding's own record this is: the service knows those, at the map threshold it used. Null when
+// Which region of the finding's own record this is: the service knows those, at the threshold it used. Null when
 // the slider made one that overlaps none of them.
 function recordIndex({ box }) {
   let best = null;

@@ -6,11 +6,10 @@
 
 export const MIN_AREA_FRACTION = 1e-4;
 
-// The smallest grey value that counts. The service compares in float32.
+// The smallest grey value that counts. The service's map is float32, its threshold is not rounded.
 export function cutOf(threshold) {
-  const wanted = Math.fround(threshold);
   let cut = Math.max(0, Math.floor(threshold * 255) - 1);
-  while (cut < 256 && Math.fround(cut / 255) < wanted) cut += 1;
+  while (cut < 256 && Math.fround(cut / 255) < threshold) cut += 1;
   return cut;
 }
 

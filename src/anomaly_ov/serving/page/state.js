@@ -1,7 +1,7 @@
 // What the page knows, in one place, and who wants to hear that it changed. No drawing here, no requests.
 //
 // Topics: about, batch, items (contents or order), item (another one is open), finding (its record arrived), picked,
-// threshold (of scores), map-threshold, region, upload, offline, online.
+// threshold, region, upload, offline, online.
 
 export const state = {
   about: null,
@@ -13,7 +13,6 @@ export const state = {
   finding: null, // full record of the open one
   picked: new Set(), // ids ticked, for "these are good"
   threshold: null, // null: as the service decided
-  mapThreshold: null,
   show: "all",
   sort: "-score",
   query: "",
@@ -36,10 +35,9 @@ export function tell(topic, detail) {
 
 const usual = () => state.batch?.threshold ?? state.about?.threshold;
 export const scoreThreshold = () => state.threshold ?? usual()?.value ?? 0.5;
-export const mapThreshold = () => state.mapThreshold ?? state.batch?.map_threshold ?? state.about?.map_threshold ?? 0.5;
 
-// Those set by hand were chosen for other scores: another batch's, or those beside another context.
-export const forgetThresholds = () => Object.assign(state, { threshold: null, mapThreshold: null });
+// One set by hand was chosen for other scores: another batch's, or those beside another context.
+export const forgetThreshold = () => Object.assign(state, { threshold: null });
 
 // An earlier score stays in sight while the picture is scored anew.
 export const isScored = (item) => item.score !== null && item.state !== "failed";
@@ -48,6 +46,16 @@ export const isScored = (item) => item.score !== null && item.state !== "failed"
 export function isAnomalous(item) {
   if (item.score === null) return false;
   return state.threshold === null ? item.anomalous : item.score >= state.threshold;
+}
+
+// What its score and its map are compared with.
+export const thresholdOf = (item) => state.threshold ?? item.threshold?.value ?? scoreThreshold();
+
+// As the service has it (records.level_beside).
+export function levelOf(item) {
+  const threshold = thresholdOf(item);
+  if (item.score < threshold) return "slightly";
+  return item.score < (1 + threshold) / 2 ? "moderately" : "highly";
 }
 
 export const currentItem = () => state.items.get(state.current) ?? null;

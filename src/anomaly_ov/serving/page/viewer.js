@@ -1,12 +1,12 @@
 // The open picture: loads its record, layers and regions, and owns the tools above and the legend below it.
 import { fileOf, get } from "./api.js";
 import { byId, el } from "./dom.js";
-import { clearLayers, makeLayers, showMap, showSelection } from "./layers.js";
+import { clearLayers, makeLayers, showMap } from "./layers.js";
 import { wantRegions, whenRegions } from "./map.js";
 import { failed, say } from "./notices.js";
 import { chooseRegion, drawRegions, makeRegionLayer, markChosen } from "./region-layer.js";
 import { makeStage } from "./stage.js";
-import { currentItem, isScored, mapThreshold, on, state, tell } from "./state.js";
+import { currentItem, isAnomalous, isScored, on, scoreThreshold, state, tell, thresholdOf } from "./state.js";
 
 let parts = null; // {stage, layers, regions, tools, legend}
 let loading = new AbortController();
@@ -61,7 +61,6 @@ async function load() {
     map = made;
     redrawRegions();
   });
-  if (layers.shown.selection) showSelection(layers, item, signal).catch(failed);
   await Promise.all([record, painted]);
   say(`${item.name}, score ${item.score.toFixed(2)}`);
   prefetch();
@@ -74,10 +73,14 @@ function prefetch() {
   for (const part of ["picture", "map"]) fetch(fileOf(next, part)).catch(() => null);
 }
 
+const ABOVE_ALL = 2;
+
 function redrawRegions() {
   const item = currentItem();
   if (!map || !item) return;
-  wantRegions({ token: map.token, threshold: mapThreshold(), imageWidth: item.width, imageHeight: item.height });
+  // The highest place of the map is the score, but maps come in steps of 1/255: the label decides.
+  const threshold = isAnomalous(item) ? Math.min(thresholdOf(item), Math.fround(map.peak)) : ABOVE_ALL;
+  wantRegions({ token: map.token, threshold, imageWidth: item.width, imageHeight: item.height });
 }
 
 function takeRegions(data) {
@@ -100,21 +103,9 @@ export const tools = {
     const hidden = parts.stage.stage.classList.toggle("no-regions");
     pressed("regions", !hidden);
   },
-  selection: () => {
-    toggle("selection");
-    const item = currentItem();
-    if (!parts.layers.shown.selection || !item || !isScored(item)) return;
-    showSelection(parts.layers, item, loading.signal).catch(selectionFailed);
-  },
   zoom: (factor) => parts.stage.zoom(factor),
   fit: () => parts.stage.fit(),
 };
-
-function selectionFailed(error) {
-  parts.layers.set({ selection: false });
-  pressed("selection", false);
-  failed(error);
-}
 
 function toggle(name) {
   const value = !parts.layers.shown[name];
@@ -147,7 +138,7 @@ export function setUpViewer() {
   room.addEventListener("pointermove", (event) => (readout.textContent = readMap(event)));
   room.addEventListener("pointerleave", () => (readout.textContent = ""));
   whenRegions(takeRegions);
-  on("map-threshold", redrawRegions);
+  on("threshold", redrawRegions);
   on("region", () => markChosen(regions));
   // A picture that is scored while it is open, or scored anew, is shown as it is now.
   on("items", () => {
@@ -206,8 +197,7 @@ function fillTools(percent) {
     tool("map", "Map", "M", true, "What looks unusual, in colours"),
     opacity,
     tool("wipe", "Wipe", "W", false, "The picture without the map beside it with the map"),
-    tool("regions", "Regions", "R", true, "Outlines of what reaches the threshold below"),
-    tool("selection", "Selector", "S", false, "Which places the model looked at twice"),
+    tool("regions", "Regions", "R", true, "Outlines of what reaches the threshold"),
     el("span", { class: "spacer" }),
     icon("−", "Smaller (−)", () => tools.zoom(0.8)),
     percent,
@@ -216,58 +206,35 @@ function fillTools(percent) {
   );
 }
 
-// The legend is the map threshold's track: one absolute scale, 0 to 1, the same for every picture.
+// The scale of map and score alike: absolute, 0 to 1, the same for every picture, with the threshold marked on it.
 function fillLegend() {
   const scale = el("canvas", { class: "scale", width: 256, height: 1, "aria-hidden": "true" });
-  const slider = el("input", {
-    type: "range",
-    id: "map-threshold",
-    min: 0,
-    max: 1,
-    step: 0.01,
-    "aria-label": "Map threshold: regions are where the map is at least this",
-    oninput: ({ target }) => setMapThreshold(Number(target.value)),
-  });
-  const value = el("output", { for: "map-threshold" });
+  const mark = el("span", { class: "scale-mark", "aria-hidden": "true" });
+  const value = el("output", { id: "region-threshold" });
   const count = el("span", { class: "soft", id: "region-count" });
-  const reset = el("button", { type: "button", class: "quiet", text: "reset", onclick: () => setMapThreshold(null) });
   const ticks = el(
     "div",
     { class: "ticks", "aria-hidden": "true" },
     ...["0 usual", "0.25", "0.5", "0.75", "1 unusual"].map((text) => el("span", { text })),
   );
-  const weaker = el("button", { type: "button", class: "quiet", text: "show it", onclick: showWeaker });
   byId("legend").append(
-    el("label", { for: "map-threshold" }, el("span", { text: "Regions from" }), value, reset, count, weaker),
-    el("div", { class: "track" }, scale, slider, ticks),
+    el("div", { class: "row" }, el("span", { text: "Regions from" }), value, count),
+    el("div", { class: "track" }, scale, mark, ticks),
   );
   const draw = () => {
-    slider.value = mapThreshold();
-    value.textContent = mapThreshold().toFixed(2);
-    reset.hidden = state.mapThreshold === null;
+    const item = currentItem();
+    const threshold = item ? thresholdOf(item) : scoreThreshold();
+    mark.style.left = `${threshold * 100}%`;
+    value.textContent = threshold.toFixed(2);
   };
-  on("batch about map-threshold", draw);
-  on("regions finding", () => {
-    count.textContent = map ? countText() : "";
-    weaker.hidden = !map || found.length > 0 || map.peak < LEAST_SHOWN;
-  });
+  on("batch about threshold item items", draw);
+  on("regions finding", () => (count.textContent = map ? countText() : ""));
   on("about", () => paintScale(scale));
 }
 
-// Below this nothing on a picture is worth an outline.
-const LEAST_SHOWN = 0.1;
-
 function countText() {
   if (found.length) return `${found.length} on this picture`;
-  return map.peak < LEAST_SHOWN ? "none on this picture" : `none this high; the highest here is ${map.peak.toFixed(2)}`;
-}
-
-// A little under the highest place of this picture, so that its surroundings come into sight.
-const showWeaker = () => setMapThreshold(Math.floor(map.peak * 90) / 100);
-
-function setMapThreshold(value) {
-  state.mapThreshold = value;
-  tell("map-threshold");
+  return `none this high; the highest here is ${map.peak.toFixed(2)}`;
 }
 
 function paintScale(canvas) {

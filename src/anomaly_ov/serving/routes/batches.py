@@ -37,6 +37,13 @@ class Renamed(BaseModel):
     name: str = Field(min_length=1, max_length=MAX_NAME)
 
 
+class AutoContext(BaseModel):
+    """The service chooses, as for a new batch: the pictures of the batch, once there are enough and they are alike."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    kind: Literal["auto"]
+
+
 class NoContext(BaseModel):
     """Nothing but the model says what is normal."""
 
@@ -59,7 +66,7 @@ class ReferencesContext(BaseModel):
     items: list[Annotated[str, Field(max_length=64)]] = Field(min_length=1, max_length=10_000)
 
 
-Wanted = Annotated[NoContext | FolderContext | ReferencesContext, Field(discriminator="kind")]
+Wanted = Annotated[AutoContext | NoContext | FolderContext | ReferencesContext, Field(discriminator="kind")]
 
 
 class Batches(BaseModel):

@@ -33,6 +33,8 @@ from anomaly_ov.serving.uploads import Upload, decode_picture_url, sources_of
 router = APIRouter(tags=["chat"])
 
 DEFAULT_TOKENS = 200
+FOR_LANGUAGE_MODELS = ("max_tokens", "max_completion_tokens", "temperature")
+"""What has no effect on answers from the record."""
 # No type: some take the schema for that of the whole stream, some for that of each event.
 _STREAM = {
     "schema": {"description": "Events whose data are OpenAI's chunks"},
@@ -44,7 +46,7 @@ Events = AsyncGenerator[Begun | str | Answer, None]
 
 
 class ModelAnomaly(BaseModel):
-    """Ours: which weights, where they run, and whether they answer questions."""
+    """Ours: which weights, where they run, and whether a language model answers; else the finding's record does."""
 
     revision: str
     device: str
@@ -93,7 +95,8 @@ async def completions(request: Request) -> Response:
     """Answers the last message about the pictures of all messages, or about a stored picture.
 
     Several pictures are several views of one thing. The answer, or the first piece of a stream, brings the finding.
-    What is refused and what has no effect: see ``ChatRequest``. The text may be wrong.
+    What is refused and what has no effect: see ``ChatRequest``. A language model's text may be wrong; without one the
+    finding's record answers, and ``usage`` is 0.
     """
     service = service_of(request)
     wanted = await asyncio.to_thread(request_of, await request.body())
@@ -108,17 +111,24 @@ async def completions(request: Request) -> Response:
         reading=wanted.anomaly.reading,
         region=wanted.anomaly.region,
     )
+    ignored = said.ignored + (() if service.inspector.speaks else _without_effect(wanted))
     info = service.inspector.info
     reply = Reply(info.name, info.revision, wanted.include_usage)
     if wanted.stream:
         events: Events = service.speaker.say(asked)
         begun = await unless_gone(request, anext(events))
         assert isinstance(begun, Begun)
-        stream = _stream(reply, events, _anomaly(begun.records, None, said.ignored))
+        stream = _stream(reply, events, _anomaly(begun.records, None, ignored))
         return StreamingResponse(stream, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
     told = await unless_gone(request, service.speaker.answer(asked))
-    anomaly = _anomaly(told.records, told.answer.p_yes, said.ignored)
+    anomaly = _anomaly(told.records, told.answer.p_yes, ignored)
     return JSONResponse(reply.whole(told.answer, anomaly))
+
+
+def _without_effect(wanted: ChatRequest) -> tuple[str, ...]:
+    """What was asked for that only a language model could heed."""
+    given = tuple(name for name in FOR_LANGUAGE_MODELS if getattr(wanted, name) is not None)
+    return (*given, "anomaly.reading") if wanted.anomaly.reading is not None else given
 
 
 async def _stream(reply: Reply, events: Events, anomaly: dict[str, Any]) -> AsyncIterator[bytes]:

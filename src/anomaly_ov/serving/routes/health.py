@@ -15,6 +15,7 @@ from anomaly_ov.records import ModelInfo, Threshold
 from anomaly_ov.serving.faults import Fault
 from anomaly_ov.serving.metrics import CONTENT_TYPE
 from anomaly_ov.serving.service import service_of
+from anomaly_ov.words.from_record import QUESTIONS as OF_RECORD
 
 router = APIRouter(tags=["service"])
 
@@ -51,7 +52,9 @@ class Ready(BaseModel):
 
 
 class About(BaseModel):
-    """What the service is. ``palette``: colours of the map for 0..255."""
+    """What the service is. ``map_threshold``: that of ``threshold`` again. ``palette``: colours of the map, 0..255.
+    ``speaks``: whether a language model answers questions; else the record does. ``questions``: what may be asked.
+    """
 
     model: ModelInfo
     speaks: bool
@@ -112,7 +115,7 @@ async def about(request: Request) -> About:
         limits={name: getattr(settings, name) for name in LIMITS},
         version=version("anomaly-ov"),
         palette=[f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in palette().tolist()],
-        questions=list(QUESTIONS) if inspector.speaks else [],
+        questions=list(QUESTIONS if inspector.speaks else OF_RECORD),
         token_required=settings.token is not None,
         remote_images=settings.remote_images,
     )

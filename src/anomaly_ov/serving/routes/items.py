@@ -9,13 +9,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from anomaly_ov.serving.exports.sheet import sheet
 from anomaly_ov.serving.faults import Fault
-from anomaly_ov.serving.leaving import unless_gone
 from anomaly_ov.serving.replies import Record
 from anomaly_ov.serving.reviewed import Verdict
 from anomaly_ov.serving.service import service_of
@@ -114,29 +112,19 @@ def significance_map(request: Request, item: str) -> Response:
 def overlay(
     request: Request,
     item: str,
+    threshold: Annotated[float | None, Query(ge=0, le=1, allow_inf_nan=False)] = None,
     map_threshold: Annotated[float | None, Query(ge=0, le=1, allow_inf_nan=False)] = None,
 ) -> Response:
-    """The picture beside itself under its map, with regions, legend and caption, to be shown to others."""
-    service = service_of(request)
-    files = service.store.files(item)
-    if map_threshold is None:
-        scored_by = service.store.batch(service.store.item(item).item.batch).scored_by
-        map_threshold = scored_by.map_threshold if scored_by else service.inspector.threshold.value
-    drawn = sheet(files, map_threshold)
+    """The picture beside itself under its map, with regions, legend and caption, to be shown to others.
+
+    ``threshold``: judges it anew, in place of what it was judged by; ``map_threshold``: its former name.
+    """
+    drawn = sheet(service_of(request).store.files(item), map_threshold if threshold is None else threshold)
     if drawn is None:
         raise _no_image()
     buffer = io.BytesIO()
     drawn.save(buffer, "PNG", compress_level=3)
     return Response(buffer.getvalue(), headers={"Cache-Control": SHORT}, media_type="image/png")
-
-
-@router.get("/items/{item}/selection", response_class=Response, responses=_image("image/png"))
-async def selection(request: Request, item: str) -> Response:
-    """Which patches the token selector picked: grey, on the map's pixels, 0..255 for 0..1."""
-    service = service_of(request)
-    source, digest = await run_in_threadpool(service.store.picture_of, item)
-    data = await unless_gone(request, service.speaker.selection_png(source, digest))
-    return Response(data, headers={"Cache-Control": SHORT}, media_type="image/png")
 
 
 @router.put("/items/{item}/decision")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Literal, NamedTuple
 from urllib.parse import quote
@@ -64,11 +63,13 @@ def results(
 ) -> StreamingResponse:
     """What is known of every picture of the batch, as it is now; pictures that still wait are listed as pending.
 
-    ``threshold`` and ``map_threshold`` judge the stored scores and maps anew, for this file only.
+    ``threshold`` judges the stored scores and maps anew, for this file only: label and regions. ``map_threshold`` is
+    its name from when regions had one of their own; it counts where ``threshold`` is not given.
     """
     service = service_of(request)
-    about = _about(service, service.store.batch(batch), threshold, map_threshold)
-    snapshot = Snapshot(rejudged(row, threshold, map_threshold) for row in service.store.reviewed(batch))
+    chosen = map_threshold if threshold is None else threshold
+    about = _about(service, service.store.batch(batch), chosen)
+    snapshot = Snapshot(rejudged(row, chosen) for row in service.store.reviewed(batch))
     kind = _KINDS[format]
     headers = {
         "Content-Disposition": attachment(about.name or about.batch_id, kind.ending),
@@ -85,17 +86,16 @@ def attachment(name: str, ending: str) -> str:
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(full, safe='')}"
 
 
-def _about(service: Service, batch: Batch, threshold: float | None, map_threshold: float | None) -> About:
+def _about(service: Service, batch: Batch, threshold: float | None) -> About:
     """A batch without a finding names the model that will score it."""
     scored, inspector = batch.scored_by, service.inspector
     used = inspector.threshold if scored is None else scored.threshold
-    about = About(
+    return About(
         batch_id=batch.id,
         name=batch.name,
         created=batch.created,
         model=inspector.info if scored is None else ModelInfo(**scored.model),
         threshold=Threshold(used.value, used.source) if threshold is None else Threshold(threshold, CHOSEN),
-        map_threshold=inspector.threshold.value if scored is None else scored.map_threshold,
         context={
             "kind": batch.context.kind,
             "source": batch.context.source,
@@ -104,9 +104,6 @@ def _about(service: Service, batch: Batch, threshold: float | None, map_threshol
         },
         exported_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    if map_threshold is None:
-        return about
-    return replace(about, map_threshold=map_threshold, map_threshold_source=CHOSEN)
 
 
 def _sent(snapshot: Snapshot, pieces: Iterator[bytes]) -> Iterator[bytes]:

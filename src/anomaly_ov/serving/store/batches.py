@@ -44,7 +44,13 @@ def _batch(connection: sqlite3.Connection, row: sqlite3.Row) -> Batch:
         revision=row["revision"],
         counts=Counts(**{name: int(counts[name]) for name in counts.keys()}),  # noqa: SIM118 - a Row is no mapping
         context=BatchContext(
-            wanted["kind"], wanted["source"], wanted["pictures"], wanted["state"], problem_of(wanted["error"])
+            wanted["kind"],
+            wanted["source"],
+            wanted["pictures"],
+            wanted["state"],
+            problem_of(wanted["error"]),
+            bool(row["auto"]),
+            row["reason"],
         ),
         context_id=row["context"],
         scored_by=ScoredBy.of_json(scored_by["value"]) if scored_by else None,

@@ -7,8 +7,10 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from anomaly_ov.records import level_beside
 from anomaly_ov.serving.reviewed import Decision, Verdict
 
+Wanted = Literal["auto", "none", "folder", "references"]
 ContextState = Literal["building", "ready", "failed"]
 ItemState = Literal["pending", "done", "failed"]
 
@@ -45,33 +47,37 @@ class Counts:
 
 @dataclass(frozen=True)
 class BatchContext:
-    """What was last asked for as a batch's context. ``references``: how many pictures serve."""
+    """What was last asked for as a batch's context. ``references``: how many pictures serve.
+
+    ``auto``: whether the service chooses between none and folder, ``reason``: why it chose so, one sentence.
+    """
 
     kind: Literal["none", "folder", "references"]
     source: str | None
     references: int | None
     state: ContextState
     error: Problem | None = None
+    auto: bool = False
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
 class ScoredBy:
-    """The model, threshold and map threshold that a batch's latest findings were made with."""
+    """The model and the threshold that a batch's latest findings were made with."""
 
     model: dict[str, Any]
     threshold: ThresholdUsed
-    map_threshold: float
 
     def to_json(self) -> str:
         """As kept in the database."""
         threshold = {"value": self.threshold.value, "source": self.threshold.source}
-        return json.dumps({"model": self.model, "threshold": threshold, "map_threshold": self.map_threshold})
+        return json.dumps({"model": self.model, "threshold": threshold})
 
     @classmethod
     def of_json(cls, text: str) -> ScoredBy:
         """The reverse of ``to_json``."""
         values = json.loads(text)
-        return cls(values["model"], ThresholdUsed(**values["threshold"]), values["map_threshold"])
+        return cls(values["model"], ThresholdUsed(**values["threshold"]))
 
 
 @dataclass(frozen=True)
@@ -180,13 +186,14 @@ class Work:
 
 @dataclass(frozen=True)
 class ContextJob:
-    """A context to be built from ``tasks`` (``attempts`` is that of the job)."""
+    """A context to be built from ``tasks`` (``attempts`` is that of the job); if ``auto``, only if it helps."""
 
     id: str
     batch: str
     kind: Literal["folder", "references"]
     source: str
     attempts: int
+    auto: bool
     tasks: list[Task]
 
 
@@ -198,10 +205,10 @@ def problem_of(text: str | None) -> Problem | None:
 def item_of(row: sqlite3.Row, threshold: float | None = None) -> Item:
     """A row of ``listing.COLUMNS``. ``threshold``: of the score, in place of the finding's own."""
     summary = json.loads(row["summary"]) if row["summary"] else {}
-    score, used = row["score"], summary.get("threshold")
+    score, used, level = row["score"], summary.get("threshold"), summary.get("level")
     limit = ThresholdUsed(**used) if used else None
     if threshold is not None and score is not None:
-        limit = ThresholdUsed(threshold, "chosen for this view")
+        limit, level = ThresholdUsed(threshold, "chosen for this view"), level_beside(score, threshold)
     decided = None if row["verdict"] is None else Decision(row["verdict"], row["note"], row["decided_at"])
     return Item(
         id=row["id"],
@@ -217,7 +224,7 @@ def item_of(row: sqlite3.Row, threshold: float | None = None) -> Item:
         score_expert=summary.get("score_expert"),
         score_context=summary.get("score_context"),
         anomalous=None if score is None or limit is None else score >= limit.value,
-        level=summary.get("level"),
+        level=level,
         regions=summary.get("regions", 0),
         error=Problem(**summary["error"]) if summary.get("error") else None,
         decision=decided,

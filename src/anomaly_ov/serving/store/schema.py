@@ -1,7 +1,9 @@
 """The tables of ``store.sqlite3`` and their version. Only creates and checks them; ``database`` opens the file.
 
 * ``batch``     a list of pictures. ``context``: what its scores are made with; ``wanted``: what was last asked for, the
-  same once that is ready. ``revision`` grows with every change to the batch or one of its items.
+  same once that is ready. ``auto``: whether that follows the pictures by itself; then ``reason`` says why it is what it
+  is and ``tried`` how many pictures there were at the last attempt. ``revision`` grows with every change to the batch
+  or one of its items.
 * ``context``   what is normal for a batch, named ``none`` for nothing; its file lies in ``contexts/``.
 * ``item``      one picture of a batch. ``state``: against the batch's context. ``shown``: the context whose finding is
   shown; with ``score`` and ``anomalous`` a copy out of that finding, so that sorting and counting read one table.
@@ -15,8 +17,15 @@ import sqlite3
 
 from anomaly_ov.errors import UsageError
 
-VERSION = 1
+VERSION = 2
 APPLICATION = 0x414E4F56  # "ANOV"; tells our file from any other SQLite file
+
+FROM_1 = """
+ALTER TABLE batch ADD COLUMN auto INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE batch ADD COLUMN reason TEXT;
+ALTER TABLE batch ADD COLUMN tried INTEGER NOT NULL DEFAULT 0;
+"""
+"""Of batches that were there before, the context stays what somebody had chosen, or none."""
 
 TABLES = """
 CREATE TABLE batch (
@@ -26,7 +35,10 @@ CREATE TABLE batch (
   created TEXT NOT NULL,
   revision INTEGER NOT NULL DEFAULT 1,
   context TEXT NOT NULL DEFAULT 'none' REFERENCES context (id),
-  wanted TEXT NOT NULL DEFAULT 'none' REFERENCES context (id)
+  wanted TEXT NOT NULL DEFAULT 'none' REFERENCES context (id),
+  auto INTEGER NOT NULL DEFAULT 0,
+  reason TEXT,
+  tried INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 CREATE TABLE scored_by (
@@ -111,7 +123,8 @@ CREATE INDEX decision_of_item ON decision (item, number);
 
 
 def prepare(connection: sqlite3.Connection, where: str) -> None:
-    """Makes the tables in an empty file, leaves those of this version alone. ``where``: the file's name, for errors.
+    """Makes the tables in an empty file, brings those of an older version up to date. ``where``: the file's name, for
+    errors.
 
     Raises ``UsageError`` for a file of a newer version or of another program.
     """
@@ -124,7 +137,9 @@ def prepare(connection: sqlite3.Connection, where: str) -> None:
         return
     if application != APPLICATION:
         raise UsageError(f"{where} is not a store of anomaly-ov", hint="name another --data folder")
-    if version != VERSION:
+    if version == 1:
+        connection.executescript(f"BEGIN IMMEDIATE; {FROM_1} PRAGMA user_version = {VERSION}; COMMIT;")
+    elif version != VERSION:
         raise UsageError(
             f"{where} has format {version}, this version of anomaly-ov reads {VERSION}",
             hint="use the version that wrote it, or another --data folder",

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 from anomaly_ov.images.read import DEFAULT_LIMITS, Limits
 from anomaly_ov.images.sources import Source, page_digest
@@ -38,6 +37,7 @@ from anomaly_ov.serving.store.rows import (
     Problem,
     ScoredBy,
     Task,
+    Wanted,
     Work,
 )
 from anomaly_ov.serving.store.times import now
@@ -89,7 +89,8 @@ class Store:
             if count >= self.limits.max_batches:
                 what = f"{count} batches are kept already"
                 raise Fault(409, "too_many_batches", what, hint="delete those that are no longer needed")
-            connection.execute("INSERT INTO batch (id, name, created) VALUES (?, ?, ?)", (batch, named, now()))
+            values = (batch, named, now(), contexts.TOO_FEW)
+            connection.execute("INSERT INTO batch (id, name, created, auto, reason) VALUES (?, ?, ?, 1, ?)", values)
             return read_batch(connection, batch)
 
     def batches(self, limit: int = 100) -> list[Batch]:
@@ -132,6 +133,8 @@ class Store:
         files, rejected = stored(self.folder, sent, self.limits.picture)
         with self._files, self._database.writing() as connection:
             ids = add(connection, self.folder, batch, files, self.limits.max_items)
+            gone = contexts.follow(connection, batch)
+        self._discard_contexts(gone)
         with self._database.reading() as connection:
             items = [read_item(connection, item) for item in dict.fromkeys(ids)]
         return [item for item in items if item is not None], rejected
@@ -230,9 +233,7 @@ class Store:
 
     # ---- contexts --------------------------------------------------------------------------------------------------
 
-    def set_context(
-        self, batch: str, kind: Literal["none", "folder", "references"], items: Sequence[str] = ()
-    ) -> Batch:
+    def set_context(self, batch: str, kind: Wanted, items: Sequence[str] = ()) -> Batch:
         """Asks for a context; the runner builds it. Raises ``Fault`` 404, 422 for items that are not of the batch."""
         with self._database.writing() as connection:
             gone = contexts.want(connection, batch, kind, items)
@@ -250,10 +251,21 @@ class Store:
         with self._database.writing() as connection:
             contexts.release(connection, context)
 
-    def context_ready(self, context: str, pictures: int) -> None:
-        """Its file has been written: what waits for it is scored with it."""
+    def context_wanted(self, context: str) -> bool:
+        """Whether building it still serves anybody."""
+        with self._database.reading() as connection:
+            return contexts.exists(connection, context)
+
+    def context_ready(self, context: str, pictures: int, reason: str | None = None) -> None:
+        """Its file has been written: what waits for it is scored with it. ``reason``: why it was chosen."""
         with self._database.writing() as connection:
-            gone = contexts.ready(connection, context, pictures)
+            gone = contexts.ready(connection, context, pictures, reason)
+        self._discard_contexts(gone)
+
+    def context_declined(self, context: str, reason: str) -> None:
+        """It would not help."""
+        with self._database.writing() as connection:
+            gone = contexts.declined(connection, context, reason)
         self._discard_contexts(gone)
 
     def context_failed(self, context: str, problem: Problem) -> None:

@@ -1,0 +1,4 @@
+"""Words about a finding that are taken from its record alone, so that they cannot contradict it; no model, no torch.
+
+``from_record`` answers, ``question`` says what a question is about, ``sentences`` puts the record into words.
+"""

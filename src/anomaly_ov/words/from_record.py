@@ -1,0 +1,97 @@
+"""Describes a finding and answers questions about it from its record alone.
+
+What the record cannot know (kinds, causes, materials, remedies, anything unrelated) is refused, in one sentence that
+says what can be asked and who may know more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from anomaly_ov.records import Answer, Finding
+from anomaly_ov.words.question import Topic, Understood, understood
+from anomaly_ov.words.sentences import Sentences
+
+REFUSAL = (
+    "This model measures and does not name: ask whether the image is anomalous, where, in how many regions, how large, "
+    "with what score, why, or compared with what; anything else needs a language model ('anomaly-ov ask' with "
+    "--endpoint URL)."
+)
+NAMED = "What the image shows, this model does not know."
+QUESTIONS = ("Is there a defect?", "Where?", "How big?", "How sure?", "Why?")
+"""What a page may offer to ask."""
+
+
+def describe(finding: Finding) -> str:
+    """The verdict, the strongest of the regions, and what the image was compared with; of a failed record its error."""
+    if finding.error is not None or finding.score is None:
+        return _failure(finding)
+    told = Sentences(finding)
+    return " ".join((told.verdict(), told.regions(), told.compared()))
+
+
+def answer(finding: Finding, question: str) -> Answer:
+    """The answer to ``question``. Only a plain question whether something is wrong, or nothing, has a ``p_yes``."""
+    if finding.error is not None or finding.score is None:
+        return Answer(_failure(finding), None, "stop")
+    asked = understood(question)
+    if asked is None:
+        return Answer(REFUSAL, None, "stop")
+    told = Sentences(finding)
+    text = " ".join(_told(told, topic, asked) for topic in asked.topics)
+    return Answer(f"{text} {NAMED}" if asked.named else text, _p_yes(finding, asked), "stop")
+
+
+def answer_together(findings: Sequence[Finding], question: str) -> Answer:
+    """One answer about several views of one thing: the most anomalous view's, which is named by its number."""
+    index = max(range(len(findings)), key=lambda at: (bool(findings[at].anomalous), findings[at].score or 0.0))
+    given = answer(findings[index], question)
+    if len(findings) == 1 or given.text == REFUSAL:
+        return given
+    which = f"This is view {index + 1} of {len(findings)}, the one with the highest score."
+    return Answer(f"{given.text} {which}", given.p_yes, given.finish)
+
+
+def _told(told: Sentences, topic: Topic, asked: Understood) -> str:
+    if topic in ("detect", "fine"):
+        return told.yes_no(fine=topic == "fine")
+    if topic == "region":
+        return told.region(asked.which)
+    if topic == "compared":
+        return told.compared(source=True)
+    if topic == "describe":
+        return describe(told.finding)
+    whole = {
+        "verdict": told.verdict,
+        "where": told.where,
+        "count": told.count,
+        "size": told.size,
+        "image size": told.image_size,
+        "score": told.score,
+        "why": told.why,
+    }
+    return whole[topic]()
+
+
+def _p_yes(finding: Finding, asked: Understood) -> float | None:
+    """The score's odds over the threshold's: 0.5 at the threshold, the score itself where the threshold is 0.5.
+
+    A score is a logistic function of evidence, and to move the threshold is to shift that evidence: this is the score
+    that the image would have had if the threshold had been 0.5. It keeps the order of scores and their side of the
+    threshold, so it says yes exactly where the record does. It is no measured probability.
+    """
+    if asked.topics not in (("detect",), ("fine",)) or None in (finding.score, finding.threshold, finding.anomalous):
+        return None
+    assert finding.score is not None
+    assert finding.threshold is not None
+    score, limit = finding.score, min(max(finding.threshold.value, 0.0), 1.0)
+    above, below = score * (1 - limit), limit * (1 - score)
+    anomalous = 0.5 if above + below == 0 else above / (above + below)
+    return anomalous if asked.topics == ("detect",) else 1 - anomalous
+
+
+def _failure(finding: Finding) -> str:
+    if finding.error is None:
+        return "The image has no score, so nothing can be said of it."
+    hint = f" ({finding.error.hint})" if finding.error.hint else ""
+    return f"The image could not be inspected: {finding.error.message}{hint}."
