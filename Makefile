@@ -56,17 +56,17 @@ lint: $(STAMP)
 DATA ?= data
 OUT ?= runs/results
 EVAL := $(DATA)/eval/elpv $(DATA)/eval/brainmri $(DATA)/eval/mtd $(DATA)/eval/mvtec3d_rgb/tire
+MORE := $(DATA)/eval/headct $(DATA)/eval/br35h
 RUN_PYTHON := $(BIN)/python
 
 results: $(STAMP)
 	@test -d $(DATA)/eval || { echo "error: no folder $(DATA)/eval" >&2; echo "hint: make results DATA=FOLDER" >&2; exit 2; }
-	$(BIN)/anomaly-ov eval detect $(EVAL:%=--data %) --out $(OUT)/detect --summary results/detect-tiny.json
-	$(RUN_PYTHON) benchmarks/context.py $(EVAL) --contaminate elpv --normals 40 --measured 400
+	$(RUN_PYTHON) benchmarks/detector.py $(EVAL) $(MORE) --measured 400 --without own_patches --without mirror --without expert --again
 	$(RUN_PYTHON) benchmarks/reasoning.py $(DATA)/eval/elpv $(DATA)/eval/brainmri $(DATA)/eval/mtd $(DATA)/eval/mvtec3d_rgb
 	$(RUN_PYTHON) benchmarks/calibration.py --data $(DATA)/eval/elpv --data $(DATA)/eval/mtd/magnetic_tile --rows $(OUT)/calibration
 	$(BIN)/anomaly-ov eval ablation --recipe recipes/ablation-tiny.yaml --data $(DATA) $(EVAL:%=--test %) --out $(OUT)/ablation --summary results/ablation-tiny.json
 	$(RUN_PYTHON) benchmarks/eval_overhead.py $(DATA)/eval/elpv
-	for script in pixel_metrics expert inspect_speed cold_start cache memory context_speed serve_load serve_kill serve_page; do $(RUN_PYTHON) benchmarks/$$script.py || exit; done
+	for script in pixel_metrics expert inspect_speed cold_start cache memory serve_load serve_kill serve_page; do $(RUN_PYTHON) benchmarks/$$script.py || exit; done
 	$(RUN_PYTHON) benchmarks/readme_tables.py
 
 clean:

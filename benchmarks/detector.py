@@ -49,6 +49,9 @@ from evidence_store import ABLATIONS, Store, judged
 RESULT = RESULTS / "detector.json"
 REFERENCES = (1, 4, 16)
 BINS = 2**20
+LOGITS = (-81.0, 17.0)
+"""Range of the logit of a map's values in float32: ``scoring.score.sigmoid`` ends at exp(-80), rounding at 1 - 6e-8."""
+
 EVERY_S = 30.0
 """Seconds between two lines of progress."""
 
@@ -136,7 +139,7 @@ def drawn(unit: Unit, count: int, draw: int, most: int | None = None) -> tuple[l
 
 def score(store: Store, samples: Sequence[Sample], context: Context | None, pace: Pace, *, pixels: bool) -> Scores:
     """``samples`` scored with ``context``; ``pixels``: also measure their maps, where any has a mask."""
-    counted = HistogramPixels(0.0, 1.0, bins=BINS) if pixels and any(sample.mask for sample in samples) else None
+    counted = HistogramPixels(*LOGITS, bins=BINS) if pixels and any(sample.mask for sample in samples) else None
     labels, scores = [], []
     for sample, source in zip(samples, sources(samples), strict=True):
         one = store.image(source)
@@ -154,10 +157,16 @@ def _count(counted: HistogramPixels, sample: Sample, map_HW: np.ndarray, image_w
     """As ``anomaly-ov eval detect`` does: at the mask's own size; a normal image has nothing to find."""
     if sample.mask is not None:
         mask_HW = read_mask(sample.mask)
-        counted.add(mask_HW, to_image_pixels(map_HW, (mask_HW.shape[1], mask_HW.shape[0])).clip(0, 1))
+        counted.add(mask_HW, _logits(to_image_pixels(map_HW, (mask_HW.shape[1], mask_HW.shape[0]))))
     elif sample.label == 0:
-        own_HW = to_image_pixels(map_HW, image_wh).clip(0, 1)
-        counted.add(np.zeros(own_HW.shape, bool), own_HW)
+        own_HW = to_image_pixels(map_HW, image_wh)
+        counted.add(np.zeros(own_HW.shape, bool), _logits(own_HW))
+
+
+def _logits(map_HW: np.ndarray) -> np.ndarray:
+    """The same order of pixels, spread over the bins: most of a map lies close to 0."""
+    inside = np.clip(map_HW.astype(np.float64), 1e-35, 1 - 6e-8)
+    return (np.log(inside) - np.log1p(-inside)).astype(np.float32)
 
 
 def figures(scores: Scores, protocol: Protocol) -> JSON:

@@ -1,9 +1,9 @@
 """What ``eval detect`` costs beside the model: ``python benchmarks/eval_overhead.py FOLDER``.
 
 Measures a labelled set with ``evaluate_detection`` as the command line does (reading, views, networks, maps, regions,
-rows, figures with intervals), and in the very same run adds up the time inside the model's own forward, which starts
-from views in 8 bits: normalisation, encoder and expert. The figure is everything else as a share of that. Processor
-seconds of one thread, which other work on the machine changes little; wall seconds beside them. Loading the model is
+rows, figures with intervals), and in the very same run adds up the time inside the engine, which starts from views in
+8 bits: encoder, of mirror images too, and expert. The figure is everything else as a share of that. Processor seconds
+of one thread, which other work on the machine changes little; wall seconds beside them. Loading the model is
 left out. Writes ``results/eval-overhead.json``.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("ANOMALY_OV_THREADS", "1")
 
 import tempfile
 import time
@@ -20,13 +21,14 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
-import torch
 import typer
 
 from anomaly_ov.data.layouts import discover
 from anomaly_ov.data.samples import DataSet
 from anomaly_ov.evaluation.detect import evaluate_detection
-from anomaly_ov.inspector import Inspector, load
+from anomaly_ov.inspector import Inspector
+from anomaly_ov.models.engines.opening import open_engine
+from anomaly_ov.models.hub import resolve
 from anomaly_ov.records import Finding, ModelInfo
 from common import report
 
@@ -93,19 +95,18 @@ def main(
     folder: Annotated[Path, typer.Argument(help="A labelled set.")],
     model: Annotated[str, typer.Option(help="Name or folder.")] = "tiny",
     count: Annotated[int, typer.Option(help="Pictures measured, evenly over the set.")] = 200,
+    wanted: Annotated[str, typer.Option("--engine", help="auto, onnx or torch.")] = "auto",
     batch_size: int = 8,
     rounds: int = 3,
     write: Annotated[bool, typer.Option(help="Write the result file.")] = True,
 ) -> None:
     """Measures, prints, writes."""
-    torch.set_num_threads(1)
     dataset = spread(discover(folder), count)
-    inspector = load(model, device="cpu", dtype="float32")
-    networks = [Clock(), Clock(), Clock()]
-    encoder, expert = inspector.encoder, inspector.expert
-    encoder.normalise = on_clock(networks[0], encoder.normalise)  # type: ignore[method-assign]
-    encoder.forward = on_clock(networks[1], encoder.forward)  # type: ignore[method-assign]
-    expert.forward = on_clock(networks[2], expert.forward)  # type: ignore[method-assign]
+    networks = [Clock(), Clock()]
+    engine = open_engine(resolve(model), engine=wanted, device="cpu", dtype="float32")
+    engine.encode = on_clock(networks[0], engine.encode)  # type: ignore[method-assign]
+    engine.expert = on_clock(networks[1], engine.expert)  # type: ignore[method-assign]
+    inspector = Inspector(engine)
     evaluate_detection(inspector, spread(dataset, 2 * batch_size), None, batch_size)
     found: list[dict[str, float]] = []
     for _ in range(rounds):
@@ -140,7 +141,10 @@ def main(
             ),
             "of it inspecting": (of("inspecting"), "reading, views, maps, regions, findings"),
             "of it evaluating": (of("evaluating"), "digests, rows, figures with intervals"),
-            "forward passes, ms per picture": (of("forward_ms"), "normalisation, encoder and expert, one thread"),
+            "forward passes, ms per picture": (
+                of("forward_ms"),
+                f"encoder and expert, engine {engine.name}, one thread",
+            ),
             "pictures per second": (of("rate"), f"wall, {len(dataset)} pictures of {dataset.name}"),
             "model": (inspector.info.name, inspector.info.revision),
         },

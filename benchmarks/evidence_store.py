@@ -59,17 +59,19 @@ def ablated(config: ScoringConfig, without: str) -> ScoringConfig:
 class Store:
     """Looks at images with ``engine`` and keeps what was seen, by what their source reads (the path).
 
-    ``config``: by which evidence is weighed; ``without`` gives the same store with another one.
+    ``config``: by which evidence is weighed; ``without`` gives the same store with another one. ``precision``: in which
+    tokens are kept.
     """
 
     engine: Engine
     config: ScoringConfig
     kept: dict[str, Encoded | None]
+    precision: type[np.floating]
 
     @classmethod
-    def of(cls, engine: Engine) -> Store:
+    def of(cls, engine: Engine, precision: type[np.floating] = np.float16) -> Store:
         """An empty one."""
-        return cls(engine, engine.config.scoring, {})
+        return cls(engine, engine.config.scoring, {}, precision)
 
     def without(self, ablation: str) -> Store:
         """The same images, one kind of evidence left out."""
@@ -98,7 +100,7 @@ class Store:
         stages = Stages(
             prepare=partial(prepare, config=self.engine.config.views, limits=DEFAULT_LIMITS),
             forward=self._looked,
-            finish=lambda prepared, looked: _halved(looked),
+            finish=lambda prepared, looked: self._kept(looked),
             size=lambda prepared: prepared.count,
         )
         with ThreadPoolExecutor(min(4, cores())) as pool:
@@ -129,9 +131,8 @@ class Store:
         looked = iter(look(self.engine, [one for one in batch if one.views is not None], self.engine.config.scoring))
         return [None if one.views is None else next(looked) for one in batch]
 
-
-def _halved(looked: Looked | None) -> Encoded | None:
-    if looked is None:
-        return None
-    tokens = replace(looked.tokens, tokens=looked.tokens.tokens.map(lambda values: values.astype(np.float16)))
-    return Encoded(tokens, looked.output.map_Nhw.copy(), looked.output.score_raw)
+    def _kept(self, looked: Looked | None) -> Encoded | None:
+        if looked is None:
+            return None
+        tokens = looked.tokens.tokens.map(lambda values: values.astype(self.precision))
+        return Encoded(replace(looked.tokens, tokens=tokens), looked.output.map_Nhw.copy(), looked.output.score_raw)

@@ -12,69 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from anomaly_ov.files import write_atomic
+from detector_tables import detector
+from table_cells import percent, with_interval, with_share
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, README = ROOT / "results", ROOT / "README.md"
-SCORES = {"score": "score (fused)", "score_raw": "head", "score_map": "map"}
 
 
 def tables() -> str:
     """The Markdown between the markers."""
-    return "\n".join([*detection(read("detect-tiny")), "", *benchmarks()])
-
-
-def detection(sets: list[dict[str, Any]] | None) -> list[str]:
-    """Image and pixel figures of ``tiny``, percent, with 95 % bootstrap intervals."""
-    if sets is None:
-        return []
-    head = ["set", "normal / anomalous", *(f"AUROC {name}" for name in SCORES.values()), "pixel AUROC", "PRO"]
-    lines = [f"| {' | '.join(head)} |", f"|{'-|' * len(head)}"]
-    for one in sets:
-        main, pixels = one["main"], one["main"]["pixels"]
-        cells = [one["dataset"], f"{main['normal']} / {main['anomalous']}"]
-        cells += [with_interval(main["scores"][score]) for score in SCORES]
-        cells += [percent(pixels["auroc"]), percent(pixels["pro"])] if pixels else ["-", "-"]
-        lines.append(f"| {' | '.join(cells)} |")
-    means = [sum(one["main"]["scores"][score]["auroc"] for one in sets) / len(sets) for score in SCORES]
-    lines.append(f"| mean of {len(sets)} | | {' | '.join(f'**{percent(mean)}**' for mean in means)} | | |")
-    first = sets[0]
-    said = f"Model `{first['model']['name']}` revision `{first['model']['revision']}`, one training seed"
-    said += ", zero-shot: none of these sets was trained or tuned on, "
-    said += "though the synthetic generator draws scenes like solar cells, tiles and brain slices. "
-    return [*lines, "", f"{said}Intervals: bootstrap, 95 %."]
-
-
-def context(found: dict[str, Any] | None) -> list[str]:
-    """AUROC with no context, the folder's and so many references; pixel figures below, where there are masks."""
-    if found is None:
-        return []
-    counts, sets = list(found["mean"]["references"]), found["sets"]
-    names = [f"{count} reference{'s' * (count != '1')}" for count in counts]
-    head = ["set", "normal / anomalous", "none", "folder (transductive)", *names]
-    lines = [f"| {' | '.join(head)} |", f"|{'-|' * len(head)}"]
-    for one in [*sets, *found["with_train_goods"]]:
-        drawn = (one["references"].get(count) for count in counts)
-        cells = [one["set"], f"{one['normal']} / {one['anomalous']}"]
-        cells += [*(with_interval(one[name]) for name in ("none", "folder")), *map(with_spread, drawn)]
-        lines.append(f"| {' | '.join(cells)} |")
-    mean = found["mean"]
-    cells = [*(f"**{percent(mean[name])}**" for name in ("none", "folder"))]
-    cells += [f"**{with_spread(mean['references'][count])}**" for count in counts]
-    lines.append(f"| mean of {len(sets)} | | {' | '.join(cells)} |")
-    for one in sets:
-        for key, name in (("pixel_auroc", "pixel AUROC"), ("pro", "PRO")):
-            if one["none"][key] is None:
-                continue
-            parts = [one["none"], one["folder"], *(one["references"].get(count) for count in counts)]
-            cells = [percent(part[key]) if part else "-" for part in parts]
-            lines.append(f"| {one['set']}, {name} | | {' | '.join(cells)} |")
-    said = f"AUROC in percent of model `{found['model']['name']}` revision `{found['model']['revision']}`. None and "
-    said += "folder: bootstrap intervals, 95 %; a folder's scores depend on its other pictures. References: mean and "
-    said += f"standard deviation of {found['protocol']['draws']} draws of good pictures, which are then not measured."
-    most = found["protocol"].get("measured", 0)
-    if any(most < one["normal"] + one["anomalous"] for one in sets):
-        said += f" With references at most {most} random pictures of a set are measured, the same in all draws."
-    return [*lines, "", said]
+    found = detector(read("detector"))
+    return "\n".join([*found, *([""] if found else []), *benchmarks()])
 
 
 def reasoning(found: dict[str, Any] | None) -> list[str]:
@@ -149,20 +97,6 @@ def stepped(figures: dict[str, Any]) -> str:
     return f"**{shown}**" if low > 0 or high < 0 else shown
 
 
-def with_share(figures: dict[str, Any]) -> str:
-    """``61.2 [55.0, 67.1]``."""
-    low, high = figures["interval"]
-    return f"{percent(figures['share'])} [{percent(low)}, {percent(high)}]"
-
-
-def with_spread(figures: dict[str, Any] | None) -> str:
-    """``71.2 ± 1.3``; "-" where a set has too few pictures to draw from."""
-    if figures is None:
-        return "-"
-    spread = "" if figures["sd"] is None else f" ± {percent(figures['sd'])}"
-    return f"{percent(figures['mean'])}{spread}"
-
-
 def benchmarks() -> list[str]:
     """Speed, memory and fidelity, one line a figure."""
     lines = ["| what | measured | remark |", "|-|-|-|"]
@@ -173,7 +107,7 @@ def benchmarks() -> list[str]:
             f"| expert forward, {expert['views']} views, 1 thread | {expert['ratio']:.2f} x faster than a plain "
             f"arrangement | {ours:.0f} % of its time in matrix products (plain: {plain:.0f} %) |"
         )
-    return [*lines, *measured("inspect-speed", "cold-start", "cache", "memory", "context_speed")]
+    return [*lines, *measured("inspect-speed", "cold-start", "cache", "memory")]
 
 
 def costs(*names: str) -> list[str]:
@@ -195,17 +129,6 @@ def measured(*names: str) -> list[str]:
     return lines
 
 
-def with_interval(figures: dict[str, Any]) -> str:
-    """``71.2 [68.0, 74.1]``."""
-    low, high = figures["interval"]
-    return f"{percent(figures['auroc'])} [{percent(low)}, {percent(high)}]"
-
-
-def percent(value: float | None) -> str:
-    """One decimal, "-" where undefined."""
-    return "-" if value is None else f"{100 * value:.1f}"
-
-
 def read(name: str) -> Any:
     """``results/<name>.json``, None if it was not measured."""
     path = RESULTS / f"{name}.json"
@@ -225,7 +148,6 @@ def _between(text: str, begin: str, end: str, table: str) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "results": tables,
-    "context": lambda: "\n".join(context(read("context"))),
     "measuring": lambda: "\n".join(costs("pixel-metrics", "eval-overhead", "calibration")),
     "ablation": lambda: "\n".join(ablation(read("ablation-tiny"))),
     "reasoning": lambda: "\n".join(reasoning(read("reasoning-tiny"))),
