@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from packaging.requirements import Requirement
@@ -15,7 +16,7 @@ from anomaly_ov.cli.main import run
 def test_sound_installation(small_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["doctor", "--model", str(small_folder)]) == 0
     out = capsys.readouterr().out
-    for what in ("python", "torch", "cpu", "cuda", "memory", "inspection", "extra serve"):
+    for what in ("python", "torch", "cpu", "cuda", "memory", "engine", "inspection", "extra server"):
         assert what in out
 
 
@@ -42,6 +43,31 @@ def test_torchvision_that_does_not_import(tmp_path: Path, monkeypatch: pytest.Mo
     assert "torchvision" not in sys.modules
 
 
+def test_torchvision_and_torch_are_notes_where_graphs_do_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_torchvision(tmp_path, "raise RuntimeError", monkeypatch)
+    assert doctor.check_torchvision(needed=False).status == "note"
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None)
+    assert (doctor.check_torch(needed=False).status, doctor.check_torch().status) == ("note", "fail")
+
+
+def test_torch_that_does_not_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(doctor, "find_spec", lambda name: object())
+    check = doctor.check_torch()
+    assert (check.status, "torch" in check.found) == ("fail", True)
+
+
+def test_one_thread_on_many_cores_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = SimpleNamespace(name="onnx", device="cpu", dtype="float32")
+    monkeypatch.setattr(doctor.os, "cpu_count", lambda: 8)
+    monkeypatch.setenv("ANOMALY_OV_THREADS", "1")
+    check = doctor.check_engine(engine)  # type: ignore[arg-type]
+    assert (check.status, "1 thread(s) on 8 core(s)" in check.found) == ("note", True)
+    assert "ANOMALY_OV_THREADS" in check.hint
+
+
 def test_torchvision_that_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_torchvision(tmp_path, "", monkeypatch)
     assert doctor.check_torchvision().status == "ok"
@@ -63,8 +89,9 @@ def test_missing_and_old_packages_say_the_pip_line(monkeypatch: pytest.MonkeyPat
 def test_incomplete_extra_is_a_note_with_its_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_problem", lambda r: "gone" if Requirement(str(r)).name == "fastapi" else None)
     notes = {check.what: check for check in doctor.check_packages() if check.status == "note"}
-    assert notes["extra serve"].hint == 'pip install "anomaly-ov[serve]"'
-    assert "extra train" not in notes
+    assert notes["extra server"].hint == 'pip install "anomaly-ov[server]"'
+    assert notes["extra server"].found == "gone"
+    assert "extra lab" not in notes
 
 
 def test_little_memory_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:

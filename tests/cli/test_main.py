@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from anomaly_ov import errors
-from anomaly_ov.cli import main
+from anomaly_ov.cli import extras, main
 from anomaly_ov.cli.main import VERBS, run
 
 
@@ -82,7 +82,7 @@ def test_usage_errors_are_one_line_and_a_hint(
         (errors.ConfigError("field 'x'", hint="y"), 2),
         (errors.UnreadableImage("broken", hint="look"), 3),
         (errors.WeightsError("no weights", hint="fetch"), 4),
-        (errors.MissingExtra("fastapi", "serve"), 4),
+        (errors.MissingExtra("fastapi", "server"), 4),
         (errors.DeviceError("no device", hint="cpu"), 5),
     ],
 )
@@ -94,7 +94,42 @@ def test_each_error_has_its_exit_code(
 
 
 def test_missing_extra_says_the_pip_line() -> None:
-    assert errors.MissingExtra("fastapi", "serve").hint == 'pip install "anomaly-ov[serve]"'
+    assert errors.MissingExtra("fastapi", "server").hint == 'pip install "anomaly-ov[server]"'
+
+
+def test_the_import_of_what_is_not_installed_is_a_missing_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    assert fail_with(ModuleNotFoundError("no", name="tokenizers.models"), monkeypatch) == 4
+    assert capsys.readouterr().err.splitlines() == [
+        "error: this needs the package 'tokenizers', which is not installed",
+        'hint: pip install "anomaly-ov[torch]"',
+    ]
+    assert fail_with(ModuleNotFoundError("no", name="anomaly_ov.nothing"), monkeypatch) == 70
+    monkeypatch.setattr(extras, "find_spec", lambda name: object())
+    assert fail_with(ModuleNotFoundError("no", name="torch.part"), monkeypatch) == 70
+
+
+@pytest.mark.parametrize(
+    ("args", "extra"),
+    [
+        (["train", "expert"], "lab"),
+        (["--debug", "models", "export", "x"], "lab"),
+        (["models", "create", "x"], "torch"),
+        (["models", "list"], None),
+        (["inspect", "train"], None),
+        (["train", "--help"], None),
+    ],
+)
+def test_verbs_that_need_an_extra(args: list[str], extra: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    if extra is None:
+        extras.require_extra(args)
+        return
+    with pytest.raises(errors.MissingExtra) as raised:
+        extras.require_extra(args)
+    assert raised.value.hint == f'pip install "anomaly-ov[{extra}]"'
 
 
 def test_a_bug_is_one_line_and_says_how_to_report_it(

@@ -171,7 +171,7 @@ def test_a_missing_extra_names_the_line_to_install(
     assert serve() == 4
     assert told(capsys) == (
         "error: this needs the package 'uvicorn', which is not installed",
-        'hint: pip install "anomaly-ov[serve]"',
+        'hint: pip install "anomaly-ov[server]"',
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -207,16 +208,16 @@ def check_inspection(model: str) -> Iterator[Check]:
 def check_engine(engine: Engine) -> Check:
     """What runs the model's networks; one thread on a machine of many cores is usually a variable set by accident."""
     from anomaly_ov.models.engines.interface import THREADS_VARIABLE, threads
-    from anomaly_ov.streaming import cores
 
+    cores = os.cpu_count() or 1
     if engine.name == "torch":
         import torch
 
         package, count, variable = f"torch {torch.__version__}", torch.get_num_threads(), "OMP_NUM_THREADS"
     else:
         package, count, variable = f"ONNX Runtime {_version('onnxruntime')}", threads(), THREADS_VARIABLE
-    found = f"{engine.name}: {package}, {engine.device} {engine.dtype}, {count} thread(s) on {cores()} core(s)"
-    if engine.device == "cpu" and count == 1 and cores() > 2:
+    found = f"{engine.name}: {package}, {engine.device} {engine.dtype}, {count} thread(s) on {cores} core(s)"
+    if engine.device == "cpu" and count == 1 and cores > 2:
         return Check("engine", "note", found, f"unset {variable} to use the other cores")
     return Check("engine", "ok", found)
 

@@ -36,7 +36,7 @@ def test_what_is_missing_says_how_to_get_it(module: str, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, module, None)  # type: ignore[arg-type]
     with pytest.raises(MissingExtra) as raised:
         overlap.require() if module.startswith("rouge") else Similarity()
-    assert raised.value.hint == 'pip install "anomaly-ov[eval]"'
+    assert raised.value.hint == 'pip install "anomaly-ov[lab]"'
 
 
 def test_similarity_with_the_packaged_encoder(tmp_path: Path) -> None:
