@@ -156,6 +156,12 @@ def noise(seed: int) -> Upload:
     return Upload(f"noise{seed}.bmp", _bmp(pixels))
 
 
+def alike(seed: int) -> Upload:
+    """One pattern in a light of its own."""
+    pixels = np.random.default_rng(0).integers(0, 200, (40, 40, 3)) + np.random.default_rng(seed).integers(0, 20, 3)
+    return Upload(f"alike{seed}.bmp", _bmp(pixels.astype(np.uint8)))
+
+
 def _bmp(pixels_HW3: Any) -> bytes:
     import io
 
@@ -258,7 +264,7 @@ def test_a_context_that_cannot_be_written_says_so(inspector: Inspector, tmp_path
 def test_a_batch_finds_its_own_context_as_the_command_line_does(inspector: Inspector, tmp_path: Path) -> None:
     engine, store, runner = real_parts(inspector, tmp_path)
     try:
-        sent = [noise(seed) for seed in range(8)]
+        sent = [alike(seed) for seed in range(8)]
         batch = store.create_batch().id
         store.add_pictures(batch, sent[:7])
         runner.wake()
