@@ -25,20 +25,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     "provenance": set(),
     "images": set(),
     "remote": {"images"},
-    "calibration": {"models", "images"},
     "thresholds": set(),
-    "models": {"images", "streaming"},
+    "models": {"images", "scoring", "streaming"},
     "data": {"images"},
     "instruct": {"data", "images"},
-    "training": {"data", "models", "images", "context", "calibration", "instruct"},
+    "training": {"data", "models", "images", "context", "scoring", "evaluation", "instruct", "streaming"},
     "baselines": {"images", "models", "streaming", "remote", "instruct"},
     "evaluation": {"data", "models", "images", "instruct", "remote", "chat", "thresholds"},
-    "context": {"images", "models"},
+    "context": {"images", "models", "scoring"},
+    "scoring": {"images", "models", "context"},
     "words": {"images"},
     "streaming": set(),
     "chat": {"models"},
     "talk": {"models", "images", "chat"},
-    "inspector": {"models", "images", "context", "calibration", "thresholds", "streaming", "talk", "chat"},
+    "inspector": {"models", "images", "context", "scoring", "thresholds", "streaming", "talk", "chat"},
     "serving": {"images", "models", "context", "inspector", "chat", "talk", "instruct", "evaluation", "words"},
     "cli": {
         "serving",
@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "data",
         "training",
         "evaluation",
-        "calibration",
+        "streaming",
         "inspector",
         "instruct",
         "remote",
@@ -141,7 +141,7 @@ def test_no_torch_before_it_is_needed(code: str) -> None:
     assert done.stdout.splitlines()[-1] == "LOADED []"
 
 
-CONTEXT = [module_name(path) for path in FILES if path.parent.name == "context"] + ["anomaly_ov.models.token_maps"]
+CONTEXT = [module_name(path) for path in FILES if path.parent.name in ("context", "scoring")]
 
 
 @pytest.mark.parametrize("module", CONTEXT)
@@ -154,7 +154,7 @@ def test_contexts_load_no_torch(module: str) -> None:
     assert done.stdout.splitlines()[-1] == "LOADED []"
 
 
-@pytest.mark.parametrize("folder", ["images", "data", "instruct", "context", "words"])
+@pytest.mark.parametrize("folder", ["images", "data", "instruct", "context", "scoring", "words"])
 def test_pictures_and_data_need_no_torch(folder: str) -> None:
     for path in (PACKAGE / folder).rglob("*.py"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:

@@ -45,7 +45,8 @@ def in_a_fresh_interpreter(code: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = save_small_model(tmp_path_factory.mktemp("exported") / "small")
-    return export_folder(folder, folder)
+    export_folder(folder, folder)
+    return folder
 
 
 @pytest.fixture
