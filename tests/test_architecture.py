@@ -13,7 +13,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "anomaly_ov"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
-MAX_LINES = 400
 
 # Room -> rooms it may import. These four anyone may; they themselves import only errors (test below).
 COMMON = {"errors", "records", "configuration", "files", "provenance"}
@@ -116,12 +115,6 @@ def test_no_cycles_between_modules() -> None:
         visit(module, ())
 
 
-@pytest.mark.parametrize("path", FILES, ids=[module_name(path) for path in FILES])
-def test_files_hold_one_concept(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
-    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), "says what it does and what it does not"
-
-
 LIGHT = {
     "import anomaly_ov": "import anomaly_ov",
     "from anomaly_ov import load": "from anomaly_ov import load, Finding, AnomalyOVError",
@@ -172,3 +165,8 @@ def test_architecture_page_is_true() -> None:
     assert rows.keys() == {room(module_name(path)) for path in FILES} - {""}
     for name, listed in rows.items():
         assert set(re.findall(r"[a-z]+", listed)) - {"errors"} == MAY_IMPORT[name], f"row of {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=[module_name(path) for path in FILES])
+def test_files_say_what_they_do(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), "says what it does and what it does not"

@@ -123,7 +123,9 @@ def _burn(part: Part, where: Array, rng: Rng) -> None:
     part.colour = mix(part.colour, (0.50, 0.48, 0.45), ash)
     part.rough = mix(part.rough, 0.25, charred * (1 - ash))
     cracks = where * smoothstep(np.abs(GRID.noise(2.2, rng)), 0.14, 0.04)
-    part.height = part.height + 0.35 * GRID.noise(1.1, rng) * where - 1.1 * cracks + 0.1 * GRID.noise(0.4, rng) * charred
+    part.height = (
+        part.height + 0.35 * GRID.noise(1.1, rng) * where - 1.1 * cracks + 0.1 * GRID.noise(0.4, rng) * charred
+    )
 
 
 def _soot(part: Part, away: Array, rng: Rng) -> None:

@@ -131,4 +131,6 @@ def _corrode(part: Part, x: Array, y: Array, metal: Array, rng: Rng) -> None:
     part.cover(crust, rust, 0.0, 0.5)
     green = smoothstep(near * (1 + 0.8 * GRID.grain((0.25, 1.0), rng)), 0.75, 1.0)
     part.cover(green * 0.9, (0.20, 0.46, 0.38), 0.0, 0.5)
-    part.height = part.height + crust * (0.22 + 0.2 * GRID.noise(0.45, rng)) + green * (0.3 + 0.2 * GRID.noise(0.3, rng))
+    part.height = (
+        part.height + crust * (0.22 + 0.2 * GRID.noise(0.45, rng)) + green * (0.3 + 0.2 * GRID.noise(0.3, rng))
+    )

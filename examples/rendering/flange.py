@@ -85,9 +85,7 @@ def _turning(radius: Array, rng: Rng) -> Array:
     return np.interp(radius, np.arange(2400) * 0.03, profile).astype(np.float32)
 
 
-def _gouge(
-    x: Array, y: Array, start: tuple[float, float], end: tuple[float, float], rng: Rng
-) -> tuple[Array, Array]:
+def _gouge(x: Array, y: Array, start: tuple[float, float], end: tuple[float, float], rng: Rng) -> tuple[Array, Array]:
     """A deep scratch with raised rims and two light ones beside it: height and the share of torn metal."""
     along, across = segment(x, y, start, end)
     across = across + 0.55 * GRID.noise(6.0, rng) + 0.05 * GRID.noise(0.8, rng) + 2.6 * (along - 0.5) ** 2

@@ -109,11 +109,11 @@ def test_graphs_of_other_settings(copied: Path, part: str, field: str, value: An
         open_onnx(copied)
 
 
-def test_calibration_is_no_part_of_a_graph(copied: Path) -> None:
+def test_scoring_is_no_part_of_a_graph(copied: Path) -> None:
     values = json.loads((copied / "config.json").read_text())
-    values["calibration"]["threshold"] = 0.9
+    values["scoring"]["slope"] = 9.0
     (copied / "config.json").write_text(json.dumps(values))
-    assert open_onnx(copied).config.calibration.threshold == 0.9
+    assert open_onnx(copied).config.scoring.slope == 9.0
 
 
 def test_torn_swapped_and_foreign_graphs(copied: Path, lite_folder: Path) -> None:
