@@ -45,7 +45,7 @@ def quantise_encoder(
         from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
         from onnxruntime.quantization.shape_inference import quant_pre_process
     except ImportError as error:
-        raise MissingExtra(error.name or "onnx", "export") from None
+        raise MissingExtra(error.name or "onnx", "lab") from None
     between = _BETWEEN if model.encoder.convolutional else ()
     reader = _Reader(pictures, model.config.views, done)
     with tempfile.TemporaryDirectory(prefix="quantising-", dir=folder) as name:
