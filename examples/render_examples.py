@@ -18,14 +18,14 @@ from rendering.shot import Shot
 QUALITY = 90
 
 SHOTS = {
-    "blister_good": Shot(blister.blister, blister.SETTING, 11, (0.2, -0.2), 0.9, 0.0),
-    "blister_missing": Shot(partial(blister.blister, missing=(2, 1)), blister.SETTING, 12, (-0.3, 0.2), -0.5, 3.0),
-    "blister_burnt": Shot(partial(blister.blister, burnt=(1, 1)), blister.SETTING, 13, (0.5, 0.2), 0.4, -3.0),
-    "flange_good": Shot(flange.flange, flange.SETTING, 21, (0.6, 0.4), -1.5, 0.0),
-    "flange_scratched": Shot(partial(flange.flange, scratched=True), flange.SETTING, 22, (-0.5, -0.4), 1.2, 5.0),
-    "connector_good": Shot(connector.connector, connector.SETTING, 31, (0.1, -0.6), 0.8, 0.0),
-    "connector_bent": Shot(partial(connector.connector, bent=(3, 1)), connector.SETTING, 32, (-0.2, -0.7), -1.1, 4.0),
-    "connector_rusty": Shot(partial(connector.connector, rusty=(1, 2)), connector.SETTING, 33, (0.2, -0.8), 1.6, -4.0),
+    "blister_good": Shot(blister.blister, blister.SETTING, 11, (0.1, -0.1), 0.4, 0.0),
+    "blister_missing": Shot(partial(blister.blister, missing=(2, 0)), blister.SETTING, 12, (-0.1, 0.1), -0.3, 1.0),
+    "blister_burnt": Shot(partial(blister.blister, burnt=(1, 1)), blister.SETTING, 13, (0.2, 0.1), 0.2, -1.0),
+    "flange_good": Shot(flange.flange, flange.SETTING, 21, (0.3, 0.2), -0.5, 0.0),
+    "flange_scratched": Shot(partial(flange.flange, scratched=True), flange.SETTING, 22, (-0.3, -0.2), 0.5, 1.0),
+    "connector_good": Shot(connector.connector, connector.SETTING, 31, (0.05, -0.4), 0.3, 0.0),
+    "connector_bent": Shot(partial(connector.connector, bent=True), connector.SETTING, 32, (-0.05, -0.45), -0.3, 1.0),
+    "connector_rusty": Shot(partial(connector.connector, rusty=(1, 1)), connector.SETTING, 33, (0.05, -0.5), 0.4, -1.0),
 }
 
 
