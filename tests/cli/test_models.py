@@ -118,23 +118,3 @@ def test_list_says_which_speak(
     _, mute, speaking = capsys.readouterr().out.splitlines()
     assert mute.split()[4] == "no"
     assert speaking.split()[4] == "yes"
-
-
-def test_export_is_told_everything(
-    small_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from anomaly_ov.models.export import onnx_folder
-
-    asked = list[tuple[object, ...]]()
-
-    def export(folder: Path, out: Path, precision: str | None, *, overwrite: bool, progress: object) -> Path:
-        asked.append((folder, out, precision, overwrite))
-        return out
-
-    monkeypatch.setattr(onnx_folder, "export_onnx", export)
-    line = ["models", "export", str(small_folder), "--out", str(tmp_path / "x")]
-    assert run(line) == 0
-    assert run([*line, "--precision", "fp16", "--overwrite"]) == 0
-    assert asked == [(small_folder, tmp_path / "x", None, False), (small_folder, tmp_path / "x", "fp16", True)]
-    assert f"written to {tmp_path / 'x'}" in capsys.readouterr().err
-    assert run([*line, "--precision", "int3"]) == 2
