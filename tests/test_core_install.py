@@ -43,7 +43,7 @@ def test_every_extra_that_errors_name_exists() -> None:
     from anomaly_ov.cli.extras import OF_MODULE, WHOLE
 
     named |= {extra for extra, _ in WHOLE.values()} | set(OF_MODULE.values())
-    assert named == {"lab", "remote", "server", "torch"}
+    assert named == {"lab", "openvino", "remote", "server", "torch"}
     assert named <= PROJECT["optional-dependencies"].keys()
 
 
