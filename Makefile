@@ -62,7 +62,6 @@ RUN_PYTHON := $(BIN)/python
 results: $(STAMP)
 	@test -d $(DATA)/eval || { echo "error: no folder $(DATA)/eval" >&2; echo "hint: make results DATA=FOLDER" >&2; exit 2; }
 	$(RUN_PYTHON) benchmarks/detector.py $(EVAL) $(MORE) --measured 400 --without own_patches --without mirror --without expert --again
-	$(RUN_PYTHON) benchmarks/reasoning.py $(DATA)/eval/elpv $(DATA)/eval/brainmri $(DATA)/eval/mtd $(DATA)/eval/mvtec3d_rgb
 	$(RUN_PYTHON) benchmarks/calibration.py --data $(DATA)/eval/elpv --data $(DATA)/eval/mtd/magnetic_tile --rows $(OUT)/calibration
 	$(BIN)/anomaly-ov eval ablation --recipe recipes/ablation-tiny.yaml --data $(DATA) $(EVAL:%=--test %) --out $(OUT)/ablation --summary results/ablation-tiny.json
 	$(RUN_PYTHON) benchmarks/eval_overhead.py $(DATA)/eval/elpv
