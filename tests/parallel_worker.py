@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch.distributed.tensor import DTensor
 
+from anomaly_ov.cli.main import leave
 from anomaly_ov.training import stage2_run
 from anomaly_ov.training.parallel import Parallel
 from anomaly_ov.training.stage2 import Stage2
@@ -60,3 +61,4 @@ if __name__ == "__main__":
         train("fsdp", name, interrupt_at=3)  # in its second step
     train("fsdp", "again")
     torch.distributed.destroy_process_group()
+    leave(0)
