@@ -34,6 +34,11 @@ def test_the_core_depends_on_these_alone() -> None:
     assert {"torch", "transformers"} <= set(hidden("server")[0])
 
 
+def test_the_version_stands_in_one_place() -> None:
+    assert "version" in PROJECT["dynamic"]
+    assert "version" not in PROJECT
+
+
 def test_every_extra_that_errors_name_exists() -> None:
     named = set[str]()
     for path in (ROOT / "src").rglob("*.py"):
