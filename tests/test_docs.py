@@ -38,3 +38,8 @@ def test_citations_of_the_reference_implementation_name_sections_that_exist() ->
 def test_nothing_cites_a_document_that_is_not_here() -> None:
     unnamed = re.compile(r"(?:\(|\bof |\bfrom )reference,? (?:section )?\d")
     assert [name for name, text in texts() if unnamed.search(text)] == []
+
+
+def test_the_card_of_the_embedded_model_is_the_recipes() -> None:
+    (shipped,) = ROOT.glob("src/*/models/tiny/README.md")
+    assert shipped.read_text(encoding="utf-8") == (ROOT / "recipes" / "tiny-card.md").read_text(encoding="utf-8")
