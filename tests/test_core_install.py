@@ -55,7 +55,7 @@ def test_every_extra_that_errors_name_exists() -> None:
 def test_constraints_pin_all_that_is_asked_for() -> None:
     text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     pinned = set(re.findall(r"^([a-z0-9-]+)==", text, re.MULTILINE))
-    assert {one.name.lower() for one in requirements("dev")} <= pinned
+    assert {one.name.lower() for one in requirements("dev", "docs")} <= pinned
 
 
 def test_what_works(model: Path, small_folder: Path, pictures: Path, tmp_path: Path) -> None:
