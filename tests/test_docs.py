@@ -8,6 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = "reference-implementation.md"
+TIERS = {"tests/library", "tests/lab", "tests/server", "build/site", ".ci/run"}
 CITING = ("src/**/*.py", "tests/**/*.py", "benchmarks/*.py", "recipes/*.yaml")
 
 
@@ -43,3 +44,20 @@ def test_nothing_cites_a_document_that_is_not_here() -> None:
 def test_the_card_of_the_embedded_model_is_the_recipes() -> None:
     (shipped,) = ROOT.glob("src/*/models/tiny/README.md")
     assert shipped.read_text(encoding="utf-8") == (ROOT / "recipes" / "tiny-card.md").read_text(encoding="utf-8")
+
+
+def test_files_that_contributors_are_sent_to_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = {path.rstrip("/") for path in re.findall(r"`([\w./]+)`", text) if re.search(r"/|\.py$|\.md$", path)}
+    files = [
+        f"/{path.relative_to(ROOT)}" for part in ("*", "docs/*", "src/**/*", "tests/**/*") for path in ROOT.glob(part)
+    ]
+    assert "data/layouts/discovery.py" in named
+    assert {path for path in named - TIERS if not any(file.endswith(f"/{path}") for file in files)} == set()
+
+
+def test_links_of_pages_outside_the_site_resolve() -> None:
+    """Those inside it are checked when it is built."""
+    for page in ROOT.glob("*.md"):
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert "://" in link or (ROOT / link).exists(), f"{page.name}: {link}"
