@@ -1,5 +1,6 @@
 # `make demo` installs what inspecting and serving need into .venv-demo, or uses a complete .venv; `make setup`, `make
-# test` and `make lint` install everything into .venv. PYTHON=python3.12 picks another interpreter.
+# test` and `make lint` install everything into .venv, `make docs` its tools into .venv-docs. PYTHON=python3.12 picks
+# another interpreter.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +9,7 @@ DEMO_VENV := $(if $(wildcard $(STAMP)),$(VENV),.venv-demo)
 DEMO_BIN := $(DEMO_VENV)/bin
 SHELL := /bin/bash
 
-.PHONY: demo setup test lint results clean
+.PHONY: demo setup test lint docs results clean
 .DEFAULT_GOAL := demo
 
 # $(call install,VENV,EXTRA,WHAT): pip's own lines are the progress. The constraints pin torch itself, so pip never
@@ -29,6 +30,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 .venv-demo/.installed: pyproject.toml constraints.txt
 	$(call install,.venv-demo,server,what the demonstration needs (400 MB))
+
+.venv-docs/.installed: pyproject.toml constraints.txt
+	$(call install,.venv-docs,docs,what the documentation needs (500 MB))
 
 setup: $(STAMP)
 
@@ -52,7 +56,12 @@ lint: $(STAMP)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-# Every figure of the README. DATA holds train/ and eval/ with the sets that the README names; single lines run alone.
+# The site in build/site; any warning is an error.
+docs: .venv-docs/.installed
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+
+# Every figure of README.md and docs/benchmarks.md. DATA holds train/ and eval/ with the sets that these pages name;
+# single lines run alone.
 DATA ?= data
 OUT ?= runs/results
 EVAL := $(DATA)/eval/elpv $(DATA)/eval/brainmri $(DATA)/eval/mtd $(DATA)/eval/mvtec3d_rgb/tire
@@ -69,4 +78,4 @@ results: $(STAMP)
 	$(RUN_PYTHON) benchmarks/readme_tables.py
 
 clean:
-	rm -rf $(VENV) .venv-demo demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-demo .venv-docs build demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""The README's tables of ``results/detector.json``: AUROC of every way beside published figures, then what follows."""
+"""The tables of ``results/detector.json``: one for the README, and all of them for ``docs/benchmarks.md``."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ PUBLISHED = {
 }
 """Image AUROC in Table 2 of the paper (Xu et al., CVPR 2025)."""
 
+PROTOCOLS = {"alone": "zero-shot", "folder": "batch zero-shot", "published": "zero-shot"}
+NAMES = {"mtd": "mtd (magnetic tiles)", "tire": "tire (MVTec 3D-AD)"}
+
 WITHOUT = {"own_patches": "the image's own patches", "mirror": "its mirror image", "expert": "the expert"}
 
 
@@ -27,12 +30,53 @@ def detector(found: JSON | None) -> list[str]:
     """All tables and what is to be said of them; nothing where nothing was measured."""
     if found is None or not found["sets"]:
         return []
-    order = [*dict.fromkeys(name for names in MEANS for name in names)]
-    sets = sorted(found["sets"], key=lambda one: order.index(one["set"]) if one["set"] in order else len(order))
+    sets = in_order(found["sets"])
     lines = [*aurocs(sets), "", *operating(sets)]
     for more in (pixels(sets), ablations(sets)):
         lines += ["", *more] if more else []
     return [*lines, "", said(found, sets)]
+
+
+def summary(found: JSON | None) -> list[str]:
+    """One table without intervals: AUROC of every way beside published figures, false alarms and misses below."""
+    if found is None or not found["sets"]:
+        return []
+    sets = in_order(found["sets"])
+    names = ["single image", "folder", *names_of(sets[0])[2:]]
+    shots = [f"{count}-shot" for count in sets[0]["references"]]
+    lines = heading(["image AUROC, %", *names, *PUBLISHED])
+    protocols = [PROTOCOLS["alone"], PROTOCOLS["folder"], *shots, *[PROTOCOLS["published"]] * len(PUBLISHED)]
+    lines.append(row(["*protocol*", *(f"*{one}*" for one in protocols)]))
+    for one in sets:
+        cells = [percent(figures and figures["auroc"]) for figures in ways_of(one)]
+        cells += [percent(known.get(one["set"])) for known in PUBLISHED.values()]
+        lines.append(row([NAMES.get(one["set"], one["set"]), *cells]))
+    published = [one for one in sets if all(one["set"] in known for known in PUBLISHED.values())]
+    for title, own in ((f"mean of the {len(published)} published", published), (f"mean of all {len(sets)}", sets)):
+        if len(own) > 1:
+            columns = zip(*map(ways_of, own), strict=True)
+            cells = [percent(mean_of(one and one["auroc"] for one in way)) for way in columns]
+            cells += [percent(mean_of(known.get(one["set"]) for one in own)) for known in PUBLISHED.values()]
+            lines.append(row([f"**{title}**", *(f"**{cell}**" for cell in cells)]))
+    for name, title in (("false_alarms", "false alarms"), ("misses", "misses")):
+        columns = zip(*map(ways_of, sets), strict=True)
+        cells = [percent(mean_of((one and one[name] for one in own), all_of_them=False)) for own in columns]
+        lines.append(row([f"{title}, %, mean of {len(sets)}", *cells, *["-"] * len(PUBLISHED)]))
+    model = found["model"]
+    return [
+        *lines,
+        "",
+        f"Model `{model['name']}`, revision `{model['revision']}`. False alarms and misses: at the "
+        f"model's own threshold of {found['threshold']}. References: mean of {found['protocol']['draws']} draws. "
+        "WinCLIP, AnomalyCLIP and Anomaly-OV: as published (Table 2 of the paper), with backbones of several hundred "
+        f"million parameters, not reproduced here.{sample_of_br35h(sets)}",
+    ]
+
+
+def in_order(sets: Sequence[JSON]) -> list[JSON]:
+    """Those of the means first."""
+    order = [*dict.fromkeys(name for names in MEANS for name in names)]
+    return sorted(sets, key=lambda one: order.index(one["set"]) if one["set"] in order else len(order))
 
 
 def aurocs(sets: Sequence[JSON]) -> list[str]:
@@ -95,32 +139,35 @@ def said(found: JSON, sets: Sequence[JSON]) -> str:
     model, protocol = found["model"], found["protocol"]
     text = (
         f"In percent, of model `{model['name']}` revision `{model['revision']}`; none of these sets was trained or "
-        "tuned on. AUROC alone and folder: bootstrap intervals, 95 %; a folder's scores depend on its other pictures. "
-        f"References: mean and standard deviation of {protocol['draws']} draws of good pictures, which are then not "
-        "measured. False alarms: share of good pictures at or above the model's own threshold of "
+        "tuned on. AUROC of single images and folders: bootstrap intervals, 95 %; a folder's scores depend on its "
+        f"other images. References: mean and standard deviation of {protocol['draws']} draws of good images, which are "
+        "then not measured. False alarms: share of good images at or above the model's own threshold of "
         f"{found['threshold']}; misses: share of anomalous ones below it."
     )
     most = protocol["measured"]
     if most and any(most < one["normal"] + one["anomalous"] for one in sets):
-        text += f" With references at most {most} random pictures of a set are measured, the same in all draws."
+        text += f" With references at most {most} random images of a set are measured, the same in all draws."
     text += (
-        " Published: Table 2 of the paper (Xu et al., CVPR 2025), zero-shot, each picture by itself, with backbones of "
+        " Published: Table 2 of the paper (Xu et al., CVPR 2025), zero-shot, each image by itself, with backbones of "
         "several hundred million parameters; not reproduced here."
     )
-    sample = next((one for one in sets if one["set"] == "br35h"), None)
-    if sample is not None:
-        text += f" Br35H here is a sample of {sample['normal'] + sample['anomalous']} pictures."
-    return text
+    return text + sample_of_br35h(sets)
+
+
+def sample_of_br35h(sets: Sequence[JSON]) -> str:
+    """A remark, where that set was measured."""
+    found = [one["normal"] + one["anomalous"] for one in sets if one["set"] == "br35h"]
+    return f" Br35H here is a sample of {found[0]} images." if found else ""
 
 
 def names_of(one: JSON) -> list[str]:
     """What the ways are called."""
     counts = [f"{count} reference{'s' * (count != '1')}" for count in one["references"]]
-    return ["alone", "folder (transductive)", *counts]
+    return ["single image", "folder (transductive)", *counts]
 
 
 def ways_of(one: JSON) -> list[JSON | None]:
-    """The figures of each way, None where there were too few pictures."""
+    """The figures of each way, None where there were too few images."""
     return [one["alone"], one["folder"], *one["references"].values()]
 
 

@@ -1,6 +1,7 @@
-"""Writes the README's tables of what was measured from ``results/*.json``: ``python benchmarks/readme_tables.py``.
+"""Writes the tables of README.md and docs/benchmarks.md from ``results/*.json``.
 
-Nothing in these tables is typed by hand; ``tests/test_readme.py`` fails when README and results disagree.
+Run: ``python benchmarks/readme_tables.py``. Nothing in these tables is typed by hand; ``tests/test_readme.py`` fails
+when a page and the results disagree.
 """
 
 from __future__ import annotations
@@ -12,17 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from anomaly_ov.files import write_atomic
-from detector_tables import detector
+from detector_tables import detector, summary
 from table_cells import percent, with_interval, with_share
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS, README = ROOT / "results", ROOT / "README.md"
-
-
-def tables() -> str:
-    """The Markdown between the markers."""
-    found = detector(read("detector"))
-    return "\n".join([*found, *([""] if found else []), *benchmarks()])
+RESULTS = ROOT / "results"
+HEADING = ("| what | measured | remark |", "|-|-|-|")
 
 
 def reasoning(found: dict[str, Any] | None) -> list[str]:
@@ -99,21 +95,23 @@ def stepped(figures: dict[str, Any]) -> str:
 
 def benchmarks() -> list[str]:
     """Speed, memory and fidelity, one line a figure."""
-    lines = ["| what | measured | remark |", "|-|-|-|"]
+    lines = costs("inspect-speed", "cold-start", "cache", "memory")
     expert = read("expert-speed")
     if expert:
+        lines = lines or [*HEADING]
         ours, plain = (100 * expert["matrix_product_share"][which] for which in ("ours", "plain"))
-        lines.append(
+        lines.insert(
+            len(HEADING),
             f"| expert forward, {expert['views']} views, 1 thread | {expert['ratio']:.2f} x faster than a plain "
-            f"arrangement | {ours:.0f} % of its time in matrix products (plain: {plain:.0f} %) |"
+            f"arrangement | {ours:.0f} % of its time in matrix products (plain: {plain:.0f} %) |",
         )
-    return [*lines, *measured("inspect-speed", "cold-start", "cache", "memory")]
+    return lines
 
 
 def costs(*names: str) -> list[str]:
     """A table of these benchmarks' figures."""
     lines = measured(*names)
-    return ["| what | measured | remark |", "|-|-|-|", *lines] if lines else []
+    return [*HEADING, *lines] if lines else []
 
 
 def measured(*names: str) -> list[str]:
@@ -135,25 +133,30 @@ def read(name: str) -> Any:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def filled(readme: str) -> str:
-    """``readme`` with the present tables between its markers; what was not measured leaves nothing between them."""
+def filled(page: str) -> str:
+    """``page`` with the present tables between its markers; what was not measured leaves nothing between them."""
     for name, table in TABLES.items():
-        readme = _between(readme, f"<!-- {name}:begin -->", f"<!-- {name}:end -->", table())
-    return readme
+        page = _between(page, f"<!-- {name}:begin -->", f"<!-- {name}:end -->", "\n".join(table()))
+    return page
 
 
 def _between(text: str, begin: str, end: str, table: str) -> str:
-    return re.sub(f"(?<={begin}\n).*(?={end})", lambda _: table + "\n" if table else "", text, flags=re.DOTALL)
+    return re.sub(f"(?<={begin}\n).*(?={end})", lambda _: f"\n{table}\n\n" if table else "", text, flags=re.DOTALL)
 
 
-TABLES: dict[str, Callable[[], str]] = {
-    "results": tables,
-    "measuring": lambda: "\n".join(costs("pixel-metrics", "eval-overhead", "calibration")),
-    "ablation": lambda: "\n".join(ablation(read("ablation-tiny"))),
-    "reasoning": lambda: "\n".join(reasoning(read("reasoning-tiny"))),
-    "serving": lambda: "\n".join(costs("serve-load", "serve-kill", "serve-page")),
+TABLES: dict[str, Callable[[], list[str]]] = {
+    "summary": lambda: summary(read("detector")),
+    "detector": lambda: detector(read("detector")),
+    "speed": benchmarks,
+    "measuring": lambda: costs("pixel-metrics", "eval-overhead", "calibration"),
+    "ablation": lambda: ablation(read("ablation-tiny")),
+    "reasoning": lambda: reasoning(read("reasoning-tiny")),
+    "serving": lambda: costs("serve-load", "serve-kill", "serve-page"),
 }
+PAGES = {"README.md": ["summary"], "docs/benchmarks.md": [name for name in TABLES if name != "summary"]}
+"""Which table stands between the markers of which page."""
 
 
 if __name__ == "__main__":
-    write_atomic(README, filled(README.read_text(encoding="utf-8")).encode())
+    for page in PAGES:
+        write_atomic(ROOT / page, filled((ROOT / page).read_text(encoding="utf-8")).encode())

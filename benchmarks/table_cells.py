@@ -1,4 +1,4 @@
-"""Cells and lines of the README's tables."""
+"""Cells and lines of the generated tables."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def with_share(figures: dict[str, Any]) -> str:
 
 
 def with_spread(figures: dict[str, Any] | None) -> str:
-    """``71.2 ± 1.3``; "-" where a set has too few pictures to draw from."""
+    """``71.2 ± 1.3``; "-" where a set has too few images to draw from."""
     if figures is None:
         return "-"
     spread = "" if figures["sd"] is None else f" ± {percent(figures['sd'])}"

@@ -1,7 +1,8 @@
 """The expert once more, in numpy and float64, patch by patch and formula by formula; slow, with every switch.
 
-Written from reference section 1, not from our modules: no rearrangement, no logarithms. The tests compare with it
-where the golden outputs do not reach: other shapes, ablations, covariance matching, two passes.
+Written from docs/reference-implementation.md, sections 3 to 5, not from our modules: no rearrangement, no logarithms.
+The tests compare with it where the golden outputs do not reach: other shapes, ablations, covariance matching, two
+passes.
 """
 
 from __future__ import annotations

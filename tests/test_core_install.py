@@ -34,6 +34,11 @@ def test_the_core_depends_on_these_alone() -> None:
     assert {"torch", "transformers"} <= set(hidden("server")[0])
 
 
+def test_the_version_stands_in_one_place() -> None:
+    assert "version" in PROJECT["dynamic"]
+    assert "version" not in PROJECT
+
+
 def test_every_extra_that_errors_name_exists() -> None:
     named = set[str]()
     for path in (ROOT / "src").rglob("*.py"):
@@ -50,7 +55,7 @@ def test_every_extra_that_errors_name_exists() -> None:
 def test_constraints_pin_all_that_is_asked_for() -> None:
     text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     pinned = set(re.findall(r"^([a-z0-9-]+)==", text, re.MULTILINE))
-    assert {one.name.lower() for one in requirements("dev")} <= pinned
+    assert {one.name.lower() for one in requirements("dev", "docs")} <= pinned
 
 
 def test_what_works(model: Path, small_folder: Path, pictures: Path, tmp_path: Path) -> None:

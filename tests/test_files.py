@@ -1,14 +1,18 @@
-"""A file is replaced whole or left as it was."""
+"""A file is replaced whole or left as it was; a lock belongs to one process, on Windows too."""
 
 from __future__ import annotations
 
 import os
 import stat
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from types import SimpleNamespace
 
 import pytest
 
+from anomaly_ov import files
 from anomaly_ov.errors import UsageError
-from anomaly_ov.files import write_atomic
+from anomaly_ov.files import flush_folder, lock, write_atomic
 
 
 def test_writes_and_replaces(tmp_path):
@@ -73,3 +77,39 @@ def test_follows_a_link(tmp_path):
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real").read_bytes() == b"new"
     assert sorted(os.listdir(tmp_path)) == ["link", "real"]
+
+
+def test_a_lock_is_held_until_it_is_closed(tmp_path):
+    first, second = (os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT) for _ in range(2))
+    lock(first)
+    with pytest.raises(OSError):  # noqa: PT011 - its number differs between systems
+        lock(second)
+    os.close(first)
+    lock(second)
+    os.close(second)
+
+
+def test_on_windows_nothing_of_posix_is_imported(tmp_path, monkeypatch):
+    locked = []
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    fake = SimpleNamespace(LK_NBLCK=2, locking=lambda *arguments: locked.append(arguments))
+    monkeypatch.setitem(sys.modules, "msvcrt", fake)
+    spec = spec_from_file_location("files_of_windows", files.__file__)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.flush_folder(tmp_path / "missing")
+    handle = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
+    module.lock(handle)
+    os.close(handle)
+    assert locked == [(handle, 2, 1)]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows opens no folders")
+def test_a_folder_is_flushed_and_closed(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(os, "fsync", flushed.append)
+    flush_folder(tmp_path)
+    (handle,) = flushed
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(handle)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from anomaly_ov.streaming import Stages, in_turns, overlapped
+from anomaly_ov.streaming import Stages, cores, in_turns, overlapped
 
 WAYS = [in_turns, overlapped]
 
@@ -63,3 +64,11 @@ def test_an_error_in_any_stage_reaches_the_caller(way: object) -> None:
         parts = {"prepare": abs, "forward": lambda x: x, "finish": lambda a, b: a, "size": abs} | {stage: broken}
         with ThreadPoolExecutor(2) as pool, pytest.raises(RuntimeError, match="broken"):
             list(way(Stages(**parts), range(3), 2, 9, pool))  # type: ignore[operator, arg-type]
+
+
+def test_cores_are_counted_where_the_system_tells_no_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 1 <= cores() <= (os.cpu_count() or 1)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    for counted, expected in ((6, 6), (None, 1)):
+        monkeypatch.setattr(os, "cpu_count", lambda counted=counted: counted)
+        assert cores() == expected

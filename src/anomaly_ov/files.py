@@ -1,13 +1,19 @@
-"""Writing a file whole or not at all."""
+"""Writing a file whole or not at all, and holding one for this process alone, on every system."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import secrets
+import sys
 from pathlib import Path
 
 from anomaly_ov.errors import UsageError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 
 def write_atomic(path: str | Path, data: bytes) -> None:
@@ -32,6 +38,26 @@ def write_atomic(path: str | Path, data: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def lock(handle: int) -> None:
+    """Holds the open file ``handle`` for this process until it is closed. Raises OSError when another one holds it."""
+    if sys.platform == "win32":
+        os.lseek(handle, 0, os.SEEK_SET)
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def flush_folder(folder: Path) -> None:
+    """Makes a rename within ``folder`` last through a power cut. Windows opens no folders and needs no such call."""
+    if sys.platform == "win32":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _write_flushed(path: Path, data: bytes) -> None:

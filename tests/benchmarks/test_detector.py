@@ -228,7 +228,7 @@ def test_a_killed_run_goes_on_with_the_next_set(
     assert measured[3:] == ["one", "two", "one", "two"]
 
 
-# --- the README's tables --------------------------------------------------------------------------------------------
+# --- the generated tables ---------------------------------------------------------------------------------------------
 
 
 def entry(name: str, value: float, pixel: float | None = None, **changes: Any) -> dict[str, Any]:
@@ -257,7 +257,7 @@ def test_the_first_table_has_the_published_figures_beside_ours(benchmark: Any) -
     names = ("br35h", "headct", "brainmri", "elpv")
     lines = tables(benchmark, *(entry(name, 0.6 + 0.1 * k) for k, name in enumerate(names)))
     assert lines[0] == (
-        "| set | normal / anomalous | alone | folder (transductive) | 1 reference | 16 references "
+        "| set | normal / anomalous | single image | folder (transductive) | 1 reference | 16 references "
         "| WinCLIP | AnomalyCLIP | Anomaly-OV |"
     )
     assert [line.split(" | ")[0] for line in lines[2:6]] == ["| elpv", "| brainmri", "| headct", "| br35h"]
@@ -271,18 +271,47 @@ def test_the_first_table_has_the_published_figures_beside_ours(benchmark: Any) -
     )
     assert "| elpv | 12.0 / 30.0 | 12.0 / 30.0 | 12.0 / 30.0 | - |" in lines
     assert "| mean of 4 | **12.0 / 30.0** | **12.0 / 30.0** | **12.0 / 30.0** | **-** |" in lines
-    assert lines[-1].endswith("Br35H here is a sample of 12 pictures.")
+    assert lines[-1].endswith("Br35H here is a sample of 12 images.")
 
 
 def test_means_only_of_sets_that_were_measured_and_pixels_only_where_there_are_masks(benchmark: Any) -> None:
     lines = tables(benchmark, entry("tire", 0.7, 0.9), entry("other", 0.7), most=5)
     assert not any(line.startswith("| mean of elpv") for line in lines)
     assert lines[2].endswith("| - | - | - |")
-    pixels = lines.index("| pixel AUROC / PRO | alone | folder (transductive) | 1 reference | 16 references |")
+    pixels = lines.index("| pixel AUROC / PRO | single image | folder (transductive) | 1 reference | 16 references |")
     assert lines[pixels + 2] == "| tire | 90.0 / 90.0 | 90.0 / 90.0 | 90.0 / 90.0 | - |"
     assert lines[pixels + 3] == ""
-    assert "at most 5 random pictures" in lines[-1]
+    assert "at most 5 random images" in lines[-1]
     assert "Br35H" not in lines[-1]
+
+
+def test_the_readmes_table_has_a_protocol_to_every_way_and_no_intervals(benchmark: Any) -> None:
+    from detector_tables import summary
+
+    names = ("mtd", "br35h", "headct", "brainmri", "elpv")
+    record = {
+        "model": {"name": "m", "revision": "r"},
+        "protocol": {"draws": 2, "measured": None},
+        "threshold": 0.5,
+        "sets": [entry(name, 0.5 + 0.1 * k) for k, name in enumerate(names)],
+    }
+    lines = summary(record)
+    assert lines[0] == (
+        "| image AUROC, % | single image | folder | 1 reference | 16 references | WinCLIP | AnomalyCLIP | Anomaly-OV |"
+    )
+    assert lines[2] == (
+        "| *protocol* | *zero-shot* | *batch zero-shot* | *1-shot* | *16-shot* "
+        "| *zero-shot* | *zero-shot* | *zero-shot* |"
+    )
+    assert lines[3] == "| elpv | 90.0 | 90.0 | 105.0 | - | 74.0 | 81.5 | 83.0 |"
+    assert lines[7] == "| mtd (magnetic tiles) | 50.0 | 50.0 | 65.0 | - | - | - | - |"
+    assert lines[8:12] == [
+        "| **mean of the 4 published** | **75.0** | **75.0** | **90.0** | **-** | **84.3** | **90.0** | **92.5** |",
+        "| **mean of all 5** | **70.0** | **70.0** | **85.0** | **-** | **-** | **-** | **-** |",
+        "| false alarms, %, mean of 5 | 12.0 | 12.0 | 12.0 | - | - | - | - |",
+        "| misses, %, mean of 5 | 30.0 | 30.0 | 30.0 | - | - | - | - |",
+    ]
+    assert summary(None) == []
 
 
 def test_ablations_are_means_over_all_sets(benchmark: Any) -> None:

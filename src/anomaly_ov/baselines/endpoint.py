@@ -28,7 +28,7 @@ from anomaly_ov.remote.parallel import in_order
 from anomaly_ov.remote.pictures import shrunk
 
 QUESTION = "Are there any defects for the object in the image? Please reply with 'Yes' or 'No'."
-"""The detection question of VisA-D&R (reference, section 3)."""
+"""The detection question of VisA-D&R (docs/reference-implementation.md, section 9)."""
 THRESHOLD = Threshold(0.5, "yes is likelier than no")
 MAX_TOKENS = 32
 _LOCAL = ("localhost", "127.0.0.1", "::1")

@@ -1,8 +1,8 @@
 """Placeholder arithmetic: how many tokens a picture takes in the language model, padding already cut away.
 
-Follows the released token layout (reference, section 1, "What the language model reads"): the crops' tokens lie
-stitched on one grid; rows or columns that show only padding are dropped; a grid holding more tokens than
-``MAX_VIEWS`` views (by over 1.1 in side) is reduced. The fusion module places the tokens; this only counts them.
+Follows the released token layout (docs/reference-implementation.md, section 6): the crops' tokens lie stitched on one
+grid; rows or columns that show only padding are dropped; a grid holding more tokens than ``MAX_VIEWS`` views (by over
+1.1 in side) is reduced. The fusion module places the tokens; this only counts them.
 """
 
 from __future__ import annotations

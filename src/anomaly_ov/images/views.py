@@ -1,8 +1,8 @@
 """The views of a picture: the whole of it squashed to a square, then AnyRes crops of an enlarged copy.
 
-Follows the released pre-processing pixel for pixel (reference, section 1, "Crops"): of the allowed grids the one that
-keeps the most picture area and then wastes the least canvas; bicubic resize with the aspect kept; black padding.
-The cap on the long side is a step before that. Normalisation is the encoder's work, not done here.
+Follows the released pre-processing pixel for pixel (docs/reference-implementation.md, section 2): of the allowed grids
+the one that keeps the most picture area and then wastes the least canvas; bicubic resize with the aspect kept; black
+padding. The cap on the long side is a step before that. Normalisation is the encoder's work, not done here.
 
 Shapes: N views, H W pixels. All sizes are (width, height) and all boxes (x0, y0, x1, y1) with x1, y1 exclusive.
 """
@@ -29,7 +29,8 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class ViewsConfig:
-    """How a picture is cut into views; the default is the released setting (reference, section 1).
+    """How a picture is cut into views; the default is the released setting
+    (docs/reference-implementation.md, section 2).
 
     ``base_size``: side of every view in pixels. ``grids``: allowed (columns, rows) of crops; of equally good ones the
     first wins. ``cap``: longest side, in pixels, that a picture is shrunk to first; None = never. ``single_crop``:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from anomaly_ov.errors import CheckpointMismatch, ConfigError, WeightsError
 from anomaly_ov.models import efficientnet, resnet
 
-# The released vision tower: SigLIP so400m, patch 14, 384 pixels (reference, section 1).
+# The released vision tower: SigLIP so400m, patch 14, 384 pixels (docs/reference-implementation.md, section 1).
 SO400M: dict[str, Any] = {
     "model_type": "siglip_vision_model",
     "hidden_size": 1152,

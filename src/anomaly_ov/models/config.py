@@ -18,7 +18,7 @@ class EncoderConfig:
     run.
     ``grid_hw``: tokens are resampled to this grid; None keeps the network's own (required for convolutional ones).
     ``mean``/``std``: per-channel normalisation of RGB in 0..1.
-    Default: SigLIP-so400m/14 at 384 as released (reference, section 1).
+    Default: SigLIP-so400m/14 at 384 as released (docs/reference-implementation.md, section 1).
     """
 
     backbone: dict[str, Any] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class ExpertConfig:
 
     ``width``: D of the final feature; ``level_widths``: D of each level, None = ``width`` for all.
     ``look_back``, ``embeddings``, ``q_former``: the paper's three ablation switches.
-    ``match``, ``passes``: options of reference section 1, item 4.
+    ``match``, ``passes``: options of docs/reference-implementation.md, section 10.
     """
 
     width: int = 1152

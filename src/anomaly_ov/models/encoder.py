@@ -6,7 +6,7 @@
 
 Hidden state k is the tensor after block (or stage) k, 0 the one that enters the first block; no norm that follows the
 blocks is ever applied, whatever a transformers version puts last into ``hidden_states``. With the default config this
-is the released tower: levels 7, 13, 19, 25 and final 26 of SigLIP-so400m (reference, section 1, "Tower").
+is the released tower: levels 7, 13, 19, 25 and final 26 of SigLIP-so400m (docs/reference-implementation.md, section 1).
 
 Legend: N views, H W pixels, P = h * w patches, C channels of one hidden state, D width of the final feature.
 """

@@ -1,8 +1,9 @@
 """The anomaly expert: features of a batch of images in, map per view, tokens and one score per image out.
 
 Look-twice matching (``look_twice.py``) -> token selector (``selector.py``) -> global token and score head (here).
-Follows the released code (reference, section 1) to the stated tolerances and carries its 32 parameter names, so that a
-released checkpoint loads key by key (``convert.py``). One path for training and inference, CPU and accelerator.
+Follows the released code (docs/reference-implementation.md, sections 3 to 5) to the tolerances of its section 11 and
+carries its 32 parameter names, so that a released checkpoint loads key by key (``convert.py``). One path for training
+and inference, CPU and accelerator.
 
 Not here: the encoder, full-resolution maps, calibration, thresholds.
 

@@ -2,8 +2,8 @@
 
 First look: the base view's final feature becomes one class vector per image (look-back). Second look: per level, that
 vector and the two learned embeddings give a "normal" and an "anomalous" prompt, and every patch is compared with both.
-Follows the released code (reference, section 1, "Look-twice feature matching"), paper section 3.2. The arrangement is
-ours: a softmax over two cosines is the sigmoid of their difference, and two cosines of one token share its length, so
+Follows the released code (docs/reference-implementation.md, section 3), paper section 3.2. The arrangement is ours: a
+softmax over two cosines is the sigmoid of their difference, and two cosines of one token share its length, so
 
     map = sigmoid(100 * <y, n - p> / |y|),   y = W x + b,   p, n = the unit prompts,
 

@@ -2,7 +2,7 @@
 
 Each quadrant's query is the mean of its patches weighted by the look-twice map; the "Q-Former", one single-head
 attention without output projection or residual, lets the four queries read the view again. Follows the released code
-(reference, section 1, "Visual token selector"), paper section 3.3. The arrangement is ours: the four weighted poolings
+(docs/reference-implementation.md, section 4), paper section 3.3. The arrangement is ours: the four weighted poolings
 are one matrix product, and the key projection is folded into the four queries, q . (W x + b) = (q W) . x + q . b, so
 that no (N, P, E) keys exist.
 

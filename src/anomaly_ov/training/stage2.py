@@ -1,8 +1,8 @@
 """Stage 2: instruction tuning. The projector and the language model learn to answer; the detector stays frozen.
 
-Loss: next-token cross-entropy over the ids that the label mask keeps (reference, section 2), equal to that of the
-stock model. Only where an id is learnt are logits computed, and of many such places only a part at a time: over all
-places of one sequence of 32768 ids and a vocabulary of 152k they would take 20 GB.
+Loss: next-token cross-entropy over the ids that the label mask keeps (docs/reference-implementation.md, section 8),
+equal to that of the stock model. Only where an id is learnt are logits computed, and of many such places only a part at
+a time: over all places of one sequence of 32768 ids and a vocabulary of 152k they would take 20 GB.
 
 Legend: B samples, T ids, S learnt ids, E width of the language model, V vocabulary.
 """

@@ -138,7 +138,10 @@ class TestRoundTrip:
 
 
 class TestStrictness:
-    """In the released code a run that silently lost its tuned weights looked like a normal one (reference, 1)."""
+    """In the released code a run that silently lost its tuned weights looked like a normal one.
+
+    See docs/reference-implementation.md, section 7.
+    """
 
     def test_missing_tensors_are_named(self, tmp_path: Path) -> None:
         folder, _ = saved(tmp_path / "model")

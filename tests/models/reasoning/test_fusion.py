@@ -291,7 +291,7 @@ class TestPooled:
 
 class TestUnderflow:
     def test_a_map_of_zeros_gives_finite_tokens_in_every_reading(self) -> None:
-        """The released code gives NaN, and then "highly" (reference, section 1)."""
+        """The released code gives NaN, and then "highly" (docs/reference-implementation.md, section 7)."""
         for annotated in (True, False):
             model = small_reasoner(annotate=annotated, focus_pool=3).model.model
             geometry = anyres_geometry((64, 64), model.detector.config.views)

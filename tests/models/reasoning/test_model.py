@@ -38,7 +38,10 @@ def mixed(reasoner: Reasoner) -> list[Encoded]:
 class TestBatches:
     @pytest.mark.parametrize("padding", ["right", "left"])
     def test_each_sample_reads_as_it_does_alone(self, reasoner: Reasoner, mixed: list[Encoded], padding: Any) -> None:
-        """A text-only sample crashes the released code, and of two pictures it drops the second (reference, 1)."""
+        """A text-only sample crashes the released code, and of two pictures it drops the second.
+
+        See docs/reference-implementation.md, section 7.
+        """
         model, collate = reasoner.model, reasoner.processor.collate
         batch = collate(mixed, padding=padding)
         with torch.no_grad():
@@ -143,7 +146,10 @@ class TestGeneration:
 
 class TestRefusals:
     def test_more_or_fewer_places_than_tokens(self, reasoner: Reasoner) -> None:
-        """The released code reads another picture twice, or shifts those of the next sample (reference, 1)."""
+        """The released code reads another picture twice, or shifts those of the next sample.
+
+        See docs/reference-implementation.md, section 7.
+        """
         batch = reasoner.processor.collate([said(reasoner, [(70, 50)])])
         placeholder = torch.tensor([[reasoner.model.config.image_token_id]])
         one_more = {

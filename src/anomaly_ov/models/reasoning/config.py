@@ -15,7 +15,10 @@ ADVERBS: tuple[Level, ...] = get_args(Level)
 
 
 def prompt_text(adverb: str) -> str:
-    """The sentence before the anomaly tokens, as released (reference, section 1); the trailing blank belongs to it."""
+    """The sentence before the anomaly tokens, as released (docs/reference-implementation.md, section 6).
+
+    The trailing blank belongs to it.
+    """
     return f"with {adverb} suspicious features: "
 
 

@@ -1,8 +1,8 @@
 """The embeddings that stand for pictures: every token through the projector, each at the place ``layout`` gives it.
 
-Follows the released code (reference, section 1): image, global and local tokens pass the projector, the prompt comes
-from the language model's own embeddings, reduced crop tokens are interpolated after projection. Tokens that are not
-read are not projected, and those of all pictures are projected at once.
+Follows the released code (docs/reference-implementation.md, section 6): image, global and local tokens pass the
+projector, the prompt comes from the language model's own embeddings, reduced crop tokens are interpolated after
+projection. Tokens that are not read are not projected, and those of all pictures are projected at once.
 
 Legend: T tokens read, S rows of the table they are taken from, N views, P patches, D width of the features, E of the
 language model, K tokens of the prompt, B pictures.

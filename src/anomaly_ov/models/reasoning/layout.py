@@ -1,6 +1,6 @@
 """Which token stands where: the order in which the language model reads one picture. No torch.
 
-Order of the released code (reference, section 1, "What the language model reads"), golden ``fusion/``:
+Order of the released code (docs/reference-implementation.md, section 6), golden ``fusion/``:
 ``[base view] [crop rows, unpadded, newline after each row] [prompt] [global] [4 base local] [local rows + newline]``,
 and for one of several pictures ``[view + newline] [prompt] [global] [4 local + newline]``. Two readings go beyond it:
 ``focus`` leaves the crops' tokens out, because the expert has looked there already; ``highlight`` keeps those where the

@@ -7,14 +7,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
 from pathlib import Path
 
 from anomaly_ov.errors import UsageError
-from anomaly_ov.files import write_atomic
+from anomaly_ov.files import flush_folder, lock, write_atomic
 from anomaly_ov.serving.faults import Fault
 
 PICTURES, THUMBNAILS, PREVIEWS, MAPS, CONTEXTS = "pictures", "thumbnails", "previews", "maps", "contexts"
@@ -41,7 +40,7 @@ class Folder:
             reason = error.strerror or str(error)
             raise UsageError(f"cannot use data folder {root}: {reason}", hint="name another --data folder") from error
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._lock)
         except OSError as error:
             os.close(self._lock)
             raise UsageError(
@@ -82,9 +81,9 @@ class Folder:
         self.require_room(len(data))
         if not path.parent.is_dir():
             path.parent.mkdir(exist_ok=True)
-            _flush_folder(path.parent.parent)
+            flush_folder(path.parent.parent)
         self.write(path, data)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
         return sha256
 
     def write(self, path: Path, data: bytes) -> None:
@@ -128,15 +127,6 @@ def _remove(folder: Path, known: set[str]) -> int:
                 discard(Path(entry.path))
                 removed += 1
     return removed
-
-
-def _flush_folder(folder: Path) -> None:
-    """Makes a rename within ``folder`` last through a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _full(what: str) -> Fault:
