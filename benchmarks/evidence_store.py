@@ -15,14 +15,13 @@ import numpy as np
 
 from anomaly_ov.context.build import Builder, Encoded, evidence_of
 from anomaly_ov.context.context import Context
-from anomaly_ov.context.own_patches import own_patch_distance
+from anomaly_ov.context.tokens import own_patch_distances
 from anomaly_ov.images.prepared import Prepared, prepare
 from anomaly_ov.images.read import DEFAULT_LIMITS
 from anomaly_ov.images.sources import Source
 from anomaly_ov.models.config import ModeConfig, ScoringConfig
 from anomaly_ov.models.engines.interface import Engine
 from anomaly_ov.records import ModelInfo
-from anomaly_ov.scoring.cells import Scales
 from anomaly_ov.scoring.evidence import log_distance
 from anomaly_ov.scoring.look import Looked, look
 from anomaly_ov.scoring.score import Judged, Usual, judge
@@ -123,8 +122,7 @@ class Store:
         if not self.config.own_patches:
             own = own.map(np.zeros_like)
         elif not self.config.mirror and self.engine.config.scoring.mirror:
-            places = np.argwhere(one.tokens.cells.shown_Nhw[0])
-            own = Scales(log_distance(own_patch_distance(tokens.whole, places)), own.detail)
+            own = own_patch_distances(tokens, one.tokens.cells).map(log_distance)
         return replace(one, tokens=replace(one.tokens, tokens=tokens, own=own))
 
     def _looked(self, batch: list[Prepared]) -> list[Looked | None]:

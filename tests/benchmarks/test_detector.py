@@ -96,7 +96,7 @@ def test_half_precision_moves_no_score_far(benchmark: Any, store: Any, data: Dat
     for one in (store, half):
         context = one.builder.folder(benchmark.sources(samples), "x")
         both.append(benchmark.score(one, samples, context, silent(benchmark), pixels=False).score)
-    np.testing.assert_allclose(*both, atol=0.01)
+    np.testing.assert_allclose(*both, atol=0.03)
     assert half.megabytes == store.megabytes / 2
 
 

@@ -1,10 +1,10 @@
 """The image against its own mirror image: what breaks a symmetry that the rest of the image keeps is suspicious.
 
-A brain, a bottle from above, a stamped part look like their mirror image; a tile or a leaf does not. So of
-the three mirror images (left-right, up-down, both: a half turn) the two best are looked at, and only where the pixels
-agree roughly, and what they say counts the more the more symmetric the image turns out to be. Symmetry is a property of the single image,
-known before any label. The mirrored *pixels* pass the encoder: mirrored features of a network are not the features of
-a mirrored image.
+A brain, a bottle from above, a stamped part look like their mirror image; a tile or a leaf does not. Of the three
+mirror images (left-right, up-down, both: a half turn) the two best are looked at, and only where the pixels agree
+roughly; what they say counts the more the more symmetric the image turns out to be. Symmetry is a property of the
+single image, known before any label. The mirrored *pixels* pass the encoder: mirrored features of a network are not
+the features of a mirrored image.
 
 Legend: h w cells of the base view, D token width, F mirror images that were looked at.
 """
@@ -35,6 +35,7 @@ SIDE = 32
 SYMMETRIC, ASYMMETRIC = 0.5, 1.0
 """Median mirror distance over median own-patch distance: from the first down the mirror counts most, from the second up
 not at all."""
+
 
 def worth_mirroring(base_HW3: Pixels) -> tuple[Flip, ...]:
     """Which mirror images of a base view (H, W, 3) to look at."""

@@ -17,6 +17,7 @@ from anomaly_ov.images.geometry import Geometry
 from anomaly_ov.models.token_maps import descriptors, unit_tokens
 from anomaly_ov.scoring.cells import Cells, Floats, Scales
 from anomaly_ov.scoring.evidence import log_distance
+
 MIRROR_SHARE = 0.7
 """What the mirror image counts where the image is symmetric; its other patches have the rest."""
 
@@ -61,15 +62,21 @@ def image_tokens(
     tokens = cells.split(tokens_NPD.reshape(-1, *shape))
     own = tokens.map(lambda one_PD: np.zeros(len(one_PD), np.float32))
     if own_patches:
-        shown_hw = cells.shown_Nhw[0]
-        whole_Q = own_patch_distance(tokens.whole, np.argwhere(shown_hw))
-        detail_P = own_patch_distance(tokens.detail, cells.stitched())
-        mirrored_FhwD = unit_tokens(mirrored_FPL).reshape(-1, *shape) if len(mirrored_FPL) else None
-        own = Scales(log_distance(whole_Q), log_distance(detail_P))
-        if mirrored_FhwD is not None:
-            mirror_Q = mirror_distance(tokens_NPD[0].reshape(shape), mirrored_FhwD)[shown_hw]
-            own = _with_mirror(own, log_distance(mirror_Q), MIRROR_SHARE * symmetry(whole_Q, mirror_Q), cells)
+        distance = own_patch_distances(tokens, cells)
+        own = distance.map(log_distance)
+        if len(mirrored_FPL):
+            mirrored_FhwD = unit_tokens(mirrored_FPL).reshape(-1, *shape)
+            mirror_Q = mirror_distance(tokens_NPD[0].reshape(shape), mirrored_FhwD)[cells.shown_Nhw[0]]
+            own = _with_mirror(own, log_distance(mirror_Q), MIRROR_SHARE * symmetry(distance.whole, mirror_Q), cells)
     return ImageTokens(tokens, own, descriptors([level[:1] for level in levels_NPL])[0], cells, digest)
+
+
+def own_patch_distances(tokens: Scales[Floats], cells: Cells) -> Scales[Floats]:
+    """(Q,) and (P,): of each cell to the most similar other cell of its scale; all crops are one scale."""
+    return Scales(
+        own_patch_distance(tokens.whole, np.argwhere(cells.shown_Nhw[0])),
+        own_patch_distance(tokens.detail, cells.stitched()),
+    )
 
 
 def _with_mirror(own: Scales[Floats], mirror_Q: Floats, share: float, cells: Cells) -> Scales[Floats]:
