@@ -6,23 +6,12 @@ Pictures with one score share one threshold, so ties give one slanted step of th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from anomaly_ov.charts import Floats
+
 MOST_POINTS = 400
-BINS = 40
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """``edges``: of B bins, (B + 1,); ``normal`` and ``anomalous``: share of each label in each bin, (B,)."""
-
-    edges: Floats
-    normal: Floats
-    anomalous: Floats
 
 
 def roc_points(labels: Sequence[int], scores: Sequence[float]) -> Floats:
@@ -50,14 +39,6 @@ def thinned(points_K2: Floats, most: int = MOST_POINTS) -> Floats:
     kept[0], kept[-1] = 0, len(points_K2) - 1
     few_K2: Floats = points_K2[np.unique(kept)]
     return few_K2
-
-
-def histogram(labels: Sequence[int], scores: Sequence[float], bins: int = BINS) -> Histogram:
-    """Over 0..1, or wider where scores leave it."""
-    y, s = np.asarray(labels), np.asarray(scores, dtype=np.float64)
-    edges = np.linspace(min(0.0, float(s.min())), max(1.0, float(s.max())), bins + 1)
-    shares = [np.histogram(s[y == label], edges)[0] / max(1, int((y == label).sum())) for label in (0, 1)]
-    return Histogram(edges, shares[0], shares[1])
 
 
 def _cumulated(labels: Sequence[int], scores: Sequence[float]) -> tuple[Floats, Floats]:

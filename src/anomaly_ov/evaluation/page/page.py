@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from anomaly_ov.charts import Chart, histogram_chart
 from anomaly_ov.errors import DataError
 from anomaly_ov.evaluation import report
 from anomaly_ov.evaluation.detect import DetectionResult, Scored
 from anomaly_ov.evaluation.figures import Figures
-from anomaly_ov.evaluation.page.charts import Chart, histogram_chart, precision_recall_chart, roc_chart
+from anomaly_ov.evaluation.page.charts import precision_recall_chart, roc_chart
 from anomaly_ov.evaluation.page.thumbnails import Thumbnail, thumbnail
 from anomaly_ov.evaluation.run_folder import RunFolder
 from anomaly_ov.evaluation.worst import MOST_SHOWN

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from anomaly_ov.evaluation.page.charts import Chart, histogram_chart
+from anomaly_ov.charts import Chart, histogram_chart
 from anomaly_ov.images.colours import palette
 from anomaly_ov.images.messages import counted, printable
 from anomaly_ov.serving.exports.about import About, Result, State, result_of, state_of
