@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 import types
 import warnings
+from pathlib import Path
 
 import pytest
 import typer
 
 from anomaly_ov import errors
-from anomaly_ov.cli import extras, main
-from anomaly_ov.cli.main import VERBS, run
+from anomaly_ov.cli import extras, main, verbs
+from anomaly_ov.cli.main import run
+from anomaly_ov.cli.verbs import own_verbs
 
 
 def raising(error: BaseException) -> types.ModuleType:
@@ -34,17 +36,48 @@ def fail_with(error: BaseException, monkeypatch: pytest.MonkeyPatch, *options: s
 def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == 0
     out = capsys.readouterr().out
-    for verb in VERBS:
+    for verb in own_verbs():
         assert f" {verb} " in out
 
 
 SEE = "see 'anomaly-ov"
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", own_verbs())
 def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([verb, "--help"]) == 0
     assert f"anomaly-ov {verb}" in capsys.readouterr().out
+
+
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *verbs: str) -> None:
+    """A distribution that adds ``verbs``, each of which prints "fine"."""
+    info = tmp_path / "other-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[anomaly_ov.verbs]\n" + "".join(f"{verb} = other_verb:it\n" for verb in verbs)
+    )
+    (tmp_path / "other_verb.py").write_text(
+        "import typer\nit = typer.Typer()\n@it.command()\ndef verb() -> None:\n    print('fine')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def test_other_distributions_add_verbs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    installed(tmp_path, monkeypatch, "other", "schema")
+    assert run(["--help"]) == 0
+    assert " other " in capsys.readouterr().out
+    assert run(["other"]) == 0
+    assert capsys.readouterr().out == "fine\n"
+    assert run(["schema"]) == 0
+    assert capsys.readouterr().out.startswith("{"), "a verb of ours stays ours"
+
+
+def test_verbs_of_others_are_not_looked_for_before_ours_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verbs, "other_verbs", lambda: pytest.fail("they were looked for"))
+    assert run(["schema", "--help"]) == 0
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
