@@ -25,7 +25,6 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from anomaly_ov.chat import Chat, answer_each
 from anomaly_ov.data.layouts import discover_all
 from anomaly_ov.data.samples import DataSet
 from anomaly_ov.evaluation.held_out import HeldOutSet, held_out_set, scored
@@ -34,9 +33,10 @@ from anomaly_ov.files import write_atomic
 from anomaly_ov.images.views import ViewsConfig, anyres_geometry
 from anomaly_ov.inspector import Inspector, load
 from anomaly_ov.instruct.questions import Split
-from anomaly_ov.models.reasoning.config import READINGS
-from anomaly_ov.models.reasoning.layout import layout
 from anomaly_ov.provenance import provenance
+from anomaly_ov.reasoning.chat import Chat, answer_each
+from anomaly_ov.reasoning.config import READINGS
+from anomaly_ov.reasoning.layout import layout
 from anomaly_ov.records import Answer, Finding
 from common import RESULTS
 

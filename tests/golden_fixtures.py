@@ -243,8 +243,8 @@ def released_reasoner(detector: nn.Module, hidden: int = 64, layers: int = 1, wi
 
     ``width``: of the detector's features. Embeddings and newline are the recorded ones where ``hidden`` is recorded.
     """
-    from anomaly_ov.models.reasoning.config import AnomalyOVConfig
-    from anomaly_ov.models.reasoning.model import AnomalyOV
+    from anomaly_ov.reasoning.config import AnomalyOVConfig
+    from anomaly_ov.reasoning.model import AnomalyOV
 
     heads = max(1, hidden // 16)
     language = {

@@ -25,9 +25,9 @@ from anomaly_ov.models.config import ExpertConfig
 from anomaly_ov.models.create import expert_for
 from anomaly_ov.models.encoder import encoder_from_pretrained
 from anomaly_ov.models.expert import Expert
-from anomaly_ov.models.reasoning.convert import convert_llava
-from anomaly_ov.models.reasoning.folder import Reasoner, load_reasoner
-from anomaly_ov.models.reasoning.tokenizer import train_tokenizer
+from anomaly_ov.reasoning.convert import convert_llava
+from anomaly_ov.reasoning.folder import Reasoner, load_reasoner
+from anomaly_ov.reasoning.tokenizer import train_tokenizer
 
 LEVELS = (1, 2)
 ROWS = 340  # of the embeddings; the tokenizer's ids end before that

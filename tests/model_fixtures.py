@@ -16,8 +16,8 @@ from anomaly_ov.models.config import EncoderConfig, ExpertConfig, ModeConfig, Mo
 from anomaly_ov.models.model import AnomalyModel
 
 if TYPE_CHECKING:
-    from anomaly_ov.models.reasoning.folder import Reasoner
-    from anomaly_ov.models.reasoning.processor import Encoded
+    from anomaly_ov.reasoning.folder import Reasoner
+    from anomaly_ov.reasoning.processor import Encoded
 
 SIDE, CELLS = 32, 4
 USUAL = {
@@ -74,7 +74,7 @@ def save_small_model(folder: Path, **scoring: object) -> Path:
 
 @cache
 def _small_tokenizer() -> Any:
-    from anomaly_ov.models.reasoning.tokenizer import train_tokenizer
+    from anomaly_ov.reasoning.tokenizer import train_tokenizer
 
     texts = ("Is there a defect?", "Yes, a scratch.", "No.", "Where is it?", "You are a helpful assistant.")
     return train_tokenizer(texts * 20, 400)
@@ -85,10 +85,10 @@ def small_reasoner(seed: int = 0, **config: Any) -> Reasoner:
 
     The same weights for the same seed; ``config``: fields of ``AnomalyOVConfig``. Tied embeddings, annotation on.
     """
-    from anomaly_ov.models.reasoning.config import AnomalyOVConfig, prompt_ids_of
-    from anomaly_ov.models.reasoning.folder import Reasoner
-    from anomaly_ov.models.reasoning.model import AnomalyOV
-    from anomaly_ov.models.reasoning.processor import IMAGE_MARKER, Processor
+    from anomaly_ov.reasoning.config import AnomalyOVConfig, prompt_ids_of
+    from anomaly_ov.reasoning.folder import Reasoner
+    from anomaly_ov.reasoning.model import AnomalyOV
+    from anomaly_ov.reasoning.processor import IMAGE_MARKER, Processor
 
     tokenizer = deepcopy(_small_tokenizer())
     language = {

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from anomaly_ov.images.regions import regions
 from anomaly_ov.records import ErrorInfo, Finding, ImageInfo, MapInfo, ModelInfo, Threshold, level_beside
+from anomaly_ov.scoring.regions import regions
 from anomaly_ov.serving.exports.about import About
 from anomaly_ov.serving.reviewed import Decision, Reviewed
 

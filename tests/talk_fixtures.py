@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from anomaly_ov.models.reasoning.folder import save_language
+from anomaly_ov.reasoning.folder import save_language
 from model_fixtures import small_reasoner
 
 ANSWERS = (

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from anomaly_ov.chat import Chat, answer_each, p_yes
 from anomaly_ov.errors import UsageError
 from anomaly_ov.inspector import Inspector, load
-from anomaly_ov.models.reasoning.evidence import Evidence
-from anomaly_ov.models.reasoning.folder import Reasoner
+from anomaly_ov.reasoning.chat import Chat, answer_each, p_yes
+from anomaly_ov.reasoning.evidence import Evidence
+from anomaly_ov.reasoning.folder import Reasoner
 from talk_fixtures import small_talker
 
 FIRST, SECOND = "Is there a defect?", "Where is it?"

@@ -17,10 +17,10 @@ from PIL import Image
 from anomaly_ov.errors import DeviceError, UnreadableImage, UsageError, WeightsError
 from anomaly_ov.images.views import anyres
 from anomaly_ov.inspector import Inspector, load
+from anomaly_ov.look import score_alone
 from anomaly_ov.models.config import RELEASED_SCORING, ModeConfig
 from anomaly_ov.models.engines.torch import TorchEngine
 from anomaly_ov.records import Detector, Finding, level_beside
-from anomaly_ov.scoring.look import score_alone
 from model_fixtures import small_model
 
 

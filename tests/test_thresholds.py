@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from anomaly_ov.errors import AnomalyOVError, ConfigError, DataError, UsageError
 from anomaly_ov.inspector import Inspector
 from anomaly_ov.records import ModelInfo, Threshold
-from anomaly_ov.thresholds import (
+from anomaly_ov.scoring.conformal import (
     ScoredBy,
     StoredThreshold,
     ThresholdMismatch,

@@ -81,13 +81,12 @@ def test_inspecting_with_onnx_loads_no_torch_and_says_what_torch_says(
 
 def test_importing_everything_that_inspects_loads_no_torch() -> None:
     rooms = {
-        "scoring": ["cells", "evidence", "look", "score"],
+        "scoring": ["anomaly_map", "cells", "conformal", "evidence", "regions", "score"],
         "context": ["build", "context", "context_file", "mirror"],
-        "images": ["regions"],
         "models": ["config", "engines.onnx", "engines.opening"],
     }
     modules = [f"{room}.{module}" for room, several in rooms.items() for module in several]
-    modules += ["inspector", "talk", "records", "thresholds"]
+    modules += ["inspector", "look", "reasoning.session", "records"]
     code = f"""
 import json, sys
 import {", ".join(f"anomaly_ov.{module}" for module in modules)}

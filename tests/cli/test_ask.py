@@ -11,7 +11,6 @@ import jsonschema
 import numpy as np
 import pytest
 
-from anomaly_ov import chat
 from anomaly_ov.cli import ask as verb
 from anomaly_ov.cli import inspect as inspect_verb
 from anomaly_ov.cli import spoken
@@ -19,6 +18,7 @@ from anomaly_ov.cli.main import run
 from anomaly_ov.cli.schema import finding_schema
 from anomaly_ov.inspector import load
 from anomaly_ov.instruct.questions import wordings
+from anomaly_ov.reasoning import chat
 from anomaly_ov.records import Answer
 from model_fixtures import save_small_model
 from remote_fixtures import Scripted, failing, ok, serving, token

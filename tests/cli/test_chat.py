@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomaly_ov.chat import Chat
 from anomaly_ov.cli import chat as verb
 from anomaly_ov.cli import spoken
 from anomaly_ov.cli.main import run
 from anomaly_ov.inspector import load
+from anomaly_ov.reasoning.chat import Chat
 from anomaly_ov.records import Answer
 from anomaly_ov.words.from_record import REFUSAL, answer
 from remote_fixtures import chunk, failing, serving, streamed

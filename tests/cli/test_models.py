@@ -66,7 +66,7 @@ def test_convert_of_a_folder_makes_a_model_that_talks(
         calls.append((checkpoint, out, options))
         return out
 
-    monkeypatch.setattr("anomaly_ov.models.reasoning.convert.convert_llava", converted)
+    monkeypatch.setattr("anomaly_ov.reasoning.convert.convert_llava", converted)
     out = tmp_path / "m"
     assert run(["models", "convert", str(tmp_path), "--out", str(out), "--expert", "e.pth"]) == 0
     assert capsys.readouterr().err == f"written to {out}\n"

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from anomaly_ov.cli.main import run
-from anomaly_ov.models.reasoning.folder import load_reasoner
+from anomaly_ov.reasoning.folder import load_reasoner
 from talk_fixtures import recipe_of, small_talker, talk_data
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from anomaly_ov.images.regions import rle_encode
+from anomaly_ov.scoring.regions import rle_encode
 from fake_sets.pictures import WH, mask, picture, square
 
 

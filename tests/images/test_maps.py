@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from anomaly_ov.errors import UsageError
 from anomaly_ov.images.geometry import Geometry
-from anomaly_ov.images.maps import blended_cells, blended_pixels, map_score, significance_map, to_image_pixels
 from anomaly_ov.images.views import ViewsConfig, anyres, multi_image
+from anomaly_ov.scoring.anomaly_map import blended_cells, blended_pixels, map_score, significance_map, to_image_pixels
 
 
 def geometry_for(wh, base=32, **options) -> Geometry:

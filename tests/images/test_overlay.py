@@ -8,8 +8,8 @@ from PIL import Image
 
 from anomaly_ov.errors import UsageError
 from anomaly_ov.images.overlay import overlay, save_png
-from anomaly_ov.images.regions import regions
 from anomaly_ov.records import Region
+from anomaly_ov.scoring.regions import regions
 
 
 def grey(width: int, height: int, level: int = 120) -> np.ndarray:

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as st_numpy
 from scipy import ndimage
 
 from anomaly_ov.errors import DataError, UsageError
-from anomaly_ov.images.regions import regions, rle_decode, rle_encode
+from anomaly_ov.scoring.regions import regions, rle_decode, rle_encode
 
 
 def bumps(height: int, width: int, seed: int = 0, sigma: float = 3) -> np.ndarray:

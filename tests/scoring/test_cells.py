@@ -8,8 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from anomaly_ov.images.geometry import Geometry
-from anomaly_ov.images.maps import blended_cells, blended_pixels
 from anomaly_ov.images.views import ViewsConfig, anyres_geometry, multi_image_geometry
+from anomaly_ov.scoring.anomaly_map import blended_cells, blended_pixels
 from anomaly_ov.scoring.cells import Cells, Scales
 
 CELLS = 4

@@ -13,8 +13,8 @@ from anomaly_ov.context.context import Context
 from anomaly_ov.images.prepared import prepare_one
 from anomaly_ov.images.read import Limits
 from anomaly_ov.inspector import Inspector
+from anomaly_ov.look import look, score_alone
 from anomaly_ov.models.config import ModeConfig
-from anomaly_ov.scoring.look import look, score_alone
 from anomaly_ov.scoring.score import expected, judge
 from model_fixtures import small_model
 

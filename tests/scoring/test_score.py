@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anomaly_ov.images.maps import blended_pixels
-from anomaly_ov.images.regions import regions
 from anomaly_ov.images.views import ViewsConfig, anyres_geometry
 from anomaly_ov.models.config import RELEASED_SCORING, ModeConfig, ScoringConfig
+from anomaly_ov.scoring.anomaly_map import blended_pixels
 from anomaly_ov.scoring.cells import Cells, Floats, Scales
 from anomaly_ov.scoring.evidence import FLOOR, Evidence, References, log_distance
+from anomaly_ov.scoring.regions import regions
 from anomaly_ov.scoring.score import (
     FEW,
     MOST_USUAL,

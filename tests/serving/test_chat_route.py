@@ -18,8 +18,8 @@ import openai
 import pytest
 from PIL import Image
 
-from anomaly_ov.chat import Chat
 from anomaly_ov.inspector import Inspector, load
+from anomaly_ov.reasoning.chat import Chat
 from anomaly_ov.records import SCHEMA, Answer
 from anomaly_ov.words.from_record import REFUSAL, answer
 from model_fixtures import save_small_model

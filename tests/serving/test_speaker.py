@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomaly_ov.chat import Chat
 from anomaly_ov.errors import DeviceError
 from anomaly_ov.images.sources import Source
 from anomaly_ov.inspector import Inspector, load
+from anomaly_ov.reasoning.chat import Chat
 from anomaly_ov.records import Answer
 from anomaly_ov.serving.engine import Engine
 from anomaly_ov.serving.faults import Fault

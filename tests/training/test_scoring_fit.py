@@ -16,12 +16,12 @@ from anomaly_ov.errors import DataError
 from anomaly_ov.images.prepared import prepare_one
 from anomaly_ov.images.read import DEFAULT_LIMITS
 from anomaly_ov.inspector import Inspector, load
+from anomaly_ov.look import look
 from anomaly_ov.models.config import RELEASED_SCORING, ModeConfig, ScoringConfig
 from anomaly_ov.models.engines.torch import TorchEngine
 from anomaly_ov.models.folder import read_config
 from anomaly_ov.models.hub import CONFIG_FILE
 from anomaly_ov.records import Mode
-from anomaly_ov.scoring.look import look
 from anomaly_ov.training import scoring_fit
 from anomaly_ov.training.runs import labelled_sets
 from anomaly_ov.training.scoring_fit import (

@@ -18,7 +18,7 @@ import yaml
 from safetensors.torch import load_file
 
 from anomaly_ov.errors import CheckpointMismatch
-from anomaly_ov.models.reasoning.folder import Reasoner, load_reasoner
+from anomaly_ov.reasoning.folder import Reasoner, load_reasoner
 from anomaly_ov.training import stage2 as module
 from anomaly_ov.training import stage2_run
 from anomaly_ov.training.checkpoint import CHECKPOINT, load_checkpoint

@@ -23,12 +23,12 @@ from PIL import Image
 
 from anomaly_ov.errors import ImageError
 from anomaly_ov.images.geometry import Geometry
-from anomaly_ov.images.maps import significance_map
 from anomaly_ov.images.prepared import ms_since
 from anomaly_ov.images.read import Limits
 from anomaly_ov.images.sources import Source
 from anomaly_ov.images.views import capped_size
 from anomaly_ov.records import ErrorInfo, ImageInfo
+from anomaly_ov.scoring.anomaly_map import significance_map
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

@@ -45,7 +45,7 @@ from anomaly_ov.files import write_atomic
 from anomaly_ov.images.sources import Source
 from anomaly_ov.provenance import provenance
 from anomaly_ov.records import Detector, Finding, ModelInfo
-from anomaly_ov.thresholds import scoring_digest
+from anomaly_ov.scoring.conformal import scoring_digest
 
 METRICS_SCHEMA = "anomaly-ov.detection/1"
 METRICS_NAME = "metrics.json"

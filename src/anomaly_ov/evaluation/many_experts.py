@@ -27,11 +27,11 @@ from anomaly_ov.errors import DataError, ImageError, WeightsError
 from anomaly_ov.evaluation.metrics import Interval, auroc, bootstrap_draws, percentile_interval
 from anomaly_ov.evaluation.selection import measured
 from anomaly_ov.files import write_atomic
-from anomaly_ov.images.maps import blended_cells, map_score
 from anomaly_ov.images.read import read
 from anomaly_ov.images.views import anyres
 from anomaly_ov.models.model import AnomalyModel
 from anomaly_ov.models.runner import Runner
+from anomaly_ov.scoring.anomaly_map import blended_cells, map_score
 
 SCORES = ("head", "map")
 DRAWS = 2000

@@ -28,10 +28,10 @@ from PIL import Image
 
 from anomaly_ov.errors import DataError, UsageError
 from anomaly_ov.files import write_atomic
-from anomaly_ov.images.maps import to_image_pixels
 from anomaly_ov.images.messages import counted
 from anomaly_ov.records import ContextKind, Finding, ModelInfo
-from anomaly_ov.thresholds import MadeContext, context_digest
+from anomaly_ov.scoring.anomaly_map import to_image_pixels
+from anomaly_ov.scoring.conformal import MadeContext, context_digest
 
 ROW_SCHEMA = "anomaly-ov.evaluation-row/1"
 ROWS_NAME = "per_image.jsonl"

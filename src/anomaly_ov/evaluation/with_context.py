@@ -22,7 +22,7 @@ from anomaly_ov.evaluation.run_folder import ContextUsed
 from anomaly_ov.evaluation.selection import draw_references, measured, without
 from anomaly_ov.images.sources import Source, sources_of
 from anomaly_ov.records import Finding, ModelInfo
-from anomaly_ov.thresholds import MadeContext
+from anomaly_ov.scoring.conformal import MadeContext
 
 Made = TypeVar("Made", bound=MadeContext)
 

@@ -34,9 +34,9 @@ from anomaly_ov.serving.record_chat import RecordChat
 from anomaly_ov.serving.region_words import about_number, about_region
 
 if TYPE_CHECKING:
-    from anomaly_ov.chat import Chat
     from anomaly_ov.context.context import Context
     from anomaly_ov.inspector import Inspector
+    from anomaly_ov.reasoning.chat import Chat
 
 log = logging.getLogger("anomaly_ov.serving")
 

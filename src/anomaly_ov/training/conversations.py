@@ -27,7 +27,7 @@ from anomaly_ov.instruct.conversation import Conversation, from_facts, from_labe
 from anomaly_ov.instruct.held_out import is_held_out
 from anomaly_ov.instruct.labels import known_of
 from anomaly_ov.instruct.questions import Form
-from anomaly_ov.models.reasoning.processor import IGNORED, Encoded, LabelMask, Message, Processor, with_markers
+from anomaly_ov.reasoning.processor import IGNORED, Encoded, LabelMask, Message, Processor, with_markers
 from anomaly_ov.training.crops import random_view
 from anomaly_ov.training.json_talk import Entry, JsonTalk, size_wh
 

@@ -23,7 +23,7 @@ from PIL import ExifTags, Image
 from anomaly_ov.errors import DataError, ImageError, UnreadableImage, UsageError
 from anomaly_ov.files import write_atomic
 from anomaly_ov.instruct import llava_json
-from anomaly_ov.models.reasoning.processor import Message, released_turns
+from anomaly_ov.reasoning.processor import Message, released_turns
 
 SKIPPED = "skipped.jsonl"
 TRIES = 100

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from anomaly_ov.data.synthetic import generate, normal
 from anomaly_ov.images.views import anyres
-from anomaly_ov.models.reasoning.annotation import remarks
-from anomaly_ov.models.reasoning.model import AnomalyOV
+from anomaly_ov.reasoning.annotation import remarks
+from anomaly_ov.reasoning.model import AnomalyOV
 
 PICTURES = 160
 SIZE = 256

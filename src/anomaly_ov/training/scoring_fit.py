@@ -29,19 +29,19 @@ from anomaly_ov.data.samples import DataSet, Sample
 from anomaly_ov.errors import DataError, ImageError
 from anomaly_ov.evaluation.metrics import auroc
 from anomaly_ov.files import write_atomic
-from anomaly_ov.images.maps import blended_cells, map_score
 from anomaly_ov.images.prepared import prepare_one
 from anomaly_ov.images.read import DEFAULT_LIMITS
 from anomaly_ov.images.sources import Source
+from anomaly_ov.look import look
 from anomaly_ov.models.config import ModeConfig, ScoringConfig
 from anomaly_ov.models.engines.interface import Engine
 from anomaly_ov.models.folder import read_config
 from anomaly_ov.models.hub import CONFIG_FILE
 from anomaly_ov.provenance import provenance
 from anomaly_ov.records import Mode
+from anomaly_ov.scoring.anomaly_map import blended_cells, map_score
 from anomaly_ov.scoring.cells import Cells, Floats
 from anomaly_ov.scoring.evidence import References, log_distance
-from anomaly_ov.scoring.look import look
 from anomaly_ov.scoring.score import WITNESSES, Usual, expected, logit
 from anomaly_ov.streaming import Progress, nobody
 

@@ -20,8 +20,8 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import Dataset
 
 from anomaly_ov.errors import MissingExtra
-from anomaly_ov.models.reasoning.model import AnomalyOV
-from anomaly_ov.models.reasoning.processor import IGNORED, Encoded, Processor
+from anomaly_ov.reasoning.model import AnomalyOV
+from anomaly_ov.reasoning.processor import IGNORED, Encoded, Processor
 
 LOGITS_AT_ONCE = 2048
 """Places whose logits are held at one time: 1.2 GB in float32 at a vocabulary of 152k."""

@@ -20,12 +20,12 @@ from anomaly_ov.instruct.conversation import from_facts
 from anomaly_ov.instruct.held_out import is_held_out
 from anomaly_ov.models.hub import CONFIG_FILE, WEIGHTS_FILE
 from anomaly_ov.models.model import CARD_FILE, AnomalyModel
-from anomaly_ov.models.reasoning.config import AnomalyOVConfig, prompt_ids_of
-from anomaly_ov.models.reasoning.folder import Reasoner, load_reasoner, save_language
-from anomaly_ov.models.reasoning.model import AnomalyOV
-from anomaly_ov.models.reasoning.processor import IMAGE_MARKER, Processor
-from anomaly_ov.models.reasoning.tokenizer import train_tokenizer
 from anomaly_ov.provenance import provenance
+from anomaly_ov.reasoning.config import AnomalyOVConfig, prompt_ids_of
+from anomaly_ov.reasoning.folder import Reasoner, load_reasoner, save_language
+from anomaly_ov.reasoning.model import AnomalyOV
+from anomaly_ov.reasoning.processor import IMAGE_MARKER, Processor
+from anomaly_ov.reasoning.tokenizer import train_tokenizer
 from anomaly_ov.training.checkpoint import write_run
 from anomaly_ov.training.conversations import Conversations, Epochs, Labelled, Source, Synthetic, TalkConfig
 from anomaly_ov.training.feature_cache import model_key

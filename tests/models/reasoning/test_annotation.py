@@ -10,8 +10,8 @@ import torch
 
 from anomaly_ov.images.geometry import Geometry
 from anomaly_ov.images.views import anyres_geometry, multi_image_geometry
-from anomaly_ov.models.reasoning.annotation import Annotation, remarks
-from anomaly_ov.models.reasoning.evidence import Evidence
+from anomaly_ov.reasoning.annotation import Annotation, remarks
+from anomaly_ov.reasoning.evidence import Evidence
 from model_fixtures import small_model
 
 VIEWS = small_model().config.views

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from anomaly_ov.errors import ConfigError
-from anomaly_ov.models.reasoning.config import ADVERBS, AnomalyOVConfig, prompt_ids_of, prompt_text
+from anomaly_ov.reasoning.config import ADVERBS, AnomalyOVConfig, prompt_ids_of, prompt_text
 from golden_fixtures import fusion_meta, qwen2_tokenizer, tokenizer_json
 from model_fixtures import small_reasoner
 

@@ -23,8 +23,8 @@ from anomaly_ov.models.config import RELEASED_SCORING, ExpertConfig, ModelConfig
 from anomaly_ov.models.create import expert_for
 from anomaly_ov.models.encoder import encoder_from_pretrained
 from anomaly_ov.models.model import AnomalyModel
-from anomaly_ov.models.reasoning.checkpoint import Checkpoint
-from anomaly_ov.models.reasoning.convert import convert_llava
+from anomaly_ov.reasoning.checkpoint import Checkpoint
+from anomaly_ov.reasoning.convert import convert_llava
 from llava_fixtures import (
     LEVELS,
     ROWS,

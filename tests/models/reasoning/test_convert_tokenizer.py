@@ -13,9 +13,9 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from anomaly_ov.errors import ConfigError, WeightsError
-from anomaly_ov.models.reasoning.config import prompt_ids_of
-from anomaly_ov.models.reasoning.processor import CHATML
-from anomaly_ov.models.reasoning.tokenizer import train_tokenizer
+from anomaly_ov.reasoning.config import prompt_ids_of
+from anomaly_ov.reasoning.processor import CHATML
+from anomaly_ov.reasoning.tokenizer import train_tokenizer
 from llava_fixtures import (
     ROWS,
     Stock,

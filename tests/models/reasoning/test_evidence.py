@@ -13,7 +13,7 @@ from anomaly_ov.models.config import RELEASED_SCORING, ModeConfig, ScoringConfig
 from anomaly_ov.models.expert import ExpertOutput
 from anomaly_ov.models.features import Features
 from anomaly_ov.models.model import AnomalyModel
-from anomaly_ov.models.reasoning.evidence import evidence_of
+from anomaly_ov.reasoning.evidence import evidence_of
 from golden_fixtures import SeededDetector, fusion_meta
 from model_fixtures import small_model, small_reasoner
 

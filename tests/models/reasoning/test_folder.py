@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from anomaly_ov.errors import CheckpointMismatch, ConfigError, UnsafeCheckpoint, WeightsError
 from anomaly_ov.images.views import anyres
-from anomaly_ov.models.reasoning import folder as folders
-from anomaly_ov.models.reasoning.folder import Reasoner, load_reasoner, save_language
+from anomaly_ov.reasoning import folder as folders
+from anomaly_ov.reasoning.folder import Reasoner, load_reasoner, save_language
 from model_fixtures import save_small_model, small_model, small_reasoner
 
 ROUNDING = {"rtol": 0.0, "atol": 1e-5}

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from anomaly_ov.images.geometry import Geometry
 from anomaly_ov.images.views import Views, ViewsConfig, anyres_geometry, multi_image_geometry
-from anomaly_ov.models.reasoning.annotation import remarks
-from anomaly_ov.models.reasoning.config import READINGS
-from anomaly_ov.models.reasoning.evidence import Evidence
-from anomaly_ov.models.reasoning.layout import GLOBAL, IMAGE, LOCAL, NEWLINE, PAD, PROMPT, TEXT, layout
-from anomaly_ov.models.reasoning.processor import Processor
+from anomaly_ov.reasoning.annotation import remarks
+from anomaly_ov.reasoning.config import READINGS
+from anomaly_ov.reasoning.evidence import Evidence
+from anomaly_ov.reasoning.layout import GLOBAL, IMAGE, LOCAL, NEWLINE, PAD, PROMPT, TEXT, layout
+from anomaly_ov.reasoning.processor import Processor
 from golden_fixtures import (
     PICTURE,
     QWEN2_IMAGE,

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from anomaly_ov.images.unpad import token_counts, unpad
 from anomaly_ov.images.views import ViewsConfig, anyres_geometry, multi_image_geometry
-from anomaly_ov.models.reasoning.config import READINGS
-from anomaly_ov.models.reasoning.layout import (
+from anomaly_ov.reasoning.config import READINGS
+from anomaly_ov.reasoning.layout import (
     GLOBAL,
     IMAGE,
     LOCAL,

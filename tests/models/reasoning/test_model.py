@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from anomaly_ov.errors import UsageError
-from anomaly_ov.models.reasoning.config import READINGS
-from anomaly_ov.models.reasoning.folder import Reasoner
-from anomaly_ov.models.reasoning.model import AnomalyOV
-from anomaly_ov.models.reasoning.processor import Encoded
+from anomaly_ov.reasoning.config import READINGS
+from anomaly_ov.reasoning.folder import Reasoner
+from anomaly_ov.reasoning.model import AnomalyOV
+from anomaly_ov.reasoning.processor import Encoded
 from model_fixtures import said, small_reasoner
 
 ALONE = {"rtol": 1e-5, "atol": 1e-5}

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from anomaly_ov.images.views import Views, ViewsConfig, anyres_geometry
-from anomaly_ov.models.reasoning.model import AnomalyOV
-from anomaly_ov.models.reasoning.processor import Processor
+from anomaly_ov.reasoning.model import AnomalyOV
+from anomaly_ov.reasoning.processor import Processor
 from golden_fixtures import (
     PICTURE,
     QWEN2_IMAGE,

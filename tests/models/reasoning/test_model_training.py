@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from anomaly_ov.models.reasoning.folder import Reasoner
-from anomaly_ov.models.reasoning.model import AnomalyOV
+from anomaly_ov.reasoning.folder import Reasoner
+from anomaly_ov.reasoning.model import AnomalyOV
 from model_fixtures import said, small_reasoner
 
 pytestmark = pytest.mark.usefixtures("one_thread")

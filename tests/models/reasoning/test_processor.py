@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from anomaly_ov.errors import UsageError
 from anomaly_ov.images.unpad import token_counts
 from anomaly_ov.images.views import Views, ViewsConfig, anyres, anyres_geometry, multi_image, multi_image_geometry
-from anomaly_ov.models.reasoning.config import READINGS, AnomalyOVConfig
-from anomaly_ov.models.reasoning.processor import (
+from anomaly_ov.reasoning.config import READINGS, AnomalyOVConfig
+from anomaly_ov.reasoning.processor import (
     IMAGE_MARKER,
     Encoded,
     Processor,

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from anomaly_ov.models.reasoning.config import prompt_ids_of, prompt_text
-from anomaly_ov.models.reasoning.processor import IMAGE_MARKER
-from anomaly_ov.models.reasoning.tokenizer import train_tokenizer
+from anomaly_ov.reasoning.config import prompt_ids_of, prompt_text
+from anomaly_ov.reasoning.processor import IMAGE_MARKER
+from anomaly_ov.reasoning.tokenizer import train_tokenizer
 from model_fixtures import small_reasoner
 
 TOKENIZER = small_reasoner().tokenizer

@@ -28,8 +28,8 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from anomaly_ov.images.colours import palette
-from anomaly_ov.images.regions import regions
 from anomaly_ov.records import level_beside
+from anomaly_ov.scoring.regions import regions
 from anomaly_ov.serving.routes.page import router as page
 
 MODEL = {"name": "fake", "revision": "0123456789abcdef", "device": "cpu", "dtype": "float32"}

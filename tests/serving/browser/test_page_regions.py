@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from anomaly_ov.images.regions import regions as expected
-from anomaly_ov.images.regions import rle_decode
+from anomaly_ov.scoring.regions import regions as expected
+from anomaly_ov.scoring.regions import rle_decode
 from serving.browser.fake_server import png, spots
 
 FIND = """async ([grey, width, height, threshold, imageWidth, imageHeight]) => {

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from anomaly_ov.errors import UsageError
-from anomaly_ov.images.regions import regions
+from anomaly_ov.scoring.regions import regions
 from anomaly_ov.serving.exports.rejudged import rejudged, stored_map
 from serving_export_fixtures import WH, as_json, failed, pending, record_of, scored
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from anomaly_ov.data.layouts import discover
-from anomaly_ov.images.regions import rle_decode
+from anomaly_ov.scoring.regions import rle_decode
 from anomaly_ov.serving.exports.coco import coco
 from anomaly_ov.serving.exports.csv_table import COLUMNS, csv_table, guarded
 from anomaly_ov.serving.exports.jsonl import jsonl

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from anomaly_ov.errors import DataError
-from anomaly_ov.images.regions import rle_decode
+from anomaly_ov.scoring.regions import rle_decode
 
 MAX_PIXELS = 200_000_000
 _FAR = 1e6

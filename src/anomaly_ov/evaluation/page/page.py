@@ -23,7 +23,7 @@ from anomaly_ov.evaluation.run_folder import RunFolder
 from anomaly_ov.evaluation.worst import MOST_SHOWN
 from anomaly_ov.files import write_atomic
 from anomaly_ov.images.messages import printable
-from anomaly_ov.thresholds import binomial_interval
+from anomaly_ov.scoring.conformal import binomial_interval
 
 MARKDOWN_NAME, PAGE_NAME = "report.md", "report.html"
 MOST_CATEGORIES = 500

@@ -110,7 +110,7 @@ class InspectorAnswerer:
                 raise _of_memory(error, self.info.device) from error
 
     def _answered(self, batch: Sequence[tuple[Asked, Finding]]) -> list[list[Reply]]:
-        from anomaly_ov.chat import answer_each
+        from anomaly_ov.reasoning.chat import answer_each
 
         single = [(one, finding) for one, finding in batch if len(one.questions) == 1 and finding.talk is not None]
         evidence, texts = [f.talk.evidence for _, f in single], [one.questions[0] for one, _ in single]

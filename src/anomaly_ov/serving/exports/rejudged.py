@@ -15,8 +15,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from anomaly_ov.errors import UsageError
-from anomaly_ov.images.regions import regions
 from anomaly_ov.records import Region, level_beside
+from anomaly_ov.scoring.regions import regions
 from anomaly_ov.serving.exports.about import CHOSEN
 from anomaly_ov.serving.reviewed import Reviewed
 

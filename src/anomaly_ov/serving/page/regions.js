@@ -1,4 +1,4 @@
-// Suspicious regions of a grey map, by the same rule as the service (anomaly_ov.images.regions): connected pieces,
+// Suspicious regions of a grey map, by the same rule as the service (anomaly_ov.scoring.regions): connected pieces,
 // corners count, of values >= threshold; highest peak first; pieces under MIN_AREA_FRACTION of the picture are left out,
 // but never the first: what reaches the threshold has a region.
 //

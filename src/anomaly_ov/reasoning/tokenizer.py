@@ -8,8 +8,8 @@ from itertools import chain
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from anomaly_ov.models.reasoning.config import ADVERBS, prompt_ids_of, prompt_text
-from anomaly_ov.models.reasoning.processor import CHATML, IMAGE_MARKER
+from anomaly_ov.reasoning.config import ADVERBS, prompt_ids_of, prompt_text
+from anomaly_ov.reasoning.processor import CHATML, IMAGE_MARKER
 
 END_OF_TEXT, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 WORDS = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+"

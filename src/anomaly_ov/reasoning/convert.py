@@ -27,11 +27,11 @@ from anomaly_ov.models.create import expert_for
 from anomaly_ov.models.encoder import Encoder, encoder_from_pretrained
 from anomaly_ov.models.expert import Expert
 from anomaly_ov.models.model import AnomalyModel
-from anomaly_ov.models.reasoning.checkpoint import WHOLE_HINT, Checkpoint, fit, rename
-from anomaly_ov.models.reasoning.config import AnomalyOVConfig, prompt_ids_of
-from anomaly_ov.models.reasoning.folder import save_language
-from anomaly_ov.models.reasoning.llava import EXPERT, LEFTOVER, PARTS, TOWER, Llava, read_llava, read_tokenizer
-from anomaly_ov.models.reasoning.model import AnomalyOV
+from anomaly_ov.reasoning.checkpoint import WHOLE_HINT, Checkpoint, fit, rename
+from anomaly_ov.reasoning.config import AnomalyOVConfig, prompt_ids_of
+from anomaly_ov.reasoning.folder import save_language
+from anomaly_ov.reasoning.llava import EXPERT, LEFTOVER, PARTS, TOWER, Llava, read_llava, read_tokenizer
+from anomaly_ov.reasoning.model import AnomalyOV
 
 PRECISIONS = ("bfloat16", "float16", "float32")
 NETWORK = "network."  # before the names of an encoder's weights

@@ -21,8 +21,8 @@ from tokenizers import AddedToken
 from anomaly_ov.errors import CheckpointMismatch, ConfigError, WeightsError
 from anomaly_ov.models import backbones
 from anomaly_ov.models.hub import CONFIG_FILE
-from anomaly_ov.models.reasoning.checkpoint import ADAPTER_FILE, COPY_HINT, WHOLE_HINT, Renames, read_json
-from anomaly_ov.models.reasoning.processor import CHATML, IMAGE_MARKER, ROLES
+from anomaly_ov.reasoning.checkpoint import ADAPTER_FILE, COPY_HINT, WHOLE_HINT, Renames, read_json
+from anomaly_ov.reasoning.processor import CHATML, IMAGE_MARKER, ROLES
 
 TOWER, EXPERT = "tower.", "expert."
 PARTS: Renames = (

@@ -21,8 +21,8 @@ from torch import Tensor
 from anomaly_ov.errors import UsageError
 from anomaly_ov.images.geometry import Geometry
 from anomaly_ov.images.views import Views
-from anomaly_ov.models.reasoning.config import READINGS, AnomalyOVConfig
-from anomaly_ov.models.reasoning.layout import layout
+from anomaly_ov.reasoning.config import READINGS, AnomalyOVConfig
+from anomaly_ov.reasoning.layout import layout
 
 IMAGE_MARKER = "<image>"
 SYSTEM = "You are a helpful assistant."

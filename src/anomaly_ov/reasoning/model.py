@@ -31,10 +31,10 @@ from anomaly_ov.images.geometry import Geometry
 from anomaly_ov.images.views import anyres_geometry, multi_image_geometry
 from anomaly_ov.models.encoder import Encoder
 from anomaly_ov.models.model import AnomalyModel
-from anomaly_ov.models.reasoning.annotation import Annotation
-from anomaly_ov.models.reasoning.config import READINGS, AnomalyOVConfig
-from anomaly_ov.models.reasoning.evidence import Evidence, evidence_of
-from anomaly_ov.models.reasoning.fusion import Fusion
+from anomaly_ov.reasoning.annotation import Annotation
+from anomaly_ov.reasoning.config import READINGS, AnomalyOVConfig
+from anomaly_ov.reasoning.evidence import Evidence, evidence_of
+from anomaly_ov.reasoning.fusion import Fusion
 
 
 class AnomalyOVModel(LlavaOnevisionModel):  # type: ignore[misc]

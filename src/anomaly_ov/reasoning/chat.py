@@ -22,9 +22,9 @@ from transformers.generation.stopping_criteria import StoppingCriteria, Stopping
 from transformers.generation.streamers import TextStreamer
 
 from anomaly_ov.errors import UsageError
-from anomaly_ov.models.reasoning.evidence import Evidence
-from anomaly_ov.models.reasoning.folder import Reasoner
-from anomaly_ov.models.reasoning.processor import IMAGE_MARKER, SYSTEM, Message, stop_ids
+from anomaly_ov.reasoning.evidence import Evidence
+from anomaly_ov.reasoning.folder import Reasoner
+from anomaly_ov.reasoning.processor import IMAGE_MARKER, SYSTEM, Message, stop_ids
 from anomaly_ov.records import Answer
 
 MAX_TOKENS = 200

@@ -14,8 +14,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from anomaly_ov.models.reasoning.evidence import Evidence
 from anomaly_ov.models.selector import quadrants
+from anomaly_ov.reasoning.evidence import Evidence
 
 OCTAVES = 4
 HIDDEN = 64

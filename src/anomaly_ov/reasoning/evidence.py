@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from anomaly_ov.images.geometry import Geometry
+from anomaly_ov.look import score_alone
 from anomaly_ov.models.arrays import PictureArrays
 from anomaly_ov.models.config import ScoringConfig
 from anomaly_ov.models.expert import ExpertOutput
 from anomaly_ov.models.features import Features
-from anomaly_ov.scoring.look import score_alone
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from anomaly_ov.images.geometry import Geometry
 
 if TYPE_CHECKING:
-    from anomaly_ov.chat import Chat
     from anomaly_ov.models.arrays import PictureArrays
-    from anomaly_ov.models.reasoning.evidence import Evidence
-    from anomaly_ov.models.reasoning.folder import Reasoner
+    from anomaly_ov.reasoning.chat import Chat
+    from anomaly_ov.reasoning.evidence import Evidence
+    from anomaly_ov.reasoning.folder import Reasoner
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Talk:
     def open(self, reading: str | None = None) -> Chat:
         """A new conversation. Raises ``WeightsError`` without a language side, ``MissingExtra`` without torch."""
         reasoner = self._reasoner()  # before the import, which needs torch: it says what is missing
-        from anomaly_ov.chat import Chat
+        from anomaly_ov.reasoning.chat import Chat
 
         return Chat(reasoner, self.evidence, reading)
 
@@ -50,7 +50,7 @@ class Talk:
     def evidence(self) -> list[Evidence]:
         """What the language model reads, with the score that it was taught to follow."""
         model = self._reasoner().model
-        from anomaly_ov.models.reasoning.evidence import of_picture
+        from anomaly_ov.reasoning.evidence import of_picture
 
         fused, device = model.config.level_score == "fused", model.device
         return [

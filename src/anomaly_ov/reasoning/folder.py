@@ -24,9 +24,9 @@ from anomaly_ov.errors import CheckpointMismatch, UnsafeCheckpoint, WeightsError
 from anomaly_ov.models.folder import digest, read_config
 from anomaly_ov.models.hub import LANGUAGE_FOLDER, WEIGHTS_FILE
 from anomaly_ov.models.model import AnomalyModel
-from anomaly_ov.models.reasoning.config import AnomalyOVConfig
-from anomaly_ov.models.reasoning.model import AnomalyOV
-from anomaly_ov.models.reasoning.processor import Processor, stop_ids
+from anomaly_ov.reasoning.config import AnomalyOVConfig
+from anomaly_ov.reasoning.model import AnomalyOV
+from anomaly_ov.reasoning.processor import Processor, stop_ids
 
 SHARD, LARGE_SHARD = "14MB", "4GB"
 COMPACT_BYTES = 256 * 2**20

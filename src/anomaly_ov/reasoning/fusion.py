@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from anomaly_ov.images.unpad import unpad
-from anomaly_ov.models.reasoning.annotation import Annotation, remarks
-from anomaly_ov.models.reasoning.config import AnomalyOVConfig
-from anomaly_ov.models.reasoning.evidence import Evidence
-from anomaly_ov.models.reasoning.layout import (
+from anomaly_ov.reasoning.annotation import Annotation, remarks
+from anomaly_ov.reasoning.config import AnomalyOVConfig
+from anomaly_ov.reasoning.evidence import Evidence
+from anomaly_ov.reasoning.layout import (
     GLOBAL,
     IMAGE,
     LOCAL,
