@@ -51,6 +51,7 @@ lint: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
 
 # Every figure of the README. DATA holds train/ and eval/ with the sets that the README names; single lines run alone.
 DATA ?= data
