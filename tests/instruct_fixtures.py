@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from anomaly_ov.data.synthetic import KINDS, DefectFact, Facts
 from anomaly_ov.images.places import PLACES
-from anomaly_ov.instruct.knowledge import OBJECTS, SURFACES
-from anomaly_ov.instruct.seen import SEVERITIES, SIZES
+from anomaly_ov_lab.data.synthetic import KINDS, DefectFact, Facts
+from anomaly_ov_lab.instruct.knowledge import OBJECTS, SURFACES
+from anomaly_ov_lab.instruct.seen import SEVERITIES, SIZES
 
 
 def defect(kind: str = "scratch", place: str = "top", area: float = 0.01, contrast: float = 0.2) -> DefectFact:

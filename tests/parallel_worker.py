@@ -17,10 +17,10 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from anomaly_ov.cli.main import leave
-from anomaly_ov.training import stage2_run
-from anomaly_ov.training.parallel import Parallel
-from anomaly_ov.training.stage2 import Stage2
-from anomaly_ov.training.stage2_recipe import read_stage2_recipe
+from anomaly_ov_lab.training import stage2_run
+from anomaly_ov_lab.training.parallel import Parallel
+from anomaly_ov_lab.training.stage2 import Stage2
+from anomaly_ov_lab.training.stage2_recipe import read_stage2_recipe
 
 
 class Watched(Stage2):

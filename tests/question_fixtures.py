@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from anomaly_ov.evaluation.text.answerers import Asked, Reply
 from anomaly_ov.records import Answer, ErrorInfo, ModelInfo
+from anomaly_ov_lab.evaluation.text.answerers import Asked, Reply
 
 MODEL = ModelInfo("told", "1", "cpu", "float32")
 

@@ -16,8 +16,8 @@ from anomaly_ov.errors import ImageError
 from anomaly_ov.images.read import Limits
 from anomaly_ov.images.sources import Source
 from anomaly_ov.records import ErrorInfo, Finding, ImageInfo, ModelInfo, Threshold
-from anomaly_ov.serving.app import create_app
-from anomaly_ov.serving.settings import ServeSettings
+from anomaly_ov_server.app import create_app
+from anomaly_ov_server.settings import ServeSettings
 
 BASE = "http://127.0.0.1:8765"
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from anomaly_ov.records import ErrorInfo, Finding, ImageInfo, MapInfo, ModelInfo, Threshold, level_beside
 from anomaly_ov.scoring.regions import regions
-from anomaly_ov.serving.exports.about import About
-from anomaly_ov.serving.reviewed import Decision, Reviewed
+from anomaly_ov_server.exports.about import About
+from anomaly_ov_server.reviewed import Decision, Reviewed
 
 MODEL = ModelInfo("tiny", "abc123", "cpu", "float32")
 THRESHOLD = Threshold(0.5, "fitted on a set of ours")

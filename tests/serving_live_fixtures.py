@@ -11,9 +11,9 @@ from typing import Any
 
 import uvicorn
 
-from anomaly_ov.serving.app import create_app
-from anomaly_ov.serving.run import listen
-from anomaly_ov.serving.settings import ServeSettings
+from anomaly_ov_server.app import create_app
+from anomaly_ov_server.run import listen
+from anomaly_ov_server.settings import ServeSettings
 
 
 @contextmanager

@@ -25,10 +25,10 @@ from anomaly_ov.records import (
     Region,
     Threshold,
 )
-from anomaly_ov.serving.engine import Inspected
-from anomaly_ov.serving.store.rows import ScoredBy, ThresholdUsed
-from anomaly_ov.serving.store.store import Store
-from anomaly_ov.serving.uploads import Upload
+from anomaly_ov_server.engine import Inspected
+from anomaly_ov_server.store.rows import ScoredBy, ThresholdUsed
+from anomaly_ov_server.store.store import Store
+from anomaly_ov_server.uploads import Upload
 
 MODEL = ModelInfo("fake", "1", "cpu", "float32")
 SCORED_BY = ScoredBy({"name": "fake", "revision": "1", "device": "cpu", "dtype": "float32"}, ThresholdUsed(0.5, "test"))

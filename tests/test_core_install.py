@@ -135,9 +135,9 @@ def test_the_service(model: Path, pictures: Path, tmp_path: Path) -> None:
 import asyncio
 from pathlib import Path
 from anomaly_ov import load
-from anomaly_ov.serving import run  # all that 'serve' imports
-from anomaly_ov.serving.app import create_app
-from anomaly_ov.serving.settings import ServeSettings
+from anomaly_ov_server import run  # all that 'serve' imports
+from anomaly_ov_server.app import create_app
+from anomaly_ov_server.settings import ServeSettings
 
 model, picture = sys.argv[1:]
 app = create_app(load(model), ServeSettings(data=Path("data")))

@@ -11,7 +11,6 @@ def test_public_names() -> None:
         *expected,
         "__version__",
         "load",
-        "load_baseline",
         "load_context",
         "save_context",
     ]

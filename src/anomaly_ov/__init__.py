@@ -11,7 +11,6 @@ _WHERE = {
     "load": "inspector",
     "Inspector": "inspector",
     "Context": "context.context",
-    "load_baseline": "baselines.load",
     "load_context": "context.context_file",
     "save_context": "context.context_file",
     "Finding": "records",
@@ -26,7 +25,6 @@ __all__ = [
     "Region",
     "__version__",
     "load",
-    "load_baseline",
     "load_context",
     "save_context",
 ]

@@ -60,7 +60,7 @@ def other_clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def towers(clip_folder: Path) -> Any:
-    from anomaly_ov.baselines.clip_towers import load_towers
+    from anomaly_ov_lab.baselines.clip_towers import load_towers
 
     return load_towers(clip_folder, "cpu")
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from anomaly_ov.baselines.anomaly_clip import AnomalyClipJudge, learned_states, two_paths, value_attention
-from anomaly_ov.baselines.clip_towers import ClipTowers
-from anomaly_ov.baselines.learned_prompts import AnomalyClipConfig, LearnedPrompts
 from anomaly_ov.errors import ConfigError
+from anomaly_ov_lab.baselines.anomaly_clip import AnomalyClipJudge, learned_states, two_paths, value_attention
+from anomaly_ov_lab.baselines.clip_towers import ClipTowers
+from anomaly_ov_lab.baselines.learned_prompts import AnomalyClipConfig, LearnedPrompts
 
 WORDS = 5
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from anomaly_ov.baselines.load import load_baseline
-from anomaly_ov.baselines.open_clip import ARCHITECTURES, Architecture, expected_shapes
-from anomaly_ov.cli.baselines import app
 from anomaly_ov.errors import CheckpointMismatch, UsageError
 from anomaly_ov.images.sources import expand
+from anomaly_ov_lab.baselines.load import load_baseline
+from anomaly_ov_lab.baselines.open_clip import ARCHITECTURES, Architecture, expected_shapes
+from anomaly_ov_lab.cli.baselines import app
 
 
 def run(*args: str) -> str:
@@ -49,7 +49,7 @@ def test_mistakes(clip_folder: Path, tmp_path: Path) -> None:
 
 
 def test_prompts_to_a_working_anomalyclip(clip_folder: Path, pictures: Path, tmp_path: Path) -> None:
-    from anomaly_ov.baselines.clip_towers import load_towers
+    from anomaly_ov_lab.baselines.clip_towers import load_towers
 
     towers = load_towers(clip_folder, "cpu")
     table = towers.text.embeddings.token_embedding.weight.detach()

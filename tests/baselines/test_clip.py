@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from anomaly_ov.baselines.clip import ClipConfig, ClipJudge
-from anomaly_ov.baselines.clip_towers import ClipTowers
+from anomaly_ov_lab.baselines.clip import ClipConfig, ClipJudge
+from anomaly_ov_lab.baselines.clip_towers import ClipTowers
 
 
 def test_score_is_clips_own_answer(towers: ClipTowers, clip_folder: Path, pixels_b3ss: torch.Tensor) -> None:

@@ -9,16 +9,16 @@ import pytest
 import torch
 from PIL import Image
 
-from anomaly_ov.baselines import detector as module
-from anomaly_ov.baselines.clip import ClipConfig, ClipJudge
-from anomaly_ov.baselines.clip_towers import ClipTowers
-from anomaly_ov.baselines.detector import ClipDetector, Judged
-from anomaly_ov.baselines.load import is_baseline, load_baseline, told
-from anomaly_ov.data.layouts import discover
 from anomaly_ov.errors import DeviceError, UsageError, WeightsError
-from anomaly_ov.evaluation.detect import evaluate_detection
 from anomaly_ov.images.sources import Source, expand
 from anomaly_ov.records import Detector
+from anomaly_ov_lab.baselines import detector as module
+from anomaly_ov_lab.baselines.clip import ClipConfig, ClipJudge
+from anomaly_ov_lab.baselines.clip_towers import ClipTowers
+from anomaly_ov_lab.baselines.detector import ClipDetector, Judged
+from anomaly_ov_lab.baselines.load import is_baseline, load_baseline, told
+from anomaly_ov_lab.data.layouts import discover
+from anomaly_ov_lab.evaluation.detect import evaluate_detection
 
 METHODS = ("clip", "clip-ensemble", "winclip")
 

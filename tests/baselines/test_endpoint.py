@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from anomaly_ov.baselines.endpoint import QUESTION, EndpointDetector, endpoint_config, score_of
-from anomaly_ov.baselines.load import load_baseline
 from anomaly_ov.errors import ConfigError, EndpointError, EndpointRefused, UsageError
 from anomaly_ov.images.sources import expand
 from anomaly_ov.records import Answer, Detector
 from anomaly_ov.remote.config import EndpointConfig
+from anomaly_ov_lab.baselines.endpoint import QUESTION, EndpointDetector, endpoint_config, score_of
+from anomaly_ov_lab.baselines.load import load_baseline
 from remote_fixtures import FakeTime, Scripted, Server, failing, ok, serving, token
 
 Connect = Callable[..., tuple[EndpointDetector, Server]]

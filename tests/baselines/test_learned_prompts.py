@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from anomaly_ov.baselines.clip_towers import ClipTowers
-from anomaly_ov.baselines.learned_prompts import convert_prompts, expected_shapes, read_config, read_prompts
 from anomaly_ov.errors import CheckpointMismatch, ConfigError, UnsafeCheckpoint, UsageError, WeightsError
+from anomaly_ov_lab.baselines.clip_towers import ClipTowers
+from anomaly_ov_lab.baselines.learned_prompts import convert_prompts, expected_shapes, read_config, read_prompts
 
 WORDS, DEEP_WORDS, DEPTH = 6, 2, 2
 

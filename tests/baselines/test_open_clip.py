@@ -10,9 +10,15 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from anomaly_ov.baselines.clip_towers import ClipTowers, load_towers
-from anomaly_ov.baselines.open_clip import ARCHITECTURES, Architecture, clip_config, convert_open_clip, expected_shapes
 from anomaly_ov.errors import CheckpointMismatch, UsageError, WeightsError
+from anomaly_ov_lab.baselines.clip_towers import ClipTowers, load_towers
+from anomaly_ov_lab.baselines.open_clip import (
+    ARCHITECTURES,
+    Architecture,
+    clip_config,
+    convert_open_clip,
+    expected_shapes,
+)
 
 Tensors = dict[str, torch.Tensor]
 

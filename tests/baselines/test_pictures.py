@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomaly_ov.baselines.pictures import fitted, on_picture, show
 from anomaly_ov.images.read import Limits
 from anomaly_ov.images.sources import Source
+from anomaly_ov_lab.baselines.pictures import fitted, on_picture, show
 
 RNG = np.random.default_rng(0)
 

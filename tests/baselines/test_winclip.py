@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from anomaly_ov.baselines import winclip
-from anomaly_ov.baselines.clip_towers import ClipTowers
-from anomaly_ov.baselines.prompts import compositional
-from anomaly_ov.baselines.windows import window_patches
 from anomaly_ov.errors import ConfigError
+from anomaly_ov_lab.baselines import winclip
+from anomaly_ov_lab.baselines.clip_towers import ClipTowers
+from anomaly_ov_lab.baselines.prompts import compositional
+from anomaly_ov_lab.baselines.windows import window_patches
 
 
 def feature_of(towers: ClipTowers, tokens: torch.Tensor, patches: list[int]) -> torch.Tensor:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from anomaly_ov.baselines.windows import harmonic_map, harmonic_mean, window_patches
 from anomaly_ov.errors import ConfigError
+from anomaly_ov_lab.baselines.windows import harmonic_map, harmonic_mean, window_patches
 
 
 @pytest.mark.parametrize(("size", "count"), [(1, 225), (2, 196), (3, 169), (15, 1)])

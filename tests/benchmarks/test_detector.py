@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from anomaly_ov.data.layouts import discover
-from anomaly_ov.data.samples import DataSet, read_mask
-from anomaly_ov.evaluation.pixel_metrics import pixel_auroc
 from anomaly_ov.inspector import Inspector
 from anomaly_ov.models.config import ModeConfig, ScoringConfig
 from anomaly_ov.models.engines.torch import TorchEngine
 from anomaly_ov.scoring.score import logit
+from anomaly_ov_lab.data.layouts import discover
+from anomaly_ov_lab.data.samples import DataSet, read_mask
+from anomaly_ov_lab.evaluation.pixel_metrics import pixel_auroc
 from model_fixtures import small_model
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anomaly_ov.evaluation.pixel_metrics import pixel_metrics
+from anomaly_ov_lab.evaluation.pixel_metrics import pixel_metrics
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

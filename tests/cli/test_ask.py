@@ -17,9 +17,9 @@ from anomaly_ov.cli import spoken
 from anomaly_ov.cli.main import run
 from anomaly_ov.cli.schema import finding_schema
 from anomaly_ov.inspector import load
-from anomaly_ov.instruct.questions import wordings
 from anomaly_ov.reasoning import chat
 from anomaly_ov.records import Answer
+from anomaly_ov_lab.instruct.questions import wordings
 from model_fixtures import save_small_model
 from remote_fixtures import Scripted, failing, ok, serving, token
 from talk_fixtures import small_talker

@@ -198,7 +198,13 @@ def test_unwritable_place_is_the_users_to_solve(
 
 @pytest.mark.parametrize(
     ("module", "shown"),
-    [("PIL.TiffImagePlugin", 0), ("torch", 0), ("transformers.x", 0), ("torchlike", 1), ("anomaly_ov.data.leakage", 1)],
+    [
+        ("PIL.TiffImagePlugin", 0),
+        ("torch", 0),
+        ("transformers.x", 0),
+        ("torchlike", 1),
+        ("anomaly_ov_lab.data.leakage", 1),
+    ],
 )
 def test_warnings_of_libraries_are_not_shown(module: str, shown: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "warnoptions", [])

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 import anomaly_ov.inspector
-import anomaly_ov.serving.run
-from anomaly_ov.cli import serve as verb
+import anomaly_ov_server.run
 from anomaly_ov.cli.main import run
+from anomaly_ov_server import cli as verb
 from serving_core_fixtures import FakeInspector, png
 
 Serve = Callable[..., int]
@@ -43,7 +43,7 @@ def handed_on(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     def take(inspector: Any, settings: Any, first: Any = (), *, name: str, say: Any) -> None:
         calls.append((settings, [source.id for source in first], name))
 
-    monkeypatch.setattr(anomaly_ov.serving.run, "run", take)
+    monkeypatch.setattr(anomaly_ov_server.run, "run", take)
     return calls
 
 
@@ -230,7 +230,7 @@ def in_another_process(data: Path) -> int:
     """Exit code of an attempt to use the same folder."""
     code = (
         "import sys; from pathlib import Path; from anomaly_ov.errors import UsageError\n"
-        "from anomaly_ov.serving.store.folder import Folder\n"
+        "from anomaly_ov_server.store.folder import Folder\n"
         "try: Folder(Path(sys.argv[1]), 0)\n"
         "except UsageError as error: sys.exit(error.exit_code if 'in use by another process' in str(error) else 1)"
     )

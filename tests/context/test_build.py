@@ -18,12 +18,12 @@ from anomaly_ov.context.bank import NEAR, Reference, tokens_each
 from anomaly_ov.context.build import ALIKE, FEWEST_FOR_AUTO, MOST_REFERENCES, alikeness, digest_of, suspicion_of
 from anomaly_ov.context.context import Context
 from anomaly_ov.errors import UsageError
-from anomaly_ov.evaluation.metrics import auroc
 from anomaly_ov.images.read import Limits
 from anomaly_ov.images.sources import Source, expand
 from anomaly_ov.models.config import ModeConfig, ScoringConfig
 from anomaly_ov.scoring.cells import Scales
 from anomaly_ov.scoring.score import Usual, judge
+from anomaly_ov_lab.evaluation.metrics import auroc
 from context_fixtures import (
     World,
     assert_same,

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from anomaly_ov.data import check as check_module
-from anomaly_ov.data.check import Remark, Report, check
-from anomaly_ov.data.layouts import discover
+from anomaly_ov_lab.data import check as check_module
+from anomaly_ov_lab.data.check import Remark, Report, check
+from anomaly_ov_lab.data.layouts import discover
 from fake_sets import FAKES
 from fake_sets.pictures import mask, picture
 

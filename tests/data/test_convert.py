@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomaly_ov.data.convert import convert
-from anomaly_ov.data.layouts import discover
-from anomaly_ov.data.samples import read_mask
 from anomaly_ov.errors import DataError, UsageError
+from anomaly_ov_lab.data.convert import convert
+from anomaly_ov_lab.data.layouts import discover
+from anomaly_ov_lab.data.samples import read_mask
 from fake_sets import FAKES
 from fake_sets.pictures import WH, mask, picture, square
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from anomaly_ov.data.layouts import discover, lists
-from anomaly_ov.data.samples import read_mask
 from anomaly_ov.errors import DataError
+from anomaly_ov_lab.data.layouts import discover, lists
+from anomaly_ov_lab.data.samples import read_mask
 from fake_sets import FAKES
 from fake_sets.pictures import mask, picture
 

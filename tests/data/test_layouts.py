@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomaly_ov.data.layouts import discover, discover_all
 from anomaly_ov.errors import DataError
+from anomaly_ov_lab.data.layouts import discover, discover_all
 
 
 def _image(path: Path, size: tuple[int, int] = (8, 6), value: int = 90) -> Path:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomaly_ov.data.hashing import Fingerprint, fingerprint, near_pairs, nearest, perceptual_hash, sha256_file
-from anomaly_ov.data.leakage import LeakageWarning, check
-from anomaly_ov.data.samples import Sample
 from anomaly_ov.errors import LeakageError
+from anomaly_ov_lab.data.hashing import Fingerprint, fingerprint, near_pairs, nearest, perceptual_hash, sha256_file
+from anomaly_ov_lab.data.leakage import LeakageWarning, check
+from anomaly_ov_lab.data.samples import Sample
 
 
 def _photo(seed: int, side: int = 96) -> Image.Image:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anomaly_ov.data.layouts.outlines import draw
 from anomaly_ov.errors import DataError
+from anomaly_ov_lab.data.layouts.outlines import draw
 
 
 def test_polygons_are_joined_and_cut_at_the_border() -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomaly_ov.data.samples import DataSet, Sample, read_mask
 from anomaly_ov.errors import DataError
+from anomaly_ov_lab.data.samples import DataSet, Sample, read_mask
 
 
 def _set(*samples: Sample) -> DataSet:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from anomaly_ov.errors import DataError
-from anomaly_ov.evaluation.compare import Comparison, compare_runs
-from anomaly_ov.evaluation.metrics import auroc, paired_bootstrap
+from anomaly_ov_lab.evaluation.compare import Comparison, compare_runs
+from anomaly_ov_lab.evaluation.metrics import auroc, paired_bootstrap
 from run_fixtures import Pictures, write_run
 
 DRAWS = 200

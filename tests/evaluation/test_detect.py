@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomaly_ov.data.layouts import discover
 from anomaly_ov.errors import DataError, EndpointError, UsageError
-from anomaly_ov.evaluation.compare import compare_runs
-from anomaly_ov.evaluation.detect import DetectionResult, evaluate_detection
-from anomaly_ov.evaluation.metrics import auroc, average_precision
-from anomaly_ov.evaluation.pixel_metrics import pixel_metrics
 from anomaly_ov.records import Detector, ErrorInfo, Finding, ImageInfo, ModelInfo, Threshold
+from anomaly_ov_lab.data.layouts import discover
+from anomaly_ov_lab.evaluation.compare import compare_runs
+from anomaly_ov_lab.evaluation.detect import DetectionResult, evaluate_detection
+from anomaly_ov_lab.evaluation.metrics import auroc, average_precision
+from anomaly_ov_lab.evaluation.pixel_metrics import pixel_metrics
 
 INFO = ModelInfo("fake", "rev1", "cpu", "float32")
 
@@ -145,7 +145,7 @@ def test_masks_larger_than_the_map_are_not_downsized(tmp_path: Path) -> None:
 def test_many_pixels_take_the_histogram(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = _two_categories(tmp_path / "set")
     exact = _run(root).pooled.pixels
-    monkeypatch.setattr("anomaly_ov.evaluation.detect.MAX_EXACT", 1000)
+    monkeypatch.setattr("anomaly_ov_lab.evaluation.detect.MAX_EXACT", 1000)
     near = _run(root).pooled.pixels
     assert exact is not None
     assert near is not None

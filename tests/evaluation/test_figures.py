@@ -8,11 +8,11 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score
 
 from anomaly_ov.errors import DataError
-from anomaly_ov.evaluation.figures import Figures, figures_of, mean_of
-from anomaly_ov.evaluation.metrics import calibration_error
-from anomaly_ov.evaluation.pixel_metrics import PixelMetrics
-from anomaly_ov.evaluation.run_folder import Row
 from anomaly_ov.records import ModelInfo
+from anomaly_ov_lab.evaluation.figures import Figures, figures_of, mean_of
+from anomaly_ov_lab.evaluation.metrics import calibration_error
+from anomaly_ov_lab.evaluation.pixel_metrics import PixelMetrics
+from anomaly_ov_lab.evaluation.run_folder import Row
 
 INFO = ModelInfo("m", "r", "cpu", "float32")
 PIXELS = PixelMetrics(0.5, 0.25, 0.125, 0.3, 4, 1, 100, 10, 1e-6, 0.4, 0.7)

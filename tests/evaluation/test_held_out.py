@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from anomaly_ov.evaluation.held_out import HeldOutSet, held_out_set, is_main_held_out, said, scored, share
 from anomaly_ov.records import Answer
+from anomaly_ov_lab.evaluation.held_out import HeldOutSet, held_out_set, is_main_held_out, said, scored, share
 
 
 @pytest.fixture(scope="module")

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from anomaly_ov.data.layouts import discover
 from anomaly_ov.errors import DataError, WeightsError
-from anomaly_ov.evaluation import many_experts
-from anomaly_ov.evaluation.many_experts import Scores, measure, score_all
-from anomaly_ov.evaluation.metrics import auroc
 from anomaly_ov.inspector import Inspector
 from anomaly_ov.models.expert import Expert
 from anomaly_ov.models.model import AnomalyModel
+from anomaly_ov_lab.data.layouts import discover
+from anomaly_ov_lab.evaluation import many_experts
+from anomaly_ov_lab.evaluation.many_experts import Scores, measure, score_all
+from anomaly_ov_lab.evaluation.metrics import auroc
 from model_fixtures import small_model
 from training_fixtures import labelled_folder
 

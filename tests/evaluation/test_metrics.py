@@ -14,7 +14,7 @@ from torchmetrics.functional.classification import (
 )
 
 from anomaly_ov.errors import DataError
-from anomaly_ov.evaluation.metrics import (
+from anomaly_ov_lab.evaluation.metrics import (
     METRICS,
     auroc,
     average_precision,
@@ -155,7 +155,7 @@ def test_paired_comparison_sees_what_two_intervals_cannot() -> None:
 def test_blocks_do_not_change_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     labels, scores = _scores(20, 0.5)
     whole = bootstrap_draws(labels, scores, draws=50)
-    monkeypatch.setattr("anomaly_ov.evaluation.metrics._BLOCK_ELEMENTS", 400)
+    monkeypatch.setattr("anomaly_ov_lab.evaluation.metrics._BLOCK_ELEMENTS", 400)
     blocks = bootstrap_draws(labels, scores, draws=50)
     assert whole is not None
     assert blocks is not None

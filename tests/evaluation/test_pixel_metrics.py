@@ -11,7 +11,7 @@ from scipy import ndimage
 from sklearn.metrics import average_precision_score, f1_score, precision_recall_curve, roc_auc_score
 
 from anomaly_ov.errors import DataError
-from anomaly_ov.evaluation.pixel_metrics import (
+from anomaly_ov_lab.evaluation.pixel_metrics import (
     ExactPixels,
     HistogramPixels,
     pixel_auroc,
@@ -127,7 +127,7 @@ def test_histogram_is_as_near_as_it_says(
 
 
 def test_histogram_takes_over_beyond_the_limit_and_flushes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anomaly_ov.evaluation.pixel_metrics._FLUSH", 100)
+    monkeypatch.setattr("anomaly_ov_lab.evaluation.pixel_metrics._FLUSH", 100)
     masks, maps = _case(1, 1000, images=4)
     exact, near = pixel_metrics(masks, maps), pixel_metrics(masks, maps, max_exact=10)
     assert exact.error == 0

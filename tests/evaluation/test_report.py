@@ -4,12 +4,12 @@ from typing import Any
 
 from rich.console import Console
 
-from anomaly_ov.evaluation.detect import DetectionResult
-from anomaly_ov.evaluation.figures import Figures, figures_of, mean_of
-from anomaly_ov.evaluation.pixel_metrics import PixelMetrics
-from anomaly_ov.evaluation.report import COLUMNS, markdown, print_report, rows
-from anomaly_ov.evaluation.run_folder import Row
 from anomaly_ov.records import ModelInfo
+from anomaly_ov_lab.evaluation.detect import DetectionResult
+from anomaly_ov_lab.evaluation.figures import Figures, figures_of, mean_of
+from anomaly_ov_lab.evaluation.pixel_metrics import PixelMetrics
+from anomaly_ov_lab.evaluation.report import COLUMNS, markdown, print_report, rows
+from anomaly_ov_lab.evaluation.run_folder import Row
 
 INFO = ModelInfo("m", "r", "cpu", "float32")
 

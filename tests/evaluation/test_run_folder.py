@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from anomaly_ov.errors import DataError
-from anomaly_ov.evaluation.run_folder import Row, RunFolder
 from anomaly_ov.records import Finding, ImageInfo, ModelInfo, Threshold
+from anomaly_ov_lab.evaluation.run_folder import Row, RunFolder
 
 INFO = ModelInfo("m", "r", "cpu", "float32")
 

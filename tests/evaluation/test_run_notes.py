@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from anomaly_ov.evaluation.figures import Figures
-from anomaly_ov.evaluation.metrics import bootstrap_interval
-from anomaly_ov.evaluation.run_folder import Row
-from anomaly_ov.evaluation.run_notes import FEW, named, notes_of, nothing_scored
 from anomaly_ov.records import ModelInfo
+from anomaly_ov_lab.evaluation.figures import Figures
+from anomaly_ov_lab.evaluation.metrics import bootstrap_interval
+from anomaly_ov_lab.evaluation.run_folder import Row
+from anomaly_ov_lab.evaluation.run_notes import FEW, named, notes_of, nothing_scored
 
 INFO = ModelInfo("m", "r", "cpu", "float32")
 EVIL = "bad/\x1b[31mred\nline.png"

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from anomaly_ov.data.samples import DataSet, Sample
 from anomaly_ov.errors import DataError
-from anomaly_ov.evaluation.selection import draw_references, measured, without
+from anomaly_ov_lab.data.samples import DataSet, Sample
+from anomaly_ov_lab.evaluation.selection import draw_references, measured, without
 
 
 def _set(root: Path, names: dict[str, tuple[str, int | None, str | None]]) -> DataSet:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from anomaly_ov.errors import DataError
-from anomaly_ov.evaluation.stored_run import StoredRun, runs_in
+from anomaly_ov_lab.evaluation.stored_run import StoredRun, runs_in
 from run_fixtures import write_run
 
 PICTURES = {"a.png": ("x", 0, 0.2), "b.png": ("x", 1, 0.8), "c.png": ("x", 1, None)}

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomaly_ov.data.layouts import discover
 from anomaly_ov.errors import DataError
-from anomaly_ov.evaluation.detect import DetectionResult, evaluate_detection
-from anomaly_ov.evaluation.report import ALONE, COLUMNS, columns, markdown
-from anomaly_ov.evaluation.run_folder import ContextUsed, Row, RunFolder
-from anomaly_ov.evaluation.with_context import ContextDetector, with_folder_context, with_references
 from anomaly_ov.images.sources import Source
 from anomaly_ov.records import ContextKind, Detector, Finding, ImageInfo, ModelInfo, Threshold
+from anomaly_ov_lab.data.layouts import discover
+from anomaly_ov_lab.evaluation.detect import DetectionResult, evaluate_detection
+from anomaly_ov_lab.evaluation.report import ALONE, COLUMNS, columns, markdown
+from anomaly_ov_lab.evaluation.run_folder import ContextUsed, Row, RunFolder
+from anomaly_ov_lab.evaluation.with_context import ContextDetector, with_folder_context, with_references
 
 INFO = ModelInfo("fake", "rev1", "cpu", "float32")
 

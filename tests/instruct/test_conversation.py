@@ -8,15 +8,15 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from anomaly_ov.data.synthetic import Facts, generate, normal
 from anomaly_ov.errors import UsageError
-from anomaly_ov.instruct import Turn, ask, from_facts, from_label, reading
-from anomaly_ov.instruct.answers import Teller
-from anomaly_ov.instruct.conversation import askable
-from anomaly_ov.instruct.knowledge import KINDS
-from anomaly_ov.instruct.labels import Known
-from anomaly_ov.instruct.questions import INTENTS, SCOPES, drawn, forms, paraphrased
-from anomaly_ov.instruct.seen import seen_in
+from anomaly_ov_lab.data.synthetic import Facts, generate, normal
+from anomaly_ov_lab.instruct import Turn, ask, from_facts, from_label, reading
+from anomaly_ov_lab.instruct.answers import Teller
+from anomaly_ov_lab.instruct.conversation import askable
+from anomaly_ov_lab.instruct.knowledge import KINDS
+from anomaly_ov_lab.instruct.labels import Known
+from anomaly_ov_lab.instruct.questions import INTENTS, SCOPES, drawn, forms, paraphrased
+from anomaly_ov_lab.instruct.seen import seen_in
 from instruct_fixtures import defect, facts, random_facts
 
 SEEDS = range(400)

@@ -6,14 +6,14 @@ from collections import Counter
 
 import numpy as np
 
-from anomaly_ov.data.synthetic import KINDS as GENERATED
-from anomaly_ov.data.synthetic.noise import stream
-from anomaly_ov.data.synthetic.objects import MAKERS
-from anomaly_ov.data.synthetic.scenes import random_scene
-from anomaly_ov.data.synthetic.surfaces import SURFACES as DRAWN
-from anomaly_ov.instruct import reading
-from anomaly_ov.instruct.knowledge import KINDS, LOOK_ALIKE, OBJECTS, SURFACES, THINGS, URGENCY, may_be_confused
-from anomaly_ov.instruct.seen import SEVERITIES
+from anomaly_ov_lab.data.synthetic import KINDS as GENERATED
+from anomaly_ov_lab.data.synthetic.noise import stream
+from anomaly_ov_lab.data.synthetic.objects import MAKERS
+from anomaly_ov_lab.data.synthetic.scenes import random_scene
+from anomaly_ov_lab.data.synthetic.surfaces import SURFACES as DRAWN
+from anomaly_ov_lab.instruct import reading
+from anomaly_ov_lab.instruct.knowledge import KINDS, LOOK_ALIKE, OBJECTS, SURFACES, THINGS, URGENCY, may_be_confused
+from anomaly_ov_lab.instruct.seen import SEVERITIES
 
 
 def test_every_generated_kind_surface_and_object_is_known() -> None:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomaly_ov.data.samples import Sample
 from anomaly_ov.errors import DataError
-from anomaly_ov.instruct import Known, known_of
-from anomaly_ov.instruct.labels import seen_by
+from anomaly_ov_lab.data.samples import Sample
+from anomaly_ov_lab.instruct import Known, known_of
+from anomaly_ov_lab.instruct.labels import seen_by
 
 
 def mask_at(path: Path, *boxes: tuple[int, int, int, int]) -> Path:

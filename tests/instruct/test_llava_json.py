@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from anomaly_ov.errors import DataError, UsageError
-from anomaly_ov.instruct import Turn, llava_json
-from anomaly_ov.instruct.llava_json import Record, Skipped, Tally, read, record, write
+from anomaly_ov_lab.instruct import Turn, llava_json
+from anomaly_ov_lab.instruct.llava_json import Record, Skipped, Tally, read, record, write
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from anomaly_ov.images.places import PLACES
-from anomaly_ov.instruct.knowledge import KINDS
-from anomaly_ov.instruct.phrases import asked_kind, capital, defect_phrase, in_place, kind_phrase, listed, whole
-from anomaly_ov.instruct.seen import Seen, SeenDefect
+from anomaly_ov_lab.instruct.knowledge import KINDS
+from anomaly_ov_lab.instruct.phrases import asked_kind, capital, defect_phrase, in_place, kind_phrase, listed, whole
+from anomaly_ov_lab.instruct.seen import Seen, SeenDefect
 
 
 def spoken(kind: str | None, adjective: str = "") -> set[str]:

@@ -8,8 +8,8 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from anomaly_ov.instruct import ask, manner, reading
-from anomaly_ov.instruct.questions import (
+from anomaly_ov_lab.instruct import ask, manner, reading
+from anomaly_ov_lab.instruct.questions import (
     INTENTS,
     ONE_WORD,
     WORDINGS,

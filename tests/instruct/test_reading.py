@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from anomaly_ov.instruct import reading
+from anomaly_ov_lab.instruct import reading
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,12 @@ from anomaly_ov.context import build
 from anomaly_ov.errors import DeviceError
 from anomaly_ov.images.sources import Source
 from anomaly_ov.inspector import Inspector
-from anomaly_ov.serving import batch_runner
-from anomaly_ov.serving.batch_runner import BatchRunner
-from anomaly_ov.serving.engine import Engine
-from anomaly_ov.serving.faults import Fault
-from anomaly_ov.serving.store.store import Store
-from anomaly_ov.serving.uploads import Upload
+from anomaly_ov_server import batch_runner
+from anomaly_ov_server.batch_runner import BatchRunner
+from anomaly_ov_server.engine import Engine
+from anomaly_ov_server.faults import Fault
+from anomaly_ov_server.store.store import Store
+from anomaly_ov_server.uploads import Upload
 from model_fixtures import small_model
 from serving_store_fixtures import FakeEngine, FakeInspector, png, score_of, uploads
 
@@ -331,8 +331,8 @@ import os, random, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from serving_store_fixtures import FakeEngine, FakeInspector, uploads
-from anomaly_ov.serving.batch_runner import BatchRunner
-from anomaly_ov.serving.store.store import Store
+from anomaly_ov_server.batch_runner import BatchRunner
+from anomaly_ov_server.store.store import Store
 
 def serve():
     store = Store(Path(sys.argv[1]))

@@ -9,8 +9,8 @@ import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from anomaly_ov.records import Answer
-from anomaly_ov.serving.completions import Reply, conversation_of, request_of, request_schema
-from anomaly_ov.serving.faults import Fault
+from anomaly_ov_server.completions import Reply, conversation_of, request_of, request_schema
+from anomaly_ov_server.faults import Fault
 
 ANSWER = Answer("No.", 0.25, "stop", 40, 3, {})
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "high"}}

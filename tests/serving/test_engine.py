@@ -13,8 +13,8 @@ import pytest
 
 from anomaly_ov.images.sources import Source
 from anomaly_ov.inspector import Inspector
-from anomaly_ov.serving.engine import Engine, Inspected
-from anomaly_ov.serving.faults import Fault
+from anomaly_ov_server.engine import Engine, Inspected
+from anomaly_ov_server.faults import Fault
 from model_fixtures import small_model
 from serving_core_fixtures import FakeInspector, png
 

@@ -8,7 +8,7 @@ import pytest
 from starlette.exceptions import HTTPException
 
 from anomaly_ov import errors
-from anomaly_ov.serving.faults import RESPONSES, Fault, fault_of
+from anomaly_ov_server.faults import RESPONSES, Fault, fault_of
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from fastapi import Request
 from starlette.responses import StreamingResponse
 from starlette.testclient import TestClient
 
-from anomaly_ov.serving import guard
-from anomaly_ov.serving.app import create_app
-from anomaly_ov.serving.leaving import unless_gone
-from anomaly_ov.serving.settings import ServeSettings
+from anomaly_ov_server import guard
+from anomaly_ov_server.app import create_app
+from anomaly_ov_server.leaving import unless_gone
+from anomaly_ov_server.settings import ServeSettings
 from serving_core_fixtures import BASE, FakeInspector, client_of, png
 
 PNG = {"Content-Type": "image/png"}

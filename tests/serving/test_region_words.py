@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from anomaly_ov.instruct.questions import wordings
-from anomaly_ov.serving.faults import Fault
-from anomaly_ov.serving.region_words import about_number, about_region, in_place
+from anomaly_ov_lab.instruct.questions import wordings
+from anomaly_ov_server.faults import Fault
+from anomaly_ov_server.region_words import about_number, about_region, in_place
 
 
 def record(*boxes: tuple[int, int, int, int]) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from typing import Any
 import httpcore2
 import pytest
 
-from anomaly_ov.serving import remote_pictures
-from anomaly_ov.serving.faults import Fault
-from anomaly_ov.serving.remote_pictures import CheckedBackend, fetch, is_public
+from anomaly_ov_server import remote_pictures
+from anomaly_ov_server.faults import Fault
+from anomaly_ov_server.remote_pictures import CheckedBackend, fetch, is_public
 
 PUBLIC, OTHER = "93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndata"

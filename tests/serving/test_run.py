@@ -17,17 +17,17 @@ import pytest
 
 from anomaly_ov.errors import UsageError
 from anomaly_ov.images.sources import expand
-from anomaly_ov.serving.run import listen, run, take_first
-from anomaly_ov.serving.settings import ServeSettings
-from anomaly_ov.serving.store.store import Store
+from anomaly_ov_server.run import listen, run, take_first
+from anomaly_ov_server.settings import ServeSettings
+from anomaly_ov_server.store.store import Store
 from serving_core_fixtures import FakeInspector, client_of, png
 
 TESTS = Path(__file__).parents[1]
 PROGRAM = """
 import sys, threading
 from pathlib import Path
-from anomaly_ov.serving.run import run
-from anomaly_ov.serving.settings import ServeSettings
+from anomaly_ov_server.run import run
+from anomaly_ov_server.settings import ServeSettings
 from serving_core_fixtures import FakeInspector
 
 fake = FakeInspector()
@@ -171,7 +171,7 @@ def test_the_address_leads_to_the_pictures_it_began_with(tmp_path: Path, monkeyp
             found.extend((batch.id, self.address) for batch in self.service.store.batches())
             self.service.store.close()
 
-    monkeypatch.setattr("anomaly_ov.serving.run._Server", Server)
+    monkeypatch.setattr("anomaly_ov_server.run._Server", Server)
     (tmp_path / "a.png").write_bytes(png())
     settings = ServeSettings(data=tmp_path / "data", port=0)
     run(FakeInspector(), settings, expand([tmp_path / "a.png"]), name="Parts", say=str)  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from anomaly_ov.errors import ConfigError
-from anomaly_ov.serving.settings import ServeSettings
+from anomaly_ov_server.settings import ServeSettings
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,10 @@ from anomaly_ov.images.sources import Source
 from anomaly_ov.inspector import Inspector, load
 from anomaly_ov.reasoning.chat import Chat
 from anomaly_ov.records import Answer
-from anomaly_ov.serving.engine import Engine
-from anomaly_ov.serving.faults import Fault
-from anomaly_ov.serving.speaker import Asked, Begun, Speaker, Subject
 from anomaly_ov.words.from_record import answer, answer_together
+from anomaly_ov_server.engine import Engine
+from anomaly_ov_server.faults import Fault
+from anomaly_ov_server.speaker import Asked, Begun, Speaker, Subject
 from model_fixtures import save_small_model
 from talk_fixtures import small_talker
 

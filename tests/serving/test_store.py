@@ -15,9 +15,9 @@ from PIL import Image
 
 from anomaly_ov.errors import UsageError
 from anomaly_ov.images.read import Limits
-from anomaly_ov.serving.faults import Fault
-from anomaly_ov.serving.store.store import Store, StoreLimits
-from anomaly_ov.serving.uploads import Upload
+from anomaly_ov_server.faults import Fault
+from anomaly_ov_server.store.store import Store, StoreLimits
+from anomaly_ov_server.uploads import Upload
 from serving_store_fixtures import SCORED_BY, inspected, png, score_all, uploads
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from anomaly_ov.serving.faults import Fault
-from anomaly_ov.serving.store import contexts
-from anomaly_ov.serving.store.rows import ContextJob, Problem, ThresholdUsed
-from anomaly_ov.serving.store.store import Store
+from anomaly_ov_server.faults import Fault
+from anomaly_ov_server.store import contexts
+from anomaly_ov_server.store.rows import ContextJob, Problem, ThresholdUsed
+from anomaly_ov_server.store.store import Store
 from serving_store_fixtures import SCORED_BY, inspected, score_all, uploads
 
 

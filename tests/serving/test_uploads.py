@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from anomaly_ov.serving import uploads
-from anomaly_ov.serving.bodies import MOST_COMMAS
-from anomaly_ov.serving.faults import Fault
-from anomaly_ov.serving.settings import ServeSettings
-from anomaly_ov.serving.uploads import Upload, clean_name, decode_picture_url, sources_of
+from anomaly_ov_server import uploads
+from anomaly_ov_server.bodies import MOST_COMMAS
+from anomaly_ov_server.faults import Fault
+from anomaly_ov_server.settings import ServeSettings
+from anomaly_ov_server.uploads import Upload, clean_name, decode_picture_url, sources_of
 from serving_core_fixtures import client_of, png
 
 B64 = base64.b64encode(png()).decode()

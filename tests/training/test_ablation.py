@@ -17,8 +17,8 @@ from anomaly_ov.models.config import ExpertConfig, ModelConfig
 from anomaly_ov.models.create import expert_for
 from anomaly_ov.models.encoder import Encoder
 from anomaly_ov.models.model import AnomalyModel
-from anomaly_ov.training import ablation
-from anomaly_ov.training.ablation import AblationRecipe, merged, planned, protocol_of, read_ablation_recipe, train
+from anomaly_ov_lab.training import ablation
+from anomaly_ov_lab.training.ablation import AblationRecipe, merged, planned, protocol_of, read_ablation_recipe, train
 from training_fixtures import encoder_config, labelled_folder
 
 BASE: dict[str, Any] = {

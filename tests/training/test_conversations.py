@@ -15,9 +15,9 @@ from anomaly_ov.errors import ConfigError, DataError, UnreadableImage
 from anomaly_ov.images.read import read
 from anomaly_ov.reasoning.folder import Reasoner
 from anomaly_ov.reasoning.processor import IGNORED
-from anomaly_ov.training.conversations import Conversations, Epochs, Synthetic, TalkConfig
-from anomaly_ov.training.json_talk import SKIPPED, JsonTalk, SkipLog, index_conversations, size_wh
-from anomaly_ov.training.passes import Passes
+from anomaly_ov_lab.training.conversations import Conversations, Epochs, Synthetic, TalkConfig
+from anomaly_ov_lab.training.json_talk import SKIPPED, JsonTalk, SkipLog, index_conversations, size_wh
+from anomaly_ov_lab.training.passes import Passes
 from model_fixtures import small_reasoner
 from talk_fixtures import sample, talk_data
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from anomaly_ov.data.layouts import discover
 from anomaly_ov.errors import DataError
 from anomaly_ov.images.views import ViewsConfig
 from anomaly_ov.models.encoder import Encoder
 from anomaly_ov.models.features import Features
-from anomaly_ov.training import multi_view_samples
-from anomaly_ov.training.feature_cache import Encode, FeatureCache, feature_key
-from anomaly_ov.training.multi_view_samples import MultiViewSamples
+from anomaly_ov_lab.data.layouts import discover
+from anomaly_ov_lab.training import multi_view_samples
+from anomaly_ov_lab.training.feature_cache import Encode, FeatureCache, feature_key
+from anomaly_ov_lab.training.multi_view_samples import MultiViewSamples
 from training_fixtures import encoder_config, labelled_folder
 
 VIEWS = ViewsConfig(base_size=32, grids=((1, 1), (2, 1), (2, 2)), cap=64)

@@ -13,8 +13,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from anomaly_ov.training.checkpoint import load_checkpoint
-from anomaly_ov.training.tracker import METRICS
+from anomaly_ov_lab.training.checkpoint import load_checkpoint
+from anomaly_ov_lab.training.tracker import METRICS
 from training_fixtures import labelled_folder
 
 STEPS = 80

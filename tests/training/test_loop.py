@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from anomaly_ov.errors import CheckpointMismatch, UnsafeCheckpoint
-from anomaly_ov.training.checkpoint import CHECKPOINT, load_checkpoint
-from anomaly_ov.training.loop import DivergedError, LoopConfig, learning_rate, run
-from anomaly_ov.training.tracker import METRICS
+from anomaly_ov_lab.training.checkpoint import CHECKPOINT, load_checkpoint
+from anomaly_ov_lab.training.loop import DivergedError, LoopConfig, learning_rate, run
+from anomaly_ov_lab.training.tracker import METRICS
 
 RUN: dict[str, Any] = {"recipe": {"name": "test"}, "data": {}}
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from anomaly_ov.reasoning.folder import Reasoner
-from anomaly_ov.training import projector_start
-from anomaly_ov.training.projector_start import ANNOTATION_RMS, FEATURE_RMS, standardise
+from anomaly_ov_lab.training import projector_start
+from anomaly_ov_lab.training.projector_start import ANNOTATION_RMS, FEATURE_RMS, standardise
 from model_fixtures import small_reasoner
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from anomaly_ov.errors import ConfigError
-from anomaly_ov.training.recipe import read_expert_recipe
+from anomaly_ov_lab.training.recipe import read_expert_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from anomaly_ov.data.layouts import discover
-from anomaly_ov.data.samples import Sample
-from anomaly_ov.training.crops import flip, random_view
-from anomaly_ov.training.defect_samples import DefectSamples, MixConfig, cell_targets, collate, mask_of
+from anomaly_ov_lab.data.layouts import discover
+from anomaly_ov_lab.data.samples import Sample
+from anomaly_ov_lab.training.crops import flip, random_view
+from anomaly_ov_lab.training.defect_samples import DefectSamples, MixConfig, cell_targets, collate, mask_of
 from training_fixtures import labelled_folder
 
 

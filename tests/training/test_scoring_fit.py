@@ -22,9 +22,9 @@ from anomaly_ov.models.engines.torch import TorchEngine
 from anomaly_ov.models.folder import read_config
 from anomaly_ov.models.hub import CONFIG_FILE
 from anomaly_ov.records import Mode
-from anomaly_ov.training import scoring_fit
-from anomaly_ov.training.runs import labelled_sets
-from anomaly_ov.training.scoring_fit import (
+from anomaly_ov_lab.training import scoring_fit
+from anomaly_ov_lab.training.runs import labelled_sets
+from anomaly_ov_lab.training.scoring_fit import (
     FALSE_ALARMS,
     MODES,
     Candidates,

@@ -18,14 +18,14 @@ from anomaly_ov.models.encoder import Encoder
 from anomaly_ov.models.expert import Expert
 from anomaly_ov.models.export.folder import export_folder
 from anomaly_ov.models.model import AnomalyModel
-from anomaly_ov.training.checkpoint import RUN
-from anomaly_ov.training.defect_samples import MixConfig
-from anomaly_ov.training.leave_one_out import fold, leave_one_set_out, require_fold
-from anomaly_ov.training.loop import LoopConfig
-from anomaly_ov.training.recipe import ExpertRecipe
-from anomaly_ov.training.runs import labelled_sets, train_expert
-from anomaly_ov.training.stage1 import Stage1Config, prepare_encoder
-from anomaly_ov.training.tracker import METRICS
+from anomaly_ov_lab.training.checkpoint import RUN
+from anomaly_ov_lab.training.defect_samples import MixConfig
+from anomaly_ov_lab.training.leave_one_out import fold, leave_one_set_out, require_fold
+from anomaly_ov_lab.training.loop import LoopConfig
+from anomaly_ov_lab.training.recipe import ExpertRecipe
+from anomaly_ov_lab.training.runs import labelled_sets, train_expert
+from anomaly_ov_lab.training.stage1 import Stage1Config, prepare_encoder
+from anomaly_ov_lab.training.tracker import METRICS
 from training_fixtures import encoder_config, labelled_folder
 
 VIEWS = ViewsConfig(base_size=32, grids=((1, 1), (2, 1), (2, 2)), cap=64)

@@ -19,14 +19,14 @@ from safetensors.torch import load_file
 
 from anomaly_ov.errors import CheckpointMismatch
 from anomaly_ov.reasoning.folder import Reasoner, load_reasoner
-from anomaly_ov.training import stage2 as module
-from anomaly_ov.training import stage2_run
-from anomaly_ov.training.checkpoint import CHECKPOINT, load_checkpoint
-from anomaly_ov.training.conversations import cut
-from anomaly_ov.training.stage2 import Stage2, Stage2Config, prepare, token_loss
-from anomaly_ov.training.stage2_recipe import read_stage2_recipe
-from anomaly_ov.training.stage2_run import train_stage2
-from anomaly_ov.training.tracker import METRICS
+from anomaly_ov_lab.training import stage2 as module
+from anomaly_ov_lab.training import stage2_run
+from anomaly_ov_lab.training.checkpoint import CHECKPOINT, load_checkpoint
+from anomaly_ov_lab.training.conversations import cut
+from anomaly_ov_lab.training.stage2 import Stage2, Stage2Config, prepare, token_loss
+from anomaly_ov_lab.training.stage2_recipe import read_stage2_recipe
+from anomaly_ov_lab.training.stage2_run import train_stage2
+from anomaly_ov_lab.training.tracker import METRICS
 from model_fixtures import small_reasoner
 from talk_fixtures import recipe_of, small_talker, talk_data
 

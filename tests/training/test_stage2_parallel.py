@@ -15,13 +15,13 @@ import yaml
 from safetensors.torch import load_file
 
 from anomaly_ov.errors import ConfigError, UsageError
-from anomaly_ov.training.checkpoint import load_checkpoint
-from anomaly_ov.training.parallel import joined
-from anomaly_ov.training.passes import Passes
-from anomaly_ov.training.stage2 import Stage2Config
-from anomaly_ov.training.stage2_recipe import read_stage2_recipe
-from anomaly_ov.training.stage2_run import train_stage2
-from anomaly_ov.training.tracker import METRICS
+from anomaly_ov_lab.training.checkpoint import load_checkpoint
+from anomaly_ov_lab.training.parallel import joined
+from anomaly_ov_lab.training.passes import Passes
+from anomaly_ov_lab.training.stage2 import Stage2Config
+from anomaly_ov_lab.training.stage2_recipe import read_stage2_recipe
+from anomaly_ov_lab.training.stage2_run import train_stage2
+from anomaly_ov_lab.training.tracker import METRICS
 from parallel_worker import __file__ as worker
 from talk_fixtures import recipe_of, small_talker, talk_data
 

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from anomaly_ov.errors import ConfigError
-from anomaly_ov.training.loop import learning_rate
-from anomaly_ov.training.stage2_recipe import read_stage2_recipe, with_steps
+from anomaly_ov_lab.training.loop import learning_rate
+from anomaly_ov_lab.training.stage2_recipe import read_stage2_recipe, with_steps
 from talk_fixtures import recipe_of
 
 RECIPES = Path(__file__).parents[2] / "recipes"

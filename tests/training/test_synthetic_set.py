@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from anomaly_ov.data.samples import read_mask
 from anomaly_ov.images.read import read
-from anomaly_ov.training import synthetic_set as module
-from anomaly_ov.training.synthetic_set import synthetic_set
+from anomaly_ov_lab.data.samples import read_mask
+from anomaly_ov_lab.training import synthetic_set as module
+from anomaly_ov_lab.training.synthetic_set import synthetic_set
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from anomaly_ov.instruct.questions import WORDINGS
 from anomaly_ov.words.question import Understood, understood
+from anomaly_ov_lab.instruct.questions import WORDINGS
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from anomaly_ov.data.synthetic.generator import Trace, normal, trace
+from anomaly_ov_lab.data.synthetic.generator import Trace, normal, trace
 
 SIZE = 128
 COUNT = 260

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from anomaly_ov.data.synthetic.camera import random_camera
-from anomaly_ov.data.synthetic.noise import stream
-from anomaly_ov.data.synthetic.scenes import random_scene
+from anomaly_ov_lab.data.synthetic.camera import random_camera
+from anomaly_ov_lab.data.synthetic.noise import stream
+from anomaly_ov_lab.data.synthetic.scenes import random_scene
 
 
 @pytest.mark.parametrize("seed", range(12))

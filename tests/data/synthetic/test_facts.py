@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from anomaly_ov.data.synthetic import Facts, generate
-from anomaly_ov.data.synthetic.facts import describe, severity
-from anomaly_ov.data.synthetic.palette import colour_name, main_colours
 from anomaly_ov.errors import DataError
+from anomaly_ov_lab.data.synthetic import Facts, generate
+from anomaly_ov_lab.data.synthetic.facts import describe, severity
+from anomaly_ov_lab.data.synthetic.palette import colour_name, main_colours
 
 
 def test_describe_measures_the_mask() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from anomaly_ov.data.synthetic.extras import EXTRAS
-from anomaly_ov.data.synthetic.noise import stream
-from anomaly_ov.data.synthetic.objects import MAKERS, lit, objects_on, plain_ground
-from anomaly_ov.data.synthetic.scene import Scene, edge_width, photo_scene
-from anomaly_ov.data.synthetic.surfaces import SURFACES
+from anomaly_ov_lab.data.synthetic.extras import EXTRAS
+from anomaly_ov_lab.data.synthetic.noise import stream
+from anomaly_ov_lab.data.synthetic.objects import MAKERS, lit, objects_on, plain_ground
+from anomaly_ov_lab.data.synthetic.scene import Scene, edge_width, photo_scene
+from anomaly_ov_lab.data.synthetic.surfaces import SURFACES
 
 
 def check(scene: Scene, size: int) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from anomaly_ov.data.synthetic.noise import blur, fractal, relief, smooth, streaks, stream
-from anomaly_ov.data.synthetic.shapes import blob, polygon, strokes, wander, window
+from anomaly_ov_lab.data.synthetic.noise import blur, fractal, relief, smooth, streaks, stream
+from anomaly_ov_lab.data.synthetic.shapes import blob, polygon, strokes, wander, window
 
 
 @pytest.mark.parametrize("slope", [0.0, 1.0, 2.0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from anomaly_ov.data.synthetic.sheet import OUTLINE, contact_sheet
+from anomaly_ov_lab.data.synthetic.sheet import OUTLINE, contact_sheet
 
 
 def test_sheet_has_a_row_per_kind_and_outlines() -> None:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from anomaly_ov.charts import histogram
-from anomaly_ov.evaluation.metrics import auroc, average_precision
-from anomaly_ov.evaluation.page.curves import precision_recall_points, roc_points, thinned
+from anomaly_ov_lab.evaluation.metrics import auroc, average_precision
+from anomaly_ov_lab.evaluation.page.curves import precision_recall_points, roc_points, thinned
 
 
 def _random(seed: int, n: int, values: int) -> tuple[list[int], list[float]]:

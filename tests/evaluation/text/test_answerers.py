@@ -8,10 +8,10 @@ import pytest
 
 from anomaly_ov import load
 from anomaly_ov.errors import EndpointRefused, WeightsError
-from anomaly_ov.evaluation.text.answerers import Answerer, Asked, EndpointAnswerer, InspectorAnswerer
 from anomaly_ov.records import Answer, ErrorInfo
 from anomaly_ov.remote.config import EndpointConfig
 from anomaly_ov.remote.endpoint import Endpoint
+from anomaly_ov_lab.evaluation.text.answerers import Answerer, Asked, EndpointAnswerer, InspectorAnswerer
 from question_fixtures import picture
 from remote_fixtures import FakeTime, Server, failing, ok, serving, token
 from talk_fixtures import small_talker

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from anomaly_ov.errors import EndpointRefused
-from anomaly_ov.evaluation.text.judge import (
+from anomaly_ov.remote.config import EndpointConfig
+from anomaly_ov.remote.endpoint import Endpoint
+from anomaly_ov_lab.evaluation.text.judge import (
     PROMPT_FILE,
     VERSION,
     Graded,
@@ -18,8 +20,6 @@ from anomaly_ov.evaluation.text.judge import (
     score_of,
     transcript_line,
 )
-from anomaly_ov.remote.config import EndpointConfig
-from anomaly_ov.remote.endpoint import Endpoint
 from remote_fixtures import FakeTime, Scripted, Server, failing, ok, serving
 
 ITEMS = [ToGrade(str(k), "What is it?", "A scratch.", f"answer {k}") for k in range(4)]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from anomaly_ov.errors import DataError, UsageError
-from anomaly_ov.evaluation.text.layouts import load_questions
-from anomaly_ov.evaluation.text.questions import ASK_LETTER, DETECT, phrasings
+from anomaly_ov_lab.evaluation.text.layouts import load_questions
+from anomaly_ov_lab.evaluation.text.questions import ASK_LETTER, DETECT, phrasings
 from question_fixtures import own_list, picture, released_detection
 from training_fixtures import labelled_folder
 

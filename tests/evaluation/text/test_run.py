@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from anomaly_ov.errors import DataError, EndpointError, UsageError
-from anomaly_ov.evaluation.text.judge import Judge
-from anomaly_ov.evaluation.text.layouts import load_questions
-from anomaly_ov.evaluation.text.questions import DETECT, phrasings
-from anomaly_ov.evaluation.text.run import evaluate_reasoning
-from anomaly_ov.evaluation.text.table import markdown
 from anomaly_ov.records import ErrorInfo
 from anomaly_ov.remote.config import EndpointConfig
 from anomaly_ov.remote.endpoint import Endpoint
+from anomaly_ov_lab.evaluation.text.judge import Judge
+from anomaly_ov_lab.evaluation.text.layouts import load_questions
+from anomaly_ov_lab.evaluation.text.questions import DETECT, phrasings
+from anomaly_ov_lab.evaluation.text.run import evaluate_reasoning
+from anomaly_ov_lab.evaluation.text.table import markdown
 from question_fixtures import MODEL, Told, own_list, picture, released_detection
 from remote_fixtures import ok, serving
 

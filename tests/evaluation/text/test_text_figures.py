@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn
 
-from anomaly_ov.evaluation.text.figures import (
+from anomaly_ov_lab.evaluation.text.figures import (
     METRICS,
     Choice,
     Grades,

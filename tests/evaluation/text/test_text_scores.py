@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from anomaly_ov.errors import MissingExtra, WeightsError
-from anomaly_ov.evaluation.text import overlap
-from anomaly_ov.evaluation.text.overlap import rouge_l
-from anomaly_ov.evaluation.text.similarity import Similarity
+from anomaly_ov_lab.evaluation.text import overlap
+from anomaly_ov_lab.evaluation.text.overlap import rouge_l
+from anomaly_ov_lab.evaluation.text.similarity import Similarity
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from anomaly_ov.images.colours import palette
 from anomaly_ov.records import level_beside
 from anomaly_ov.scoring.regions import regions
-from anomaly_ov.serving.routes.page import router as page
+from anomaly_ov_server.routes.page import router as page
 
 MODEL = {"name": "fake", "revision": "0123456789abcdef", "device": "cpu", "dtype": "float32"}
 THRESHOLD = {"value": 0.5, "source": "default"}

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from anomaly_ov.serving.exports.archive import archive, stem_of
-from anomaly_ov.serving.exports.csv_table import csv_table
-from anomaly_ov.serving.exports.sheet import sheet
+from anomaly_ov_server.exports.archive import archive, stem_of
+from anomaly_ov_server.exports.csv_table import csv_table
+from anomaly_ov_server.exports.sheet import sheet
 from serving_export_fixtures import about, batch, scored
 
 

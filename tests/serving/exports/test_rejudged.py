@@ -11,7 +11,7 @@ from PIL import Image
 
 from anomaly_ov.errors import UsageError
 from anomaly_ov.scoring.regions import regions
-from anomaly_ov.serving.exports.rejudged import rejudged, stored_map
+from anomaly_ov_server.exports.rejudged import rejudged, stored_map
 from serving_export_fixtures import WH, as_json, failed, pending, record_of, scored
 
 

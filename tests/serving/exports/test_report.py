@@ -15,12 +15,12 @@ import pytest
 from PIL import Image
 
 from anomaly_ov.records import Threshold
-from anomaly_ov.serving.exports import report as report_module
-from anomaly_ov.serving.exports.about import CHOSEN, About
-from anomaly_ov.serving.exports.rejudged import rejudged
-from anomaly_ov.serving.exports.report import report
-from anomaly_ov.serving.exports.small_pictures import LARGE, SMALL, map_layer, small_picture
-from anomaly_ov.serving.reviewed import Decision, Reviewed
+from anomaly_ov_server.exports import report as report_module
+from anomaly_ov_server.exports.about import CHOSEN, About
+from anomaly_ov_server.exports.rejudged import rejudged
+from anomaly_ov_server.exports.report import report
+from anomaly_ov_server.exports.small_pictures import LARGE, SMALL, map_layer, small_picture
+from anomaly_ov_server.reviewed import Decision, Reviewed
 from serving_export_fixtures import AT, about, batch, pending, record_of, scored
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"

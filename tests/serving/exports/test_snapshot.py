@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from anomaly_ov.serving.exports.blocks import in_blocks
-from anomaly_ov.serving.exports.snapshot import Snapshot
+from anomaly_ov_server.exports.blocks import in_blocks
+from anomaly_ov_server.exports.snapshot import Snapshot
 from serving_export_fixtures import batch
 
 

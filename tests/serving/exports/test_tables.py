@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anomaly_ov.data.layouts import discover
 from anomaly_ov.scoring.regions import rle_decode
-from anomaly_ov.serving.exports.coco import coco
-from anomaly_ov.serving.exports.csv_table import COLUMNS, csv_table, guarded
-from anomaly_ov.serving.exports.jsonl import jsonl
-from anomaly_ov.serving.reviewed import Decision, Reviewed
+from anomaly_ov_lab.data.layouts import discover
+from anomaly_ov_server.exports.coco import coco
+from anomaly_ov_server.exports.csv_table import COLUMNS, csv_table, guarded
+from anomaly_ov_server.exports.jsonl import jsonl
+from anomaly_ov_server.reviewed import Decision, Reviewed
 from serving_export_fixtures import AT, THRESHOLD, about, batch, pending, record_of, scored
 
 

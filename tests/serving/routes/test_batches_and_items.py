@@ -16,9 +16,9 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from anomaly_ov.inspector import Inspector
-from anomaly_ov.serving.app import create_app
-from anomaly_ov.serving.settings import ServeSettings
-from anomaly_ov.serving.store.store import StoreLimits
+from anomaly_ov_server.app import create_app
+from anomaly_ov_server.settings import ServeSettings
+from anomaly_ov_server.store.store import StoreLimits
 from model_fixtures import small_model
 from serving_store_fixtures import png
 

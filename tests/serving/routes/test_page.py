@@ -9,10 +9,10 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from anomaly_ov.serving.routes import page
-from anomaly_ov.serving.routes.page import EXAMPLES, FILES, router
+from anomaly_ov_server.routes import page
+from anomaly_ov_server.routes.page import EXAMPLES, FILES, router
 
-PAGE = resources.files("anomaly_ov.serving").joinpath("page")
+PAGE = resources.files("anomaly_ov_server").joinpath("page")
 CHECKOUT = Path(__file__).parents[3]
 
 
@@ -78,7 +78,7 @@ def test_the_examples_are_those_of_the_checkout_and_a_wheel_brings_them_along(
     for name in EXAMPLES:
         assert client.get(f"/static/{name}").content == (CHECKOUT / name).read_bytes()
     hatch = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert hatch["force-include"] == {name: f"anomaly_ov/serving/page/{name}" for name in EXAMPLES}
+    assert hatch["force-include"] == {name: f"anomaly_ov_server/page/{name}" for name in EXAMPLES}
     packed = tmp_path / "page" / EXAMPLES[0]
     packed.parent.mkdir(parents=True)
     packed.write_bytes(b"packed")

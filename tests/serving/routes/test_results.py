@@ -14,11 +14,11 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from anomaly_ov.serving import faults
-from anomaly_ov.serving.faults import Fault
-from anomaly_ov.serving.reviewed import Reviewed
-from anomaly_ov.serving.routes.results import attachment, router
-from anomaly_ov.serving.store.rows import Batch, BatchContext, Counts, ScoredBy, ThresholdUsed
+from anomaly_ov_server import faults
+from anomaly_ov_server.faults import Fault
+from anomaly_ov_server.reviewed import Reviewed
+from anomaly_ov_server.routes.results import attachment, router
+from anomaly_ov_server.store.rows import Batch, BatchContext, Counts, ScoredBy, ThresholdUsed
 from serving_export_fixtures import AT, MODEL, THRESHOLD, batch
 
 URL = "/v1/batches/b_1/results"
