@@ -15,7 +15,7 @@ from anomaly_ov.context.tokens import ImageTokens
 from anomaly_ov.errors import ContextMismatch
 from anomaly_ov.models.config import ModeConfig, ScoringConfig
 from anomaly_ov.records import ModelInfo
-from anomaly_ov.scoring.score import Judged, Usual, expected, judge
+from anomaly_ov.scoring.score import Judged, Usual, expected, judge, logit
 from context_fixtures import (
     BOTH,
     CELLS,
@@ -79,7 +79,7 @@ def test_a_good_picture_lies_where_its_references_do(noise: float) -> None:
     value, _ = expected(usual, context.mode(0))
     assert usual.count == 40
     assert abs(value - usual.value) < 0.2
-    assert float(np.mean([one.beyond for one in found])) == pytest.approx(0, abs=1)
+    assert float(np.mean([one.beyond for one in found])) == pytest.approx(0, abs=1.5)
     assert max(one.score for one in found) < judged(context, world.picture("odd", odd=2)).score
 
 
@@ -89,7 +89,7 @@ def test_a_defect_at_one_scale_raises_score_and_map_and_at_both_more(world: Worl
     for scales in ([], ["whole"], ["detail"], BOTH):
         found = judged(context, marked(plain, places, scales))
         scores.append(found.beyond)
-        bright.append(float(found.map_HW[pixels_of(places)].mean()))
+        bright.append(float(logit(found.map_HW[pixels_of(places)]).mean()))  # a clear defect's are all near 1
     for none, whole, detail, both in (scores, bright):
         assert min(whole, detail) > none + 0.03
         assert both > max(whole, detail) + 0.03

@@ -10,6 +10,7 @@ import pytest
 from anomaly_ov.context.mirror import (
     ASYMMETRIC,
     FLIPS,
+    MOST,
     SYMMETRIC,
     Flip,
     flipped,
@@ -64,8 +65,9 @@ def looked_at(pixels_HW3: np.ndarray, flips: tuple[Flip, ...]) -> Floats:
 # ---- what is worth a look -------------------------------------------------------------------------------------------
 
 
-def test_all_mirror_images_of_a_radially_symmetric_disc_are_worth_a_look() -> None:
-    assert worth_mirroring(to_rgb(disc())) == FLIPS
+def test_the_mirror_images_of_a_radially_symmetric_disc_are_worth_a_look() -> None:
+    """All three agree as well; two are looked at."""
+    assert worth_mirroring(to_rgb(disc())) == FLIPS[:MOST]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -91,7 +93,7 @@ def test_only_the_mirror_images_that_agree_are_worth_a_look() -> None:
 def test_a_small_defect_does_not_hide_a_symmetry() -> None:
     grey = disc()
     grey[20:26, 40:46] = 0
-    assert worth_mirroring(to_rgb(grey)) == FLIPS
+    assert len(worth_mirroring(to_rgb(grey))) == MOST
 
 
 # ---- mirroring ------------------------------------------------------------------------------------------------------

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from anomaly_ov.errors import UsageError
 from anomaly_ov.images.geometry import Geometry
 from anomaly_ov.images.views import ViewsConfig, anyres, multi_image
-from anomaly_ov.scoring.anomaly_map import blended_cells, blended_pixels, map_score, significance_map, to_image_pixels
+from anomaly_ov.scoring.anomaly_map import (
+    beneath,
+    blended_cells,
+    blended_pixels,
+    map_score,
+    significance_map,
+    to_image_pixels,
+)
 
 
 def geometry_for(wh, base=32, **options) -> Geometry:
@@ -53,6 +60,27 @@ def test_a_linear_picture_comes_back_exactly(wh, cells):
         line = found.mean(axis=axis, dtype=np.float64)
         assert np.ptp(found, axis=axis).max() < 2e-6
         assert line[inside] == pytest.approx((positions * max(slope))[inside], abs=2e-6)
+
+
+@pytest.mark.parametrize("wh", [(200, 150), (97, 61), (300, 500), (64, 64), (400, 40)])
+@pytest.mark.parametrize("cells", [4, 7])
+def test_what_lies_beneath_the_crops_is_the_base_view_at_their_places(wh, cells):
+    geometry = geometry_for(wh)
+    shape = (geometry.views, cells, cells)
+    for axis, slope in ((0, (1.0 / wh[0], 0.0)), (1, (0.0, 1.0 / wh[1]))):
+        maps = linear(geometry, np.empty(shape, np.float32), *slope)
+        found = beneath(maps[0], geometry)
+        low, high = cell_centres(geometry, shape, axis)
+        shown = geometry.content_share(shape[1:])[1:] >= 0.5
+        inside = shown & (maps[1:] >= low * max(slope) - 1e-6) & (maps[1:] <= high * max(slope) + 1e-6)
+        assert inside.sum() > shown.sum() / 3
+        np.testing.assert_allclose(found[inside], maps[1:][inside], atol=2e-6)
+        assert not found[~shown].any()
+
+
+def test_an_image_of_one_view_has_nothing_beneath():
+    geometry = multi_image([np.zeros((40, 60, 3), np.uint8)], ViewsConfig(base_size=32))[0].geometry
+    assert beneath(np.ones((4, 4), np.float32), geometry).shape == (0, 4, 4)
 
 
 def test_the_capped_picture_is_what_is_mapped():

@@ -122,7 +122,8 @@ def test_a_look_at_several_images_is_a_look_at_each() -> None:
     """Mirror images of a batch pass together and come back to the image that they belong to."""
     inspector = Inspector(small_model(**WEIGHTS), device="cpu")
     config = inspector.engine.config
-    prepared = [prepare_one(picture, config.views, Limits()) for picture in pictures(7)]
+    ramp_HW3 = np.repeat(np.add.outer(np.arange(64), np.arange(64))[..., None], 3, axis=2).astype(np.uint8)
+    prepared = [prepare_one(picture, config.views, Limits()) for picture in [*pictures(7), ramp_HW3]]
     together = look(inspector.engine, prepared, config.scoring)
     plain = look(inspector.engine, prepared, small_model(mirror=False).config.scoring)
     mirrored = 0

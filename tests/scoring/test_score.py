@@ -358,7 +358,7 @@ def test_the_usual_lies_between_both_figures_and_the_spread_is_never_nothing(
     found = expected(Usual(value, spread, count), MODE)
     low, high = sorted([MODE.usual, min(value, MODE.usual + MOST_USUAL * MODE.usual_spread)])
     assert low - 1e-9 <= found[0] <= high + 1e-9
-    assert found[1] > 0.01
+    assert found[1] > 0.001
 
 
 def test_the_usual_of_some_suspicions() -> None:

@@ -1,8 +1,8 @@
 """The image against its own mirror image: what breaks a symmetry that the rest of the image keeps is suspicious.
 
-A brain, a bottle from above, a stamped part look like their mirror image; a tile or a leaf does not. So the three
-mirror images (left-right, up-down, both: a half turn) are looked at only where the pixels already agree roughly, and
-what they say counts the more the more symmetric the image turns out to be. Symmetry is a property of the single image,
+A brain, a bottle from above, a stamped part look like their mirror image; a tile or a leaf does not. So of
+the three mirror images (left-right, up-down, both: a half turn) the two best are looked at, and only where the pixels
+agree roughly, and what they say counts the more the more symmetric the image turns out to be. Symmetry is a property of the single image,
 known before any label. The mirrored *pixels* pass the encoder: mirrored features of a network are not the features of
 a mirrored image.
 
@@ -24,14 +24,17 @@ Flip = tuple[bool, bool]
 FLIPS: tuple[Flip, ...] = ((False, True), (True, False), (True, True))
 """(up-down, left-right)."""
 
-ALIKE = 0.7
-"""Correlation of the shrunk grey image with its mirror image from which that is worth a forward pass. On the training
-sets 17 % of mirror images pass; those it costs have a symmetry that would hardly count (docs/log.md)."""
+ALIKE = 0.4
+"""Correlation of the shrunk grey image with its mirror image from which that is worth a forward pass: objects that are
+symmetric but a little turned, shifted or unevenly lit lie far below 1 (docs/log.md)."""
+
+MOST = 2
+"""Mirror images that are looked at, those that correlate best; a third never helped."""
 
 SIDE = 32
 SYMMETRIC, ASYMMETRIC = 0.5, 1.0
-"""Median mirror distance over median own-patch distance: from the first down the mirror counts as much as the image's
-other patches, from the second up not at all."""
+"""Median mirror distance over median own-patch distance: from the first down the mirror counts most, from the second up
+not at all."""
 
 
 def worth_mirroring(base_HW3: Pixels) -> tuple[Flip, ...]:
@@ -41,7 +44,9 @@ def worth_mirroring(base_HW3: Pixels) -> tuple[Flip, ...]:
     energy = float((centred**2).sum())
     if energy < 1e-6 * grey.size:
         return ()  # a blank image: nothing to mirror
-    return tuple(flip for flip in FLIPS if float((centred * flipped(centred, flip)).sum()) >= ALIKE * energy)
+    alike = {flip: float((centred * flipped(centred, flip)).sum()) / energy for flip in FLIPS}
+    best = sorted(FLIPS, key=lambda flip: -alike[flip])[:MOST]
+    return tuple(flip for flip in best if alike[flip] >= ALIKE)
 
 
 def flipped(values: npt.NDArray[np.generic], flip: Flip) -> npt.NDArray[np.generic]:

@@ -18,9 +18,8 @@ from anomaly_ov.models.token_maps import descriptors, unit_tokens
 from anomaly_ov.scoring.cells import Cells, Floats, Scales
 from anomaly_ov.scoring.evidence import log_distance
 
-CENTRED = 0.5
-"""Share of the difference between the medians of mirror and own-patch distance that is taken off, so that symmetric
-images are judged on the scale of the others and still by how asymmetric they are."""
+MIRROR_SHARE = 0.7
+"""What the mirror image counts where the image is symmetric; its other patches have the rest."""
 
 
 @dataclass(frozen=True)
@@ -67,19 +66,16 @@ def image_tokens(
         whole_Q = own_patch_distance(tokens.whole, np.argwhere(shown_hw))
         detail_P = own_patch_distance(tokens.detail, cells.stitched())
         mirrored_FhwD = unit_tokens(mirrored_FPL).reshape(-1, *shape) if len(mirrored_FPL) else None
-        mirror_Q = (
-            None if mirrored_FhwD is None else mirror_distance(tokens_NPD[0].reshape(shape), mirrored_FhwD)[shown_hw]
-        )
-        own = Scales(_with_mirror(whole_Q, mirror_Q), log_distance(detail_P))
+        own = Scales(log_distance(whole_Q), log_distance(detail_P))
+        if mirrored_FhwD is not None:
+            mirror_Q = mirror_distance(tokens_NPD[0].reshape(shape), mirrored_FhwD)[shown_hw]
+            own = _with_mirror(own, log_distance(mirror_Q), MIRROR_SHARE * symmetry(whole_Q, mirror_Q), cells)
     return ImageTokens(tokens, own, descriptors([level[:1] for level in levels_NPL])[0], cells, digest)
 
 
-def _with_mirror(own_Q: Floats, mirror_Q: Floats | None) -> Floats:
-    """Both as one logarithm: a weighted mean, the mirror's weight up to a half where the image is symmetric."""
-    own = log_distance(own_Q)
-    share = 0.0 if mirror_Q is None else symmetry(own_Q, mirror_Q) / 2
-    if mirror_Q is None or not share:
-        return own
-    mirror = log_distance(mirror_Q)
-    level = np.float32(CENTRED * (float(np.median(mirror)) - float(np.median(own))))
-    return np.asarray((1 - share) * own + share * (mirror - level), np.float32)
+def _with_mirror(own: Scales[Floats], mirror_Q: Floats, share: float, cells: Cells) -> Scales[Floats]:
+    """Both as one logarithm: a mean in which the mirror image weighs ``share``. It was looked at as a whole only; what
+    it changes there it changes in the crops too.
+    """
+    change_Q = np.float32(share) * (mirror_Q - own.whole)
+    return Scales(own.whole + change_Q, own.detail + cells.beneath(change_Q))

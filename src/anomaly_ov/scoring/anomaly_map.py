@@ -90,6 +90,28 @@ def blended_cells(
     return _blend(layers, rows, columns)
 
 
+def beneath(values_hw: Floats, geometry: Geometry, patch: float | None = None) -> Floats:
+    """(V, h, w): values of the base view's cells (h, w) at the places of the crops' cells, linearly between the cells.
+
+    V crops; zero where a crop's cell shows mostly padding, and no crops at all for an image of one view.
+    """
+    h, w = values_hw.shape
+    columns, rows = geometry.grid_wh
+    if not columns:
+        return np.empty((0, h, w), np.float32)
+    maps_Nhw = np.broadcast_to(values_hw, (geometry.views, h, w))
+    base, crops = _layers(maps_Nhw, geometry, 1.0, patch)
+    down, across = (
+        _interpolation(found.centres, known)
+        for found, known in ((crops.rows, base.rows), (crops.columns, base.columns))
+    )
+    stitched_rc = np.zeros((rows * h, columns * w), np.float32)
+    stitched_rc[crops.rows.cells, crops.columns.cells] = (
+        down @ base.values_rc[base.rows.cells, base.columns.cells] @ across.T
+    )
+    return stitched_rc.reshape(rows, h, columns, w).transpose(0, 2, 1, 3).reshape(-1, h, w)
+
+
 def to_image_pixels(map_HW: Floats, image_wh: tuple[int, int]) -> Floats:
     """The map on the pixels of the picture itself (``image_wh``), bilinearly; unchanged where no cap applied."""
     height, width = map_HW.shape
@@ -159,27 +181,33 @@ def _axis(cells: int, views: int, base: int, patch: float | None, start: float, 
 
 def _blend(layers: list[_Layer], height: int, width: int) -> Floats:
     """All layers interpolated to (height, width) and added by weight."""
-    down = np.concatenate([_interpolation(height, layer.rows) for layer in layers], axis=1)
+    down = np.concatenate([_interpolation(_pixels(height), layer.rows) for layer in layers], axis=1)
+    across_w = _pixels(width)
     across = [
-        (layer.weight * layer.values_rc[layer.rows.cells, layer.columns.cells]) @ _interpolation(width, layer.columns).T
+        (layer.weight * layer.values_rc[layer.rows.cells, layer.columns.cells])
+        @ _interpolation(across_w, layer.columns).T
         for layer in layers
     ]
     blended_HW: Floats = down @ np.concatenate(across)
     return blended_HW
 
 
-def _interpolation(pixels: int, axis: _Axis) -> Floats:
-    """(pixels, cells) matrix of linear interpolation from cell centres to pixel centres; each row sums to 1."""
+def _pixels(count: int) -> npt.NDArray[np.float64]:
+    """Centres of so many pixels in 0..1 of the picture's extent."""
+    return np.asarray((np.arange(count) + 0.5) / count)
+
+
+def _interpolation(wanted: npt.NDArray[np.float64], axis: _Axis) -> Floats:
+    """(places, cells) matrix of linear interpolation from cell centres to ``wanted`` places; each row sums to 1."""
     count = len(axis.centres)
-    weights = np.zeros((pixels, count), np.float32)
+    weights = np.zeros((len(wanted), count), np.float32)
     if count == 1:
         weights[:] = 1
         return weights
-    wanted = (np.arange(pixels) + 0.5) / pixels
     left = np.clip(np.searchsorted(axis.centres, wanted, side="right") - 1, 0, count - 2)
     gap = axis.centres[left + 1] - axis.centres[left]
     share = np.clip((wanted - axis.centres[left]) / gap, 0, 1)
-    each = np.arange(pixels)
+    each = np.arange(len(wanted))
     weights[each, left] = 1 - share
     weights[each, left + 1] = share
     return weights

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anomaly_ov.images.geometry import Geometry
+from anomaly_ov.scoring.anomaly_map import beneath
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -72,6 +73,12 @@ class Cells:
         values_Nhw[:1][self.shown_Nhw[:1]] = values.whole
         values_Nhw[1:][self.shown_Nhw[1:]] = values.detail
         return values_Nhw
+
+    def beneath(self, whole_Q: Floats) -> Floats:
+        """(P,): values of the base view's cells at the places of the crops' cells."""
+        base_hw = np.zeros(self.shown_Nhw.shape[1:], np.float32)
+        base_hw[self.shown_Nhw[0]] = whole_Q
+        return beneath(base_hw, self.geometry, self.patch)[self.shown_Nhw[1:]]
 
     def stitched(self) -> npt.NDArray[np.int64]:
         """(P, 2): row and column of each shown crop cell on the grid of all crops together, in the order of ``split``.
