@@ -1,6 +1,6 @@
 """Writes the README's tables of what was measured from ``results/*.json``: ``python benchmarks/readme_tables.py``.
 
-Nothing in these tables is typed by hand; ``tests/test_readme.py`` fails when README and results disagree.
+Nothing in these tables is typed by hand; ``tests/project/test_readme.py`` fails when README and results disagree.
 """
 
 from __future__ import annotations
