@@ -55,6 +55,7 @@ lint: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
 
 # The site in build/site; any warning is an error.
 docs: .venv-docs/.installed

@@ -24,9 +24,9 @@ from anomaly_ov.models.engines.opening import open_engine
 from anomaly_ov.models.expert import Expert
 from anomaly_ov.models.features import Features
 from anomaly_ov.models.hub import resolve
-from anomaly_ov.training.feature_cache import Encode, FeatureCache
-from anomaly_ov.training.runs import encode_with
-from anomaly_ov.training.stage1 import Stage1Config, move, stage1_losses
+from anomaly_ov_lab.training.feature_cache import Encode, FeatureCache
+from anomaly_ov_lab.training.runs import encode_with
+from anomaly_ov_lab.training.stage1 import Stage1Config, move, stage1_losses
 from common import report
 
 CPU = torch.device("cpu")

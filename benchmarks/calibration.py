@@ -17,11 +17,11 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from anomaly_ov.data.layouts import discover
-from anomaly_ov.evaluation.detect import evaluate_detection
-from anomaly_ov.evaluation.run_folder import ROWS_NAME, RunFolder
 from anomaly_ov.inspector import load
-from anomaly_ov.thresholds import CERTAINTY, conformal, fewest
+from anomaly_ov.scoring.conformal import CERTAINTY, conformal, fewest
+from anomaly_ov_lab.data.layouts import discover
+from anomaly_ov_lab.evaluation.detect import evaluate_detection
+from anomaly_ov_lab.evaluation.run_folder import ROWS_NAME, RunFolder
 from common import report
 
 FEW = (19, 99)

@@ -30,19 +30,19 @@ import typer
 from rich.console import Console
 
 from anomaly_ov.context.context import Context
-from anomaly_ov.data.layouts import discover
-from anomaly_ov.data.samples import DataSet, Sample, read_mask
 from anomaly_ov.errors import DataError
-from anomaly_ov.evaluation.metrics import auroc, bootstrap_interval
-from anomaly_ov.evaluation.pixel_metrics import HistogramPixels, PixelMetrics
-from anomaly_ov.evaluation.selection import draw_references, measured, without
 from anomaly_ov.files import write_atomic
-from anomaly_ov.images.maps import to_image_pixels
 from anomaly_ov.images.sources import Source
 from anomaly_ov.models.engines.opening import open_engine
 from anomaly_ov.models.hub import resolve
 from anomaly_ov.provenance import provenance
-from anomaly_ov.thresholds import OWN_THRESHOLD, scoring_digest
+from anomaly_ov.scoring.anomaly_map import to_image_pixels
+from anomaly_ov.scoring.conformal import OWN_THRESHOLD, scoring_digest
+from anomaly_ov_lab.data.layouts import discover
+from anomaly_ov_lab.data.samples import DataSet, Sample, read_mask
+from anomaly_ov_lab.evaluation.metrics import auroc, bootstrap_interval
+from anomaly_ov_lab.evaluation.pixel_metrics import HistogramPixels, PixelMetrics
+from anomaly_ov_lab.evaluation.selection import draw_references, measured, without
 from common import RESULTS
 from evidence_store import ABLATIONS, Store, judged
 

@@ -23,13 +23,13 @@ from typing import Annotated, Any
 
 import typer
 
-from anomaly_ov.data.layouts import discover
-from anomaly_ov.data.samples import DataSet
-from anomaly_ov.evaluation.detect import evaluate_detection
 from anomaly_ov.inspector import Inspector
 from anomaly_ov.models.engines.opening import open_engine
 from anomaly_ov.models.hub import resolve
 from anomaly_ov.records import Finding, ModelInfo
+from anomaly_ov_lab.data.layouts import discover
+from anomaly_ov_lab.data.samples import DataSet
+from anomaly_ov_lab.evaluation.detect import evaluate_detection
 from common import report
 
 TARGET = 0.10

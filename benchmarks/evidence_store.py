@@ -19,11 +19,11 @@ from anomaly_ov.context.tokens import own_patch_distances
 from anomaly_ov.images.prepared import Prepared, prepare
 from anomaly_ov.images.read import DEFAULT_LIMITS
 from anomaly_ov.images.sources import Source
+from anomaly_ov.look import Looked, look
 from anomaly_ov.models.config import ModeConfig, ScoringConfig
 from anomaly_ov.models.engines.interface import Engine
 from anomaly_ov.records import ModelInfo
 from anomaly_ov.scoring.evidence import log_distance
-from anomaly_ov.scoring.look import Looked, look
 from anomaly_ov.scoring.score import Judged, Usual, judge
 from anomaly_ov.streaming import Stages, cores, in_turns
 

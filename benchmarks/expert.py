@@ -2,7 +2,8 @@
 
 Both get the same weights and the same tokens of the released shape and run in turns, one forward each, in one process
 on one thread; the figure is the median of the paired ratios. Both have passed the same golden outputs
-(``tests/models/test_expert.py``, ``tests/benchmarks/test_plain_expert.py``). Writes ``results/expert-speed.json``.
+(``tests/library/models/test_expert.py``, ``tests/project/benchmarks/test_plain_expert.py``). Writes
+``results/expert-speed.json``.
 """
 
 from __future__ import annotations

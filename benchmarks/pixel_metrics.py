@@ -24,7 +24,7 @@ import numpy as np
 import typer
 from scipy import ndimage
 
-from anomaly_ov.evaluation.pixel_metrics import MAX_EXACT, ExactPixels, HistogramPixels
+from anomaly_ov_lab.evaluation.pixel_metrics import MAX_EXACT, ExactPixels, HistogramPixels
 from common import report
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -99,9 +99,9 @@ def worker(way: str, folder: Path, count: int) -> None:
 @app.command(hidden=True)
 def visa(count: int, height: int, width: int, seed: int) -> None:
     """Image and pixel figures per class and pooled over a set of VisA's size; making the maps is not timed."""
-    from anomaly_ov.evaluation.figures import figures_of, mean_of
-    from anomaly_ov.evaluation.run_folder import Row
     from anomaly_ov.records import ModelInfo
+    from anomaly_ov_lab.evaluation.figures import figures_of, mean_of
+    from anomaly_ov_lab.evaluation.run_folder import Row
 
     rng = np.random.default_rng(seed)
     pool = [mask_and_map(rng, height, width) for _ in range(8)]

@@ -1,7 +1,7 @@
 """Writes the tables of README.md and docs/benchmarks.md from ``results/*.json``.
 
-Run: ``python benchmarks/readme_tables.py``. Nothing in these tables is typed by hand; ``tests/test_readme.py`` fails
-when a page and the results disagree.
+Run: ``python benchmarks/readme_tables.py``. Nothing in these tables is typed by hand:
+``tests/project/test_readme.py`` fails when a page and the results disagree.
 """
 
 from __future__ import annotations

@@ -25,19 +25,19 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from anomaly_ov.chat import Chat, answer_each
-from anomaly_ov.data.layouts import discover_all
-from anomaly_ov.data.samples import DataSet
-from anomaly_ov.evaluation.held_out import HeldOutSet, held_out_set, scored
-from anomaly_ov.evaluation.metrics import auroc, bootstrap_interval, paired_bootstrap
 from anomaly_ov.files import write_atomic
 from anomaly_ov.images.views import ViewsConfig, anyres_geometry
 from anomaly_ov.inspector import Inspector, load
-from anomaly_ov.instruct.questions import Split
-from anomaly_ov.models.reasoning.config import READINGS
-from anomaly_ov.models.reasoning.layout import layout
 from anomaly_ov.provenance import provenance
+from anomaly_ov.reasoning.chat import Chat, answer_each
+from anomaly_ov.reasoning.config import READINGS
+from anomaly_ov.reasoning.layout import layout
 from anomaly_ov.records import Answer, Finding
+from anomaly_ov_lab.data.layouts import discover_all
+from anomaly_ov_lab.data.samples import DataSet
+from anomaly_ov_lab.evaluation.held_out import HeldOutSet, held_out_set, scored
+from anomaly_ov_lab.evaluation.metrics import auroc, bootstrap_interval, paired_bootstrap
+from anomaly_ov_lab.instruct.questions import Split
 from common import RESULTS
 
 DETECT = "Are there any defects for the object in the image? Please reply with 'Yes' or 'No'."

@@ -21,9 +21,9 @@ from playwright.sync_api import sync_playwright
 
 from common import report
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from serving.browser.fake_server import Fake, Running, create_fake
-from serving.browser.many import Seen, measure
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "server"))
+from browser.fake_server import Fake, Running, create_fake
+from browser.many import Seen, measure
 
 FINDINGS = 1000
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from anomaly_ov import _moved
+
 __version__ = "0.2.0"
 
 _WHERE = {
     "load": "inspector",
     "Inspector": "inspector",
     "Context": "context.context",
-    "load_baseline": "baselines.load",
     "load_context": "context.context_file",
     "save_context": "context.context_file",
     "Finding": "records",
@@ -26,7 +27,6 @@ __all__ = [
     "Region",
     "__version__",
     "load",
-    "load_baseline",
     "load_context",
     "save_context",
 ]
@@ -35,8 +35,11 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _WHERE:
         return getattr(import_module(f"anomaly_ov.{_WHERE[name]}"), name)
-    raise AttributeError(f"module 'anomaly_ov' has no attribute '{name}'")
+    return _moved.moved_name(name)
 
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+_moved.install()

@@ -25,21 +25,28 @@ from anomaly_ov.errors import MissingExtra, UsageError, WeightsError
 from anomaly_ov.images.prepared import Prepared, ms_since, prepare, prepare_one
 from anomaly_ov.images.read import Limits
 from anomaly_ov.images.sources import Source, named_sources, sources_of
+from anomaly_ov.look import Looked, look
 from anomaly_ov.models.hub import LANGUAGE_FOLDER
+from anomaly_ov.reasoning.session import Seen, Talk
 from anomaly_ov.records import UNLIKE, ContextInfo, Finding, MapInfo, ModelInfo, Threshold, level_beside
-from anomaly_ov.scoring.look import Looked, look
+from anomaly_ov.scoring.conformal import (
+    Wanted,
+    require_context,
+    require_model,
+    scoring_digest,
+    threshold_of,
+    wanted_threshold,
+)
 from anomaly_ov.scoring.score import Judged, Usual, expert_map_score, grid_of, judge
 from anomaly_ov.streaming import Progress, Stages, cores, in_turns, nobody, overlapped
-from anomaly_ov.talk import Seen, Talk
-from anomaly_ov.thresholds import Wanted, require_context, require_model, scoring_digest, threshold_of, wanted_threshold
 
 if TYPE_CHECKING:
-    from anomaly_ov.chat import Chat
     from anomaly_ov.context.build import Builder, Encoded
     from anomaly_ov.context.context import Compared, Context
     from anomaly_ov.models.engines.interface import Engine
     from anomaly_ov.models.model import AnomalyModel
-    from anomaly_ov.models.reasoning.folder import Reasoner
+    from anomaly_ov.reasoning.chat import Chat
+    from anomaly_ov.reasoning.folder import Reasoner
 
 Pixels = npt.NDArray[np.uint8]
 Result = TypeVar("Result")
@@ -189,7 +196,7 @@ class Inspector:
                 raise MissingExtra(package, "torch")
         import torch
 
-        from anomaly_ov.models.reasoning.folder import load_reasoner
+        from anomaly_ov.reasoning.folder import load_reasoner
 
         reasoner = load_reasoner(self._folder, getattr(torch, self._engine.dtype), with_detector=False)
         reasoner.model.to(self._engine.device)
@@ -276,7 +283,7 @@ class Inspector:
         pool = ThreadPoolExecutor(min(4, cores()), thread_name_prefix="anomaly-ov")
         try:
             # It takes long to import (scipy), so it is imported while the first pictures are read.
-            pool.submit(import_module, "anomaly_ov.images.regions")
+            pool.submit(import_module, "anomaly_ov.scoring.regions")
             yield from run(stages, sources_of(sources), batch_size, self.views_per_forward, pool)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -306,7 +313,7 @@ class Inspector:
             error, timing = prepared.error, prepared.timing_ms
             source = ContextInfo() if context is None else ContextInfo(context.kind, context.source, len(context.bank))
             return Finding(prepared.id, prepared.image, self._info, timing_ms=timing, error=error, context=source)
-        from anomaly_ov.images.regions import regions
+        from anomaly_ov.scoring.regions import regions
 
         started = time.perf_counter()
         looked, compared, geometry = output.looked, output.compared, prepared.views.geometry

@@ -199,7 +199,7 @@ class Finding:
         return answer
 
     def talk_or_raise(self) -> Any:
-        """What is kept for questions (``anomaly_ov.talk.Talk``). Raises ``UsageError`` if nothing is."""
+        """What is kept for questions (``anomaly_ov.reasoning.session.Talk``). Raises ``UsageError`` if nothing is."""
         if self.talk is None:
             raise UsageError(
                 f"the finding on {self.id} has not kept what questions are answered from",

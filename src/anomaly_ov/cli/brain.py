@@ -213,7 +213,7 @@ def answered(
     Findings must have been told to keep their picture (``talk``). A picture that could not be read has no answer, with
     ``only_anomalous`` neither has one that is normal.
     """
-    from anomaly_ov.chat import MAX_TOKENS, answer_each
+    from anomaly_ov.reasoning.chat import MAX_TOKENS, answer_each
 
     upcoming = iter(results)
     while batch := list(islice(upcoming, batch_size)):
@@ -256,7 +256,7 @@ class BuiltIn:
     def __init__(
         self, inspector: Inspector, findings: Sequence[Finding], reading: str | None, max_tokens: int | None
     ) -> None:
-        from anomaly_ov.chat import MAX_TOKENS
+        from anomaly_ov.reasoning.chat import MAX_TOKENS
 
         self._inspector, self._max_tokens = inspector, max_tokens or MAX_TOKENS
         self._chat = inspector.chat(findings, views=True, reading=reading)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from anomaly_ov.context.context import Context
     from anomaly_ov.images.sources import Source
     from anomaly_ov.inspector import Inspector
-    from anomaly_ov.thresholds import Rate, StoredThreshold
+    from anomaly_ov.scoring.conformal import Rate, StoredThreshold
 
 app = typer.Typer(add_completion=False)
 
@@ -73,7 +73,7 @@ def calibrate(
     """
     from anomaly_ov.images.sources import expand
     from anomaly_ov.inspector import load
-    from anomaly_ov.thresholds import fewest, load_threshold, require_enough, save_threshold
+    from anomaly_ov.scoring.conformal import fewest, load_threshold, require_enough, save_threshold
 
     fewest(max_false_alarms)  # says now what is wrong with it
     wanted = _wanted_context(context or ["none"])
@@ -113,7 +113,7 @@ def _wanted_context(values: list[str]) -> contexts.Wanted:
 def _target(out: Path | None, model: str) -> Path:
     """Where to write; said before anything is scored. Nothing is written into the package."""
     from anomaly_ov.models.hub import available, resolve
-    from anomaly_ov.thresholds import DEFAULT_NAME
+    from anomaly_ov.scoring.conformal import DEFAULT_NAME
 
     if out is None:
         folder = resolve(model)
@@ -182,29 +182,29 @@ def _score(inspector: Inspector, pictures: Scored, batch_size: int, context: Con
 def _stored(
     inspector: Inspector, goods: Scored, bads: Scored | None, max_false_alarms: float, context: Context | None
 ) -> StoredThreshold:
-    from anomaly_ov import thresholds
     from anomaly_ov.provenance import provenance
+    from anomaly_ov.scoring import conformal
 
-    found = thresholds.conformal(goods.scores, max_false_alarms)
+    found = conformal.conformal(goods.scores, max_false_alarms)
     info = inspector.info
-    return thresholds.StoredThreshold(
+    return conformal.StoredThreshold(
         value=found.value,
         max_false_alarms=max_false_alarms,
         n=found.n,
         k=found.k,
         expected_false_alarms=found.expected,
         upper_false_alarms=found.upper(),
-        model=thresholds.ScoredBy(info.name, info.revision, info.dtype, inspector.scoring),
-        context=thresholds.scored_with(context),
+        model=conformal.ScoredBy(info.name, info.revision, info.dtype, inspector.scoring),
+        context=conformal.scored_with(context),
         recall=None if bads is None else _recall(bads, found.value),
         left_out=goods.left_out,
-        scores_sha256=thresholds.scores_digest(goods.scores),
+        scores_sha256=conformal.scores_digest(goods.scores),
         provenance=provenance(None),
     )
 
 
 def _recall(bads: Scored, threshold: float) -> Rate:
-    from anomaly_ov.thresholds import Rate, binomial_interval
+    from anomaly_ov.scoring.conformal import Rate, binomial_interval
 
     hits = sum(score >= threshold for score in bads.scores)
     return Rate(len(bads.scores), hits, *binomial_interval(hits, len(bads.scores)))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from anomaly_ov.images.sources import Source
     from anomaly_ov.inspector import Inspector
     from anomaly_ov.records import Finding, Threshold
-    from anomaly_ov.thresholds import StoredThreshold
+    from anomaly_ov.scoring.conformal import StoredThreshold
 
 app = typer.Typer(add_completion=False)
 BAR_CELLS = 12
@@ -169,7 +169,7 @@ def inspect(
 
 def _threshold(text: str | None) -> float | StoredThreshold | None:
     """What --threshold says; what is wrong with it is said as of any other option."""
-    from anomaly_ov.thresholds import wanted_threshold
+    from anomaly_ov.scoring.conformal import wanted_threshold
 
     try:
         return wanted_threshold(text)
@@ -182,7 +182,7 @@ def _wanted_context(values: list[str] | None, threshold: float | StoredThreshold
 
     Raises ``ThresholdMismatch`` where the two do not go together, before a context is made.
     """
-    from anomaly_ov.thresholds import StoredThreshold, ThresholdMismatch
+    from anomaly_ov.scoring.conformal import StoredThreshold, ThresholdMismatch
 
     if not isinstance(threshold, StoredThreshold):
         return contexts.wanted(values or [contexts.DEFAULT_CONTEXT])

@@ -21,26 +21,9 @@ from typer.core import TyperGroup
 
 from anomaly_ov.cli.console import print_error
 from anomaly_ov.cli.extras import missing_extra, require_extra
+from anomaly_ov.cli.verbs import other_verbs, own_verbs, target_of
 from anomaly_ov.errors import AnomalyOVError
 
-# verb -> module with the verb's ``app``, in the order of the help page
-VERBS = {
-    "inspect": "anomaly_ov.cli.inspect",
-    "ask": "anomaly_ov.cli.ask",
-    "chat": "anomaly_ov.cli.chat",
-    "serve": "anomaly_ov.cli.serve",
-    "context": "anomaly_ov.cli.context",
-    "models": "anomaly_ov.cli.models",
-    "doctor": "anomaly_ov.cli.doctor",
-    "synthesise": "anomaly_ov.cli.synthesise",
-    "train": "anomaly_ov.cli.train",
-    "eval": "anomaly_ov.cli.eval",
-    "compare": "anomaly_ov.cli.compare",
-    "calibrate": "anomaly_ov.cli.calibrate",
-    "data": "anomaly_ov.cli.data",
-    "baselines": "anomaly_ov.cli.baselines",
-    "schema": "anomaly_ov.cli.schema",
-}
 INTERNAL, INTERRUPTED = 70, 130
 REPORT_HINT = "this is a bug: run again with --debug and report the traceback together with 'anomaly-ov doctor'"
 
@@ -49,17 +32,19 @@ class LazyGroup(TyperGroup):
     """A command group whose members are modules, imported when asked for."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(VERBS)
+        return [*own_verbs(), *other_verbs()]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in VERBS:
+        target = target_of(cmd_name)
+        if target is None:
             return None
-        command = typer.main.get_command(import_module(VERBS[cmd_name]).app)
+        module, _, attribute = target.partition(":")
+        command = typer.main.get_command(getattr(import_module(module), attribute))
         command.name = cmd_name
         return command
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        self.commands = dict.fromkeys(VERBS)  # type: ignore[assignment]  # names only, for "did you mean"
+        self.commands = dict.fromkeys(own_verbs())  # type: ignore[assignment]  # names only, for "did you mean"
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:

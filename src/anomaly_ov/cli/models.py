@@ -87,7 +87,7 @@ def convert(
     from anomaly_ov.errors import UsageError
 
     if checkpoint.is_dir():
-        from anomaly_ov.models.reasoning.convert import convert_llava
+        from anomaly_ov.reasoning.convert import convert_llava
 
         states = None if levels is None else _numbers(levels)
         written = convert_llava(

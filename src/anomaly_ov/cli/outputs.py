@@ -20,12 +20,12 @@ from PIL import Image
 
 from anomaly_ov.errors import UsageError
 from anomaly_ov.files import write_atomic
-from anomaly_ov.images.maps import to_image_pixels
 from anomaly_ov.images.overlay import overlay, save_png
-from anomaly_ov.images.regions import regions
 from anomaly_ov.images.score_lines import score_lines
 from anomaly_ov.images.sources import Source
 from anomaly_ov.records import Finding
+from anomaly_ov.scoring.anomaly_map import to_image_pixels
+from anomaly_ov.scoring.regions import regions
 
 FINDINGS = "findings.jsonl"
 WAITING = 4

@@ -13,7 +13,7 @@ image. Maps travel as logits and logarithms, so that a map far below the smalles
 Number types: only the products W x run in a half type, when the parameters are half or under autocast; all else is at
 least float32, which costs nothing beside them.
 
-Not here: pooling, tokens and score (``selector.py``, ``expert.py``), full-resolution maps (``images/maps.py``).
+Not here: pooling, tokens and score (``selector.py``, ``expert.py``), full-resolution maps (``scoring/anomaly_map.py``).
 
 Legend: N views of B images, P = h * w patches, D width of the encoder, E hidden width, L levels.
 """

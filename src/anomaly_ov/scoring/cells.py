@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from anomaly_ov.images.geometry import Geometry
-from anomaly_ov.images.maps import beneath
+from anomaly_ov.scoring.anomaly_map import beneath
 
 A = TypeVar("A")
 B = TypeVar("B")

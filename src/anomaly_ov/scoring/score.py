@@ -25,9 +25,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from anomaly_ov.images.maps import blended_cells, blended_pixels, map_score
 from anomaly_ov.models.config import ModeConfig, ScoringConfig
 from anomaly_ov.records import ContextKind, Mode
+from anomaly_ov.scoring.anomaly_map import blended_cells, blended_pixels, map_score
 from anomaly_ov.scoring.cells import Cells, Floats
 from anomaly_ov.scoring.evidence import Evidence, log_distance
 

@@ -1,0 +1,93 @@
+"""WinCLIP, zero-shot (Jeong et al., CVPR 2023, arXiv 2303.14814, sections 4.1 and 4.2). WinCLIP+ is not here.
+
+1. Two text vectors from the compositional ensemble (``prompts``); P(anomalous) of a feature is the softmax over both of
+   cosine / temperature.
+2. Score of the picture: that of its class token.
+3. Windows of 2 x 2 and of 3 x 3 patches, stride 1: the class token and the patches of one window alone go through the
+   transformer; the window's feature is its class token's. At each patch the scores of all windows over it are averaged
+   harmonically (equation 3), which favours normality.
+4. Map: the harmonic mean of both scales and of the picture's own score.
+
+The published backbone is ViT-B-16-plus-240 of open_clip (``open_clip`` converts it), so a 15 x 15 grid. Left open by
+the paper: the temperature (0.07 in the public reimplementations; it changes maps, not the ranking of pictures) and
+whether sentences are normalised before they are averaged (here they are, as CLIP does).
+
+Shapes: B pictures, T tokens, P patches, W windows, k patches of a window, D width, E joint width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from anomaly_ov_lab.baselines.clip_towers import ClipTowers, probabilities
+from anomaly_ov_lab.baselines.detector import Judged
+from anomaly_ov_lab.baselines.pictures import Fit
+from anomaly_ov_lab.baselines.prompts import compositional
+from anomaly_ov_lab.baselines.settings import revision_of
+from anomaly_ov_lab.baselines.windows import harmonic_map, harmonic_mean, window_patches
+
+TOKENS_PER_FORWARD = 2**15
+"""Bounds memory: one picture of 15 x 15 patches has 2,670 tokens in windows."""
+
+
+@dataclass(frozen=True)
+class WinClipConfig:
+    """``windows``: sides in patches. ``temperature`` > 0. ``fit``: see ``pictures``."""
+
+    windows: tuple[int, ...] = (2, 3)
+    temperature: float = 0.07
+    fit: Fit = "squash"
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError("temperature must be > 0")
+        if any(size < 1 for size in self.windows):
+            raise ValueError("windows must be at least one patch wide")
+
+
+class WinClipJudge:
+    """WinCLIP without references; a ``detector.Judge``. Raises ``ConfigError`` for a window larger than the grid."""
+
+    name = "winclip"
+    smoothing = 0.0
+
+    def __init__(self, towers: ClipTowers, config: WinClipConfig | None = None) -> None:
+        self.towers, self.config = towers, config or WinClipConfig()
+        self.side, self.fit = towers.side, self.config.fit
+        cells = towers.side // towers.patch
+        self._grid_hw = (cells, cells)
+        self._windows = [window_patches(self._grid_hw, size).to(towers.device) for size in self.config.windows]
+
+    @cached_property
+    def revision(self) -> str:
+        """Of weights and settings."""
+        return revision_of(self.towers.revision, self.config)
+
+    def judge(self, pixels_B3SS: Tensor, objects: Sequence[str]) -> Judged:
+        """Scores and maps, see the module's text."""
+        tokens_BTD = self.towers.embed(pixels_B3SS)
+        states_B2E = torch.stack([self.towers.states(compositional(name)) for name in objects])
+        class_BE = self.towers.project(self.towers.run(tokens_BTD)[:, 0])
+        scores_B = probabilities(class_BE, states_B2E, self.config.temperature)
+        scales = [scores_B[:, None, None].expand(-1, *self._grid_hw)]
+        for windows_Wk in self._windows:
+            features_BWE = self.window_features(tokens_BTD, windows_Wk)
+            scores_BW = probabilities(features_BWE, states_B2E, self.config.temperature)
+            scales.append(harmonic_map(scores_BW, windows_Wk, self._grid_hw))
+        return Judged(scores_B, harmonic_mean(torch.stack(scales)))
+
+    def window_features(self, tokens_BTD: Tensor, windows_Wk: Tensor) -> Tensor:
+        """(B, W, E): the class token's feature with one window's patches alone; all windows of one size at once."""
+        width = tokens_BTD.shape[-1]
+        count, size = len(windows_Wk), windows_Wk.shape[1] + 1
+        class_BWD = tokens_BTD[:, :1].expand(-1, count, -1)
+        patches_BWkD = tokens_BTD[:, 1:][:, windows_Wk]
+        sequences_NkD = torch.cat([class_BWD[:, :, None], patches_BWkD], dim=2).reshape(-1, size, width)
+        parts = torch.split(sequences_NkD, max(1, TOKENS_PER_FORWARD // size))
+        class_ND = torch.cat([self.towers.run(part_nkD)[:, 0] for part_nkD in parts])
+        return self.towers.project(class_ND).reshape(len(tokens_BTD), count, -1)

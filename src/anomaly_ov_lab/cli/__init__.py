@@ -1,0 +1,1 @@
+"""The verbs that make and measure models; each module holds one, or a part of ``eval``."""
