@@ -47,7 +47,7 @@ from anomaly_ov_lab.evaluation.metrics import auroc
 
 Values = npt.NDArray[np.float64]
 PARTS = ("references", "own", "counterpart", "expert")
-DRAWS = ((1, 0), (1, 1), (4, 0), (4, 1), (16, 0))
+DRAWS = ((1, 0), (1, 1), (2, 0), (4, 0), (4, 1), (8, 0), (16, 0))
 """(good references, seed) of the contexts beside the folder's own; those that leave a normal image to judge."""
 
 MODES: tuple[Mode, ...] = ("alone", "few", "references", "folder")
