@@ -47,6 +47,9 @@ PRIOR_SPREAD = 1.0
 """The training sets' spread counts as much as so many references. With 4 to 16 references and this little of the prior
 false alarms differ least between sets (docs/log.md)."""
 
+TAIL = 0.75
+"""A spread known from few images is told as larger: by this over their number, which is Student's tail at 10 to 15 %."""
+
 MOST_USUAL = 1.5
 """References cannot say that more is usual than this many ``usual_spread`` above the training sets' mean."""
 
@@ -139,12 +142,12 @@ def expected(usual: Usual, mode: ModeConfig) -> tuple[float, float]:
     """
     if not usual.count:
         return mode.usual, math.hypot(mode.spread, mode.usual_spread)
-    freedom = usual.count - 1
-    variance = (PRIOR_SPREAD * mode.spread**2 + freedom * usual.spread**2) / (PRIOR_SPREAD + freedom)
+    freedom = PRIOR_SPREAD + usual.count - 1
+    variance = (PRIOR_SPREAD * mode.spread**2 + (usual.count - 1) * usual.spread**2) / freedom
     unknown = (doubt := max(DOUBT, variance / mode.usual_spread**2)) / (usual.count + doubt)
     own = min(usual.value, mode.usual + MOST_USUAL * mode.usual_spread)
     spread = math.sqrt(variance * (1 + 1 / usual.count) + (unknown * mode.usual_spread) ** 2)
-    return (1 - unknown) * own + unknown * mode.usual, spread
+    return (1 - unknown) * own + unknown * mode.usual, spread * (1 + TAIL / freedom)
 
 
 def logit(probability: npt.ArrayLike) -> npt.NDArray[np.float64]:
