@@ -48,7 +48,7 @@ PRIOR_SPREAD = 1.0
 false alarms differ least between sets (docs/log.md)."""
 
 TAIL = 0.75
-"""A spread known from few images is told as larger: by this over their number, which is Student's tail at 10 to 15 %."""
+"""A spread known from few images is told as larger: by this over their number, Student's tail at 10 to 15 %."""
 
 MOST_USUAL = 1.5
 """References cannot say that more is usual than this many ``usual_spread`` above the training sets' mean."""

@@ -47,7 +47,7 @@ def _opened(path: Path) -> tuple[Run, str | None]:
     options.intra_op_num_threads = threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # Threads that spin for work would take the cores from what follows: the other graph, NumPy, the next image's reader.
+    # Threads that spin for work take the cores from what follows: the other graph, NumPy, the next image's reader.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
