@@ -138,9 +138,10 @@ def expected(usual: Usual, mode: ModeConfig) -> tuple[float, float]:
     """(mean, standard deviation) of a new normal image's suspicion: the references' figures and the training sets'.
 
     Objects lie ``usual_spread`` around ``usual``, images of an object ``spread`` around it. The references' own figures
-    count the more the more there are; what they leave open of the mean, and their own small number, widen the spread.
+    count the more the more there are, from two on; what they leave open of the mean, and their own small number, widen
+    the spread.
     """
-    if not usual.count:
+    if usual.count < 2:  # one is never compared with another
         return mode.usual, math.hypot(mode.spread, mode.usual_spread)
     freedom = PRIOR_SPREAD + usual.count - 1
     variance = (PRIOR_SPREAD * mode.spread**2 + (usual.count - 1) * usual.spread**2) / freedom
