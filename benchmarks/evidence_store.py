@@ -119,11 +119,12 @@ class Store:
         if one is None:
             return None
         tokens, own = one.tokens.tokens.map(lambda values: values.astype(np.float32)), one.tokens.own
+        symmetry = one.tokens.symmetry if self.config.mirror else 0.0
         if not self.config.own_patches:
             own = own.map(np.zeros_like)
         elif not self.config.mirror and self.engine.config.scoring.mirror:
             own = own_patch_distances(tokens, one.tokens.cells).map(log_distance)
-        return replace(one, tokens=replace(one.tokens, tokens=tokens, own=own))
+        return replace(one, tokens=replace(one.tokens, tokens=tokens, own=own, symmetry=symmetry))
 
     def _looked(self, batch: list[Prepared]) -> list[Looked | None]:
         looked = iter(look(self.engine, [one for one in batch if one.views is not None], self.engine.config.scoring))

@@ -28,7 +28,8 @@ class Looked:
 
     def evidence(self, config: ScoringConfig) -> Evidence:
         """All that is known of the image by itself."""
-        return Evidence(self.tokens.own if config.own_patches else None, self.output.map_Nhw, self.output.score_raw)
+        own, symmetry = self.tokens.own if config.own_patches else None, self.tokens.symmetry
+        return Evidence(own, self.output.map_Nhw, self.output.score_raw, symmetry=symmetry)
 
     def without_features(self, *, keep: bool) -> Looked:
         """For later: without the tokens, and without the networks' features unless they are to be kept."""

@@ -158,7 +158,8 @@ class Builder:
 
 def evidence_of(one: Encoded, found: References | None, config: ScoringConfig) -> Evidence:
     """All that is known of an image."""
-    return Evidence(one.tokens.own if config.own_patches else None, one.expert_Nhw, one.head, found)
+    own = one.tokens.own if config.own_patches else None
+    return Evidence(own, one.expert_Nhw, one.head, found, one.tokens.symmetry)
 
 
 def suspicion_of(one: Encoded, found: References | None, mode: ModeConfig, config: ScoringConfig) -> float:

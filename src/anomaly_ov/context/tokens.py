@@ -27,7 +27,8 @@ class ImageTokens:
     """``tokens``: unit vectors (Q, D) and (P, D), ``descriptor_E`` a unit vector, all float32.
 
     ``own``: logarithm of each cell's distance to the image's own other patches and mirror image, (Q,) and (P,); zeros
-    where that is switched off. ``digest``: of the image's bytes, by which copies are told.
+    where that is switched off. ``digest``: of the image's bytes, by which copies are told. ``symmetry``: 0..1, how
+    much the image is like its mirror image.
     """
 
     tokens: Scales[Floats]
@@ -35,6 +36,7 @@ class ImageTokens:
     descriptor_E: Floats
     cells: Cells
     digest: str
+    symmetry: float = 0.0
 
     def without_tokens(self) -> ImageTokens:
         """The same for later, without what fills memory."""
@@ -60,15 +62,16 @@ def image_tokens(
     tokens_NPD = unit_tokens(levels_NPL)
     shape = (*grid_hw, tokens_NPD.shape[-1])
     tokens = cells.split(tokens_NPD.reshape(-1, *shape))
-    own = tokens.map(lambda one_PD: np.zeros(len(one_PD), np.float32))
+    own, symmetric = tokens.map(lambda one_PD: np.zeros(len(one_PD), np.float32)), 0.0
     if own_patches:
         distance = own_patch_distances(tokens, cells)
         own = distance.map(log_distance)
         if len(mirrored_FPL):
             mirrored_FhwD = unit_tokens(mirrored_FPL).reshape(-1, *shape)
             mirror_Q = mirror_distance(tokens_NPD[0].reshape(shape), mirrored_FhwD)[cells.shown_Nhw[0]]
-            own = _with_mirror(own, log_distance(mirror_Q), MIRROR_SHARE * symmetry(distance.whole, mirror_Q), cells)
-    return ImageTokens(tokens, own, descriptors([level[:1] for level in levels_NPL])[0], cells, digest)
+            symmetric = symmetry(distance.whole, mirror_Q)
+            own = _with_mirror(own, log_distance(mirror_Q), MIRROR_SHARE * symmetric, cells)
+    return ImageTokens(tokens, own, descriptors([level[:1] for level in levels_NPL])[0], cells, digest, symmetric)
 
 
 def own_patch_distances(tokens: Scales[Floats], cells: Cells) -> Scales[Floats]:

@@ -27,13 +27,15 @@ class References:
 @dataclass(frozen=True)
 class Evidence:
     """``own``: logarithm of the distance to the image's own other patches and mirror image, (Q,) and (P,); None where
-    that is switched off. ``expert_Nhw``: the expert's map, 0..1; ``head``: its image score, 0..1.
+    that is switched off. ``expert_Nhw``: the expert's map, 0..1; ``head``: its image score, 0..1. ``symmetry``: 0..1,
+    how much the image is like its mirror image: then that is as good as a reference.
     """
 
     own: Scales[Floats] | None
     expert_Nhw: Floats
     head: float
     references: References | None = None
+    symmetry: float = 0.0
 
 
 def log_distance(distance: Floats) -> Floats:
