@@ -46,7 +46,7 @@ def test_from_leave_one_out_to_measured_model(
     assert "| one | 6 / 6 |" in capsys.readouterr().out
     (figures,) = json.loads(summary.read_text())
     assert figures["model"]["name"] == "made"
-    assert figures["threshold_source"].startswith("15% false alarms on 2 training sets")
+    assert figures["threshold_source"].startswith("20% false alarms on 2 training sets")
     assert figures["main"]["pixels"]["images"] == 12
 
 
