@@ -2,11 +2,11 @@
 
 1. Evidence is added cell by cell as logarithms (a product of distances), so no unit matters::
 
-       value = [log reference distance] + weight * (own - matched * counterpart's own) + expert * logit(expert's map)
+       value = [log reference distance] + own * (own evidence - matched * counterpart's) + expert * logit(expert's map)
 
-   where ``weight`` is the mode's for own evidence, and nearer to 1 the more symmetric the image is, as its mirror image
-   is then as good as a reference; ``matched`` grows with the number of references R as R / (R + 2): what is unique in
-   the references too is not suspicious for being unique.
+   with ``matched`` growing with the number of references R as R / (R + 2): what is unique in the references too is
+   not suspicious for being unique. The more symmetric the image, the nearer is the weight of its own evidence (not of
+   the counterpart's) to 1: its mirror image is then as good as a reference.
 2. The image's suspicion is the mean of its most suspicious share ``top`` of cells (a small defect that is strong or a
    large one that is soft), plus ``head`` times the logit of the expert's image score.
 3. It is told in spreads beyond what is usual of normal images: of the training sets, drawn towards the references' own
@@ -109,7 +109,7 @@ def cell_values(evidence: Evidence, cells: Cells, mode: ModeConfig) -> Floats:
         values_Nhw += np.float32(weight) * cells.joined(evidence.own)
         if found is not None and mode.matched:
             share = mode.matched * found.count / (found.count + WITNESSES)
-            values_Nhw -= np.float32(weight * share) * cells.joined(found.counterpart)
+            values_Nhw -= np.float32(mode.own * share) * cells.joined(found.counterpart)
     if mode.expert:
         values_Nhw += np.float32(mode.expert) * logit(evidence.expert_Nhw).astype(np.float32)
     return values_Nhw

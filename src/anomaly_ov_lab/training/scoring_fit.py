@@ -46,7 +46,7 @@ from anomaly_ov_lab.data.samples import DataSet, Sample
 from anomaly_ov_lab.evaluation.metrics import auroc
 
 Values = npt.NDArray[np.float64]
-PARTS = ("references", "own", "counterpart", "expert", "symmetric own", "symmetric counterpart")
+PARTS = ("references", "own", "counterpart", "expert", "symmetric own")
 DRAWS = ((1, 0), (1, 1), (2, 0), (4, 0), (4, 1), (8, 0), (16, 0))
 """(good references, seed) of the contexts beside the folder's own; those that leave a normal image to judge."""
 
@@ -322,15 +322,13 @@ def _parts(one: Encoded, found: References | None, config: ScoringConfig) -> Flo
     zeros = np.zeros(cells.shown_Nhw.shape, np.float32)
     share = 0.0 if found is None else found.count / (found.count + WITNESSES)
     own = cells.joined(one.tokens.own)
-    counterpart = zeros if found is None else np.float32(share) * cells.joined(found.counterpart)
     symmetry = np.float32(one.tokens.symmetry)
     layers = (
         zeros if found is None else cells.joined(found.distance.map(log_distance)),
         own,
-        counterpart,
+        zeros if found is None else np.float32(share) * cells.joined(found.counterpart),
         logit(one.expert_Nhw).astype(np.float32),
         symmetry * own,
-        symmetry * counterpart,
     )
     return np.stack([_fine(layer, cells, config) for layer in layers])
 
@@ -342,8 +340,7 @@ def _fine(layer_Nhw: Floats, cells: Cells, config: ScoringConfig) -> Floats:
 def _suspicions(parts_IKC: Sequence[Floats], mode: ModeConfig, config: ScoringConfig) -> Values:
     """(I,): as ``scoring.score.suspicion``, from evidence that is blended already (blending is linear)."""
     more = 1 - mode.own if mode.own else 0.0  # in a symmetric image
-    own = (mode.own, -mode.own * mode.matched, mode.expert, more, -more * mode.matched)
-    weights = np.array([1.0, *own], np.float32)
+    weights = np.array([1.0, mode.own, -mode.own * mode.matched, mode.expert, more], np.float32)
     return np.array([mode.local * map_score((weights @ parts_KC)[None], config.top) for parts_KC in parts_IKC])
 
 
