@@ -2,11 +2,11 @@
 
 1. Evidence is added cell by cell as logarithms (a product of distances), so no unit matters::
 
-       value = [log reference distance] + own * (own evidence - matched * counterpart's) + expert * logit(expert's map)
+       value = [log reference distance] + weight * (own - matched * counterpart's own) + expert * logit(expert's map)
 
    with ``matched`` growing with the number of references R as R / (R + 2): what is unique in the references too is
-   not suspicious for being unique. The more symmetric the image, the nearer is the weight of its own evidence (not of
-   the counterpart's) to 1: its mirror image is then as good as a reference.
+   not suspicious for being unique. ``weight`` is the mode's; the more symmetric the image and the fewer its references,
+   the nearer it is to 1 (as 2 / (R + 2)), because the mirror image is then as good as one reference.
 2. The image's suspicion is the mean of its most suspicious share ``top`` of cells (a small defect that is strong or a
    large one that is soft), plus ``head`` times the logit of the expert's image score.
 3. It is told in spreads beyond what is usual of normal images: of the training sets, drawn towards the references' own
@@ -105,14 +105,19 @@ def cell_values(evidence: Evidence, cells: Cells, mode: ModeConfig) -> Floats:
     if found is not None:
         values_Nhw += cells.joined(found.distance.map(log_distance))
     if evidence.own is not None and mode.own:
-        weight = mode.own + (1 - mode.own) * evidence.symmetry
+        count = 0 if found is None else found.count
+        weight = mode.own + (1 - mode.own) * evidence.symmetry * (1 - witnessed(count))
         values_Nhw += np.float32(weight) * cells.joined(evidence.own)
         if found is not None and mode.matched:
-            share = mode.matched * found.count / (found.count + WITNESSES)
-            values_Nhw -= np.float32(mode.own * share) * cells.joined(found.counterpart)
+            values_Nhw -= np.float32(weight * mode.matched * witnessed(count)) * cells.joined(found.counterpart)
     if mode.expert:
         values_Nhw += np.float32(mode.expert) * logit(evidence.expert_Nhw).astype(np.float32)
     return values_Nhw
+
+
+def witnessed(references: int) -> float:
+    """0..1: how far so many references say what the image's own evidence is worth."""
+    return references / (references + WITNESSES)
 
 
 def suspicion(values_Nhw: Floats, head: float, cells: Cells, mode: ModeConfig, config: ScoringConfig) -> float:

@@ -40,13 +40,13 @@ from anomaly_ov.records import Mode
 from anomaly_ov.scoring.anomaly_map import blended_cells, map_score
 from anomaly_ov.scoring.cells import Cells, Floats
 from anomaly_ov.scoring.evidence import References, log_distance
-from anomaly_ov.scoring.score import WITNESSES, Usual, expected, logit
+from anomaly_ov.scoring.score import Usual, expected, logit, witnessed
 from anomaly_ov.streaming import Progress, nobody
 from anomaly_ov_lab.data.samples import DataSet, Sample
 from anomaly_ov_lab.evaluation.metrics import auroc
 
 Values = npt.NDArray[np.float64]
-PARTS = ("references", "own", "counterpart", "expert", "symmetric own")
+PARTS = ("references", "own", "counterpart", "expert", "symmetric own", "symmetric counterpart")
 DRAWS = ((1, 0), (1, 1), (2, 0), (4, 0), (4, 1), (8, 0), (16, 0))
 """(good references, seed) of the contexts beside the folder's own; those that leave a normal image to judge."""
 
@@ -320,15 +320,17 @@ def _parts(one: Encoded, found: References | None, config: ScoringConfig) -> Flo
     """(K, C) float32: the evidence of one image, each kind blended to the map's finest cells."""
     cells = one.tokens.cells
     zeros = np.zeros(cells.shown_Nhw.shape, np.float32)
-    share = 0.0 if found is None else found.count / (found.count + WITNESSES)
+    share = 0.0 if found is None else witnessed(found.count)
     own = cells.joined(one.tokens.own)
-    symmetry = np.float32(one.tokens.symmetry)
+    counterpart = zeros if found is None else np.float32(share) * cells.joined(found.counterpart)
+    symmetry = np.float32(one.tokens.symmetry * (1 - share))
     layers = (
         zeros if found is None else cells.joined(found.distance.map(log_distance)),
         own,
-        zeros if found is None else np.float32(share) * cells.joined(found.counterpart),
+        counterpart,
         logit(one.expert_Nhw).astype(np.float32),
         symmetry * own,
+        symmetry * counterpart,
     )
     return np.stack([_fine(layer, cells, config) for layer in layers])
 
@@ -340,7 +342,8 @@ def _fine(layer_Nhw: Floats, cells: Cells, config: ScoringConfig) -> Floats:
 def _suspicions(parts_IKC: Sequence[Floats], mode: ModeConfig, config: ScoringConfig) -> Values:
     """(I,): as ``scoring.score.suspicion``, from evidence that is blended already (blending is linear)."""
     more = 1 - mode.own if mode.own else 0.0  # in a symmetric image
-    weights = np.array([1.0, mode.own, -mode.own * mode.matched, mode.expert, more], np.float32)
+    own = (mode.own, -mode.own * mode.matched, mode.expert, more, -more * mode.matched)
+    weights = np.array([1.0, *own], np.float32)
     return np.array([mode.local * map_score((weights @ parts_KC)[None], config.top) for parts_KC in parts_IKC])
 
 
