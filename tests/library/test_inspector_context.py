@@ -199,9 +199,9 @@ def test_the_map_shows_where_the_context_sees_it(inspector: Inspector, folder_co
     assert 0 <= map_HW.min() <= map_HW.max() <= 1
     inside, outside = map_HW[36:52, 10:22].mean(), map_HW[:24, 36:].mean()
     assert inside > outside + 0.1
-    y, x = np.unravel_index(map_HW.argmax(), (64, 64))
-    assert 28 <= y < 60
-    assert 4 <= x < 28
+    y, x = np.nonzero(map_HW == map_HW.max())  # so clear that a plateau of ones surrounds it
+    assert 28 <= y.mean() < 60
+    assert 4 <= x.mean() < 28
 
 
 @pytest.mark.parametrize(("references", "source"), [(1, "few"), (3, "few"), (4, "many"), (8, "many")])
