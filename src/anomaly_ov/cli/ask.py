@@ -82,8 +82,9 @@ def ask(
     context: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="auto|folder|none|GOOD|FILE.ctx",
-            help=f"What says what is normal, as in 'inspect'. Default: {contexts.DEFAULT_CONTEXT}.",
+            *contexts.OPTION,
+            metavar="auto|none|folder|GOOD|FILE.ctx",
+            help=f"What says what is normal, as in 'inspect'. Default: {contexts.DEFAULT_CONTEXT}. {contexts.OLD_NAME}",
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pictures.")] = None,
@@ -126,7 +127,7 @@ def ask(
         max_tokens=max_tokens,
     )
     if views and (remote is not None or context):
-        other = "--endpoint" if remote is not None else "--context"
+        other = "--endpoint" if remote is not None else "--references"
         raise UsageError(f"--views and {other} do not go together", hint="leave out one of them")
     from anomaly_ov.images.sources import expand
     from anomaly_ov.inspector import load

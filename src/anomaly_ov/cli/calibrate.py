@@ -49,9 +49,10 @@ def calibrate(
     context: Annotated[
         list[str] | None,
         typer.Option(
+            *contexts.OPTION,
             metavar="none|GOOD|FILE.ctx",
             help="What says what is normal, as it will in 'inspect': other good pictures, or a file made by 'context "
-            "build'; their copies among GOOD do not count. Default: none.",
+            f"build'; their copies among GOOD do not count. Default: none. {contexts.OLD_NAME}",
         ),
     ] = None,
     out: Annotated[
@@ -94,7 +95,7 @@ def calibrate(
     stored = _stored(inspector, goods, bads, max_false_alarms, used)
     save_threshold(target, stored)
     _print_table(load_threshold(target), unreadable)
-    used_as = {"--model": [model], "--dtype": [dtype], "--threshold": [str(target)], "--context": context or []}
+    used_as = {"--model": [model], "--dtype": [dtype], "--threshold": [str(target)], "--references": context or []}
     note(f"use it: anomaly-ov inspect PICTURES{_options(used_as)}")
     raise typer.Exit(3 if unreadable else 0)
 
@@ -103,8 +104,8 @@ def _wanted_context(values: list[str]) -> contexts.Wanted:
     wanted = contexts.wanted(values)
     if wanted.mode in ("folder", "auto"):
         raise UsageError(
-            f"--context {wanted.mode} has no threshold of its own: a folder's scores depend on its other pictures, so "
-            "those of one folder promise nothing for another",
+            f"--references {wanted.mode} has no threshold of its own: a folder's scores depend on its other pictures, "
+            "so those of one folder promise nothing for another",
             hint="give good pictures or a .ctx file as context, or none",
         )
     return wanted

@@ -42,7 +42,11 @@ def chat(
     max_tokens: brain.MaxTokens = None,
     context: Annotated[
         list[str] | None,
-        typer.Option(metavar="GOOD|FILE.ctx", help="Good pictures, or a context file, that say what is normal."),
+        typer.Option(
+            *contexts.OPTION,
+            metavar="none|GOOD|FILE.ctx",
+            help=f"Good pictures, or a context file, that say what is normal. {contexts.OLD_NAME}",
+        ),
     ] = None,
     endpoint: brain.Url = None,
     endpoint_model: brain.EndpointModel = None,
@@ -81,14 +85,16 @@ def chat(
         max_tokens=max_tokens,
     )
     if views and (remote is not None or context):
-        other = "--endpoint" if remote is not None else "--context"
+        other = "--endpoint" if remote is not None else "--references"
         raise UsageError(f"--views and {other} do not go together", hint="leave out one of them")
     from anomaly_ov.inspector import load
 
     sources = _sources(images, views=views)
     wanted = contexts.wanted(context or ["none"])
     if wanted.mode not in ("none", "file", "references"):
-        raise UsageError(f"one picture is no context for itself (--context {wanted.mode})", hint="give good pictures")
+        raise UsageError(
+            f"one picture is no context for itself (--references {wanted.mode})", hint="give good pictures"
+        )
     inspector = load(model, device=device, dtype=dtype)
     speaks = remote is None and brain.speaks(inspector, reading)
     findings = _look(inspector, sources, wanted, views=views)

@@ -35,7 +35,7 @@ def build(
     dtype: Dtype = "auto",
     batch_size: BatchSize = 8,
 ) -> None:
-    """Make a context file of pictures known to be good, one to hundreds, for 'inspect --context'.
+    """Make a context file of pictures known to be good, one to hundreds, for 'inspect --references'.
 
     Exit code 3: written, but some of the pictures could not be read.
     """
@@ -105,7 +105,7 @@ def _require_writable(out: Path) -> None:
     if not is_context_file(str(out)):
         raise UsageError(
             f"--out {printable(str(out))} must be a file whose name ends in {SUFFIX}",
-            hint=f"'inspect --context' tells context files by it; for example --out {out.stem or 'part'}{SUFFIX}",
+            hint=f"'inspect --references' tells context files by it; for example --out {out.stem or 'part'}{SUFFIX}",
         )
     if not out.parent.is_dir():
         raise UsageError(f"there is no folder {printable(str(out.parent))} for --out", hint="make it first")

@@ -1,7 +1,7 @@
-"""What ``inspect --context`` means: from its values to a context, made or loaded, and the same one on ``--resume``.
+"""What ``inspect --references`` means: from its values to a context, made or loaded, and the same one on ``--resume``.
 
 A run with a context keeps it in ``--out`` as ``context.ctx``: a folder whose pictures change between two parts of a
-run would otherwise judge them by different measures. ``--context out/context.ctx`` also serves other runs.
+run would otherwise judge them by different measures. ``--references out/context.ctx`` also serves other runs.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from anomaly_ov.records import Finding
 
 DEFAULT_CONTEXT = "auto"
+OPTION = ("--references", "--context")  # the second is the name of 0.1, kept until 0.3
+OLD_NAME = "--context is its old name, until 0.3."
 KEPT = "context.ctx"
 _KEYWORDS: tuple[Literal["none", "auto", "folder"], ...] = ("none", "auto", "folder")
 _MAGIC = re.compile(r"[*?\[]")
@@ -34,7 +36,7 @@ _MAGIC = re.compile(r"[*?\[]")
 
 @dataclass(frozen=True)
 class Wanted:
-    """What --context asks for; ``paths``: the context file or the good pictures."""
+    """What --references asks for; ``paths``: the context file or the good pictures."""
 
     mode: Literal["none", "auto", "folder", "file", "references"]
     paths: tuple[str, ...] = ()
@@ -49,27 +51,27 @@ class Chosen:
 
 
 def wanted(values: Sequence[str]) -> Wanted:
-    """What the values of --context say. Raises ``UsageError`` where that is no context."""
+    """What the values of --references say. Raises ``UsageError`` where that is no context."""
     for keyword in _KEYWORDS:
         if keyword in values:
             if len(values) > 1:
                 raise UsageError(
-                    f"--context {keyword} stands alone, but {len(values)} values were given",
+                    f"--references {keyword} stands alone, but {len(values)} values were given",
                     hint=f"a folder of that name is written ./{keyword}",
                 )
             return Wanted(keyword)
     files = [value for value in values if is_context_file(value)]
     if files and len(values) > 1:
         raise UsageError(
-            f"--context {printable(files[0])} stands alone, but {len(values)} values were given",
+            f"--references {printable(files[0])} stands alone, but {len(values)} values were given",
             hint="'anomaly-ov context add' adds pictures to a context file",
         )
     if "-" in values:
         raise UsageError(
-            "--context does not read standard input",
+            "--references does not read standard input",
             hint="build a context file: anomaly-ov context build - --out FILE.ctx",
         )
-    require_existing(values, "--context", "give auto, folder, none, good pictures or their folder, or a .ctx file")
+    require_existing(values, "--references", "give auto, folder, none, good pictures or their folder, or a .ctx file")
     return Wanted("file" if files else "references", tuple(values))
 
 
@@ -88,9 +90,9 @@ def require_enough(wanted_: Wanted, sources: Sequence[Source]) -> None:
 
     if len(sources) < FEWEST_FOR_FOLDER:
         raise UsageError(
-            f"--context folder compares the pictures of one run with each other and needs at least "
+            f"--references folder compares the pictures of one run with each other and needs at least "
             f"{FEWEST_FOR_FOLDER}; here {'is 1' if len(sources) == 1 else f'are {len(sources)}'}",
-            hint="give their whole folder, or good pictures with --context GOOD_FOLDER",
+            hint="give their whole folder, or good pictures with --references GOOD_FOLDER",
         )
 
 
@@ -174,7 +176,7 @@ def _name_unreadable(sources: Sequence[Source], context: Context) -> int:
 
 
 def require_same(wanted_: Wanted, out: Path, done: Sequence[Finished]) -> None:
-    """Raises ``UsageError`` where --context asks for another kind of context than that of what is ``done``."""
+    """Raises ``UsageError`` where --references asks for another kind of context than that of what is ``done``."""
     for one in done:
         kind = one.context["kind"]
         if wanted_.mode == "none":
@@ -190,7 +192,7 @@ def require_same(wanted_: Wanted, out: Path, done: Sequence[Finished]) -> None:
 def choose_again(
     inspector: Inspector, wanted_: Wanted, out: Path, done: Sequence[Finished], batch_size: int, *, quiet: bool = False
 ) -> Chosen:
-    """The very context that the pictures ``done`` were judged by; ``UsageError`` where --context says another."""
+    """The very context that the pictures ``done`` were judged by; ``UsageError`` where --references says another."""
     used = done[0].context
     if used["kind"] == "none":
         return Chosen(None, used["note"] or "")
@@ -220,12 +222,12 @@ def keep(out: Path, context: Context | None) -> None:
 def _another(out: Path, used: dict[str, Any]) -> UsageError:
     described = f"{counted(used['references'], 'good picture')} from {printable(str(used['source']))}"
     if used["kind"] == "none":
-        described = "--context auto, which chose none" if used["note"] else "no context"
+        described = "--references auto, which chose none" if used["note"] else "no context"
     elif used["kind"] == "folder":
         described = "the folder as context"
     return UsageError(
-        f"the pictures already in {out} were inspected with {described}, --context now says another",
-        hint="give the same --context as before, or another --out folder",
+        f"the pictures already in {out} were inspected with {described}, --references now says another",
+        hint="give the same --references as before, or another --out folder",
     )
 
 
@@ -270,5 +272,5 @@ class Watch:
             verb = "is itself a reference" if self._own == 1 else "are themselves references"
             warn(
                 f"{self._own} of {count} pictures {verb}, which says nothing about them; "
-                "for pictures not known to be good use --context folder"
+                "for pictures not known to be good use --references folder"
             )

@@ -77,12 +77,12 @@ def inspect(
     context: Annotated[
         list[str] | None,
         typer.Option(
-            "--context",
-            "--references",
-            metavar="auto|folder|none|GOOD|FILE.ctx",
+            *contexts.OPTION,
+            metavar="auto|none|folder|GOOD|FILE.ctx",
             help="What says what is normal: the pictures given among themselves (folder; auto if they are alike "
             "enough), pictures known to be good (their folder, a file, a quoted glob; repeatable), or a file made by "
-            f"'context build'. A folder called auto is written ./auto. Default: {contexts.DEFAULT_CONTEXT}.",
+            f"'context build'. A folder called auto is written ./auto. Default: {contexts.DEFAULT_CONTEXT}. "
+            f"{contexts.OLD_NAME}",
         ),
     ] = None,
     threshold: Annotated[
@@ -90,7 +90,7 @@ def inspect(
         typer.Option(
             metavar="0..1|FILE.json",
             help="Score from which a picture counts as anomalous, or a file made by 'calibrate' (which says with which "
-            "context; without one --context is none unless given).",
+            "context; without one --references is none unless given).",
         ),
     ] = None,
     fail_on_anomaly: Annotated[bool, typer.Option("--fail-on-anomaly", help="Exit 1 if any is anomalous.")] = False,
@@ -178,7 +178,7 @@ def _threshold(text: str | None) -> float | StoredThreshold | None:
 
 
 def _wanted_context(values: list[str] | None, threshold: float | StoredThreshold | None) -> contexts.Wanted:
-    """What --context says; if nothing, then none beside a stored threshold, whose scores were made without one.
+    """What --references says; if nothing, then none beside a stored threshold, whose scores were made without one.
 
     Raises ``ThresholdMismatch`` where the two do not go together, before a context is made.
     """
@@ -191,8 +191,10 @@ def _wanted_context(values: list[str] | None, threshold: float | StoredThreshold
         return wanted
     made = "no context" if threshold.context is None else f"the context of {threshold.context.source}"
     raise ThresholdMismatch(
-        f"the threshold in {threshold.path} was calibrated with {made}, --context here is {wanted.mode}",
-        hint="leave out --context" if threshold.context is None else "give the same --context as when calibrating",
+        f"the threshold in {threshold.path} was calibrated with {made}, --references here is {wanted.mode}",
+        hint="leave out --references"
+        if threshold.context is None
+        else "give the same --references as when calibrating",
     )
 
 

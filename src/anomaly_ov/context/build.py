@@ -92,7 +92,7 @@ class Builder:
             raise UsageError(
                 f"{source} holds {len(sources)} pictures, {len(found)} of them readable and distinct; its own context "
                 f"needs at least {FEWEST_FOR_FOLDER}",
-                hint="use --context none, or name a folder of good pictures",
+                hint="use --references none, or name a folder of good pictures",
             )
         return self._of_candidates(found, whole, len(sources), source)
 

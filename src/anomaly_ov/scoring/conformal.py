@@ -355,5 +355,5 @@ def threshold_of(source: str, wanted: float | StoredThreshold | None, context: U
 def _mismatch(stored: StoredThreshold, what: str) -> ThresholdMismatch:
     return ThresholdMismatch(
         f"the threshold in {stored.path or 'memory'} {what}",
-        hint="use the same --model, --dtype and --context as then, or calibrate again: anomaly-ov calibrate",
+        hint="use the same --model, --dtype and --references as then, or calibrate again: anomaly-ov calibrate",
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from anomaly_ov.cli import contexts
 from anomaly_ov.cli.console import note, print_error, stdout_console
 from anomaly_ov.errors import UsageError
 from anomaly_ov_lab.cli import ablation, eval_reason
@@ -49,9 +50,10 @@ def detect(
     context: Annotated[
         str,
         typer.Option(
-            "--context",
+            *contexts.OPTION,
             help="What else says what is normal, per category: none; folder = the measured pictures among themselves "
-            "(transductive); refs:K = K good pictures, drawn and then not measured.",
+            "(transductive); refs:K = K good pictures, drawn and then not measured. "
+            f"{contexts.OLD_NAME}",
         ),
     ] = "none",
     draw: Annotated[int, typer.Option("--draw", min=0, help="Seed by which refs:K are drawn.")] = 0,
@@ -79,7 +81,7 @@ def detect(
         )
     baseline = is_baseline(model)
     if baseline and context != "none":
-        raise UsageError(f"--context {context} is for our own models", hint="leave it out with a baseline")
+        raise UsageError(f"--references {context} is for our own models", hint="leave it out with a baseline")
     inspector = load_baseline(model, device, dtype) if baseline else load(model, device, dtype)
     results = []
     for one in sets:
@@ -124,20 +126,20 @@ def _say_interrupted(dataset: DataSet, folder: Path | None) -> None:
 
 @dataclass(frozen=True)
 class _Context:
-    """``--context``: none, the folder's own, or so many references."""
+    """``--references``: none, the folder's own, or so many references."""
 
     folder: bool = False
     references: int = 0
 
 
 def _context(text: str) -> _Context:
-    """What ``--context`` asks for. Raises ``UsageError`` for anything else."""
+    """What ``--references`` asks for. Raises ``UsageError`` for anything else."""
     if text in ("none", "folder"):
         return _Context(folder=text == "folder")
     name, _, number = text.partition(":")
     if name == "refs" and number.isdecimal() and int(number) > 0:
         return _Context(references=int(number))
-    raise UsageError(f"--context {text} is not known here", hint="none, folder, or refs:K with K of 1 or more")
+    raise UsageError(f"--references {text} is not known here", hint="none, folder, or refs:K with K of 1 or more")
 
 
 def _with_context(

@@ -30,14 +30,14 @@ def test_folder_and_references_are_measured_and_recorded(
     assert "| one, 2 references, draw 5 | 4 / 6 |" in capsys.readouterr().out
     drawn = json.loads((tmp_path / "out/one/metrics.json").read_text())
     assert (drawn["context"]["draw"], drawn["speed"]["scored"]) == (5, 10)
-    assert run([*measure, *out, "--context", "none"]) == 0
+    assert run([*measure, *out, "--references", "none"]) == 0
     assert json.loads((tmp_path / "out/one/metrics.json").read_text())["context"] is None
 
 
 @pytest.mark.parametrize("context", ["auto", "refs", "refs:", "refs:0", "refs:-1", "refs:x", "folder:2"])
 def test_an_unknown_context_is_named(measure: list[str], context: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*measure, "--context", context]) == 2
-    assert f"--context {context} is not known here" in capsys.readouterr().err
+    assert f"--references {context} is not known here" in capsys.readouterr().err
 
 
 def test_too_few_normal_pictures_are_named(measure: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -86,8 +86,9 @@ class TestArguments:
             (["p0.png", QUESTION, "--endpoint", "http://h", "--endpoint-model", "m", "--timeout", "0"], "--timeout"),
             (["p0.png", QUESTION, "--endpoint", "http://h", "--endpoint-model", "m", "--reading", "full"], "--reading"),
             (["p0.png", QUESTION, "--endpoint", "http://h", "--endpoint-model", "m", "--views"], "--views and"),
-            (["p0.png", QUESTION, "--views", "--context", "none"], "--views and --context"),
+            (["p0.png", QUESTION, "--views", "--context", "none"], "--views and --references"),
             (["p0.png", QUESTION, "--context", "folder"], "at least 3"),
+            (["p0.png", QUESTION, "--references", "folder"], "at least 3"),
             (["*.gif", QUESTION], "nothing matches"),
         ],
     )

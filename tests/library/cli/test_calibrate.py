@@ -83,7 +83,7 @@ def test_too_few_are_named_before_the_model_is_loaded(
     ("arguments", "said"),
     [
         (["--context", "folder"], "a folder's scores depend on its other pictures"),
-        (["--context", "auto"], "a folder's scores depend on its other pictures"),
+        (["--references", "auto"], "a folder's scores depend on its other pictures"),
         (["--max-false-alarms", "0"], "between 0 and 1"),
         (["--max-false-alarms", "nan"], "between 0 and 1"),
         (["--out", "no/such/folder.json"], "lies in no folder that is there"),
@@ -159,7 +159,7 @@ def test_inspect_refuses_what_does_not_go_with_it(
     assert run([*command, "--dtype", "bfloat16"]) == 4
     assert "in bfloat16" in capsys.readouterr().err
     assert run([*command, "--context", "folder"]) == 4
-    assert "leave out --context" in capsys.readouterr().err
+    assert "leave out --references" in capsys.readouterr().err
     assert run([*command[:-1], "nowhere.json"]) == 2
     assert "--threshold" in capsys.readouterr().err
 

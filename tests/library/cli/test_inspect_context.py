@@ -131,7 +131,7 @@ def test_auto_says_why(
     assert {record["context"]["kind"] for record in found} == {"folder"}
 
 
-def test_references_is_another_name_for_context(
+def test_context_is_the_old_name_of_references(
     inspect: Any, pictures: Path, good: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found, _ = said(inspect, capsys, pictures, "--references", good)
@@ -240,7 +240,7 @@ def test_one_picture_is_no_folder(
     assert inspect("-", "--context", "folder") == 2
     error, hint = capsys.readouterr().err.splitlines()
     assert "needs at least 3; here is 1" in error
-    assert "--context GOOD_FOLDER" in hint
+    assert "--references GOOD_FOLDER" in hint
     assert inspect(pictures / "p1.png", pictures / "p2.png", "--context", "folder") == 2
     assert "here are 2" in capsys.readouterr().err
 
@@ -301,7 +301,7 @@ def test_the_rest_of_a_run_is_judged_by_the_folder_as_it_was(
     [
         ("none", "folder", "with no context"),
         ("none", "auto", "with no context"),
-        ("auto", "none", "with --context auto, which chose none"),
+        ("auto", "none", "with --references auto, which chose none"),
         ("folder", "none", "with the folder as context"),
         ("folder", "{g}", "with the folder as context"),
         ("{g}", "auto", "with 3 good pictures from"),

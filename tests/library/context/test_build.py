@@ -201,7 +201,7 @@ def test_folder_of_too_few(names: list[str]) -> None:
         world.builder().folder(sources(names), "shelf")
     assert "shelf" in raised.value.message
     assert f"{len(names)} pictures" in raised.value.message
-    assert "--context none" in raised.value.hint
+    assert "--references none" in raised.value.hint
 
 
 def test_folder_of_three() -> None:
