@@ -18,10 +18,7 @@ import numpy.typing as npt
 from anomaly_ov.errors import DataError
 from anomaly_ov_lab.evaluation.pixel_metrics import (
     PixelMetrics,
-    pixel_auroc,
-    pixel_average_precision,
     pixel_metrics,
-    pro,
 )
 
 __all__ = [
@@ -45,10 +42,7 @@ __all__ = [
     "paired_bootstrap",
     "paired_difference",
     "percentile_interval",
-    "pixel_auroc",
-    "pixel_average_precision",
     "pixel_metrics",
-    "pro",
 ]
 
 Metric = Literal["auroc", "average_precision", "f1_max"]

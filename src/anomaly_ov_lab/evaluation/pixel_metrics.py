@@ -87,25 +87,6 @@ def pixel_metrics(
     return histogram.result()
 
 
-def pixel_auroc(masks: Sequence[npt.NDArray[np.bool_]], maps: Sequence[npt.NDArray[np.floating]]) -> float | None:
-    """Area under the ROC curve over all pixels of all pictures; None without both kinds of pixels."""
-    return pixel_metrics(masks, maps).auroc
-
-
-def pixel_average_precision(
-    masks: Sequence[npt.NDArray[np.bool_]], maps: Sequence[npt.NDArray[np.floating]]
-) -> float | None:
-    """Average precision over all pixels of all pictures; None without both kinds of pixels."""
-    return pixel_metrics(masks, maps).average_precision
-
-
-def pro(
-    masks: Sequence[npt.NDArray[np.bool_]], maps: Sequence[npt.NDArray[np.floating]], max_fpr: float = 0.3
-) -> float | None:
-    """Normalised area under the per-region-overlap curve up to ``max_fpr`` (see the module's text)."""
-    return pixel_metrics(masks, maps, max_fpr).pro
-
-
 class _Pixels:
     """What both ways share: checking, finding regions, and turning counts into figures."""
 

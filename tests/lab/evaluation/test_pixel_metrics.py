@@ -14,10 +14,7 @@ from anomaly_ov.errors import DataError
 from anomaly_ov_lab.evaluation.pixel_metrics import (
     ExactPixels,
     HistogramPixels,
-    pixel_auroc,
-    pixel_average_precision,
     pixel_metrics,
-    pro,
 )
 
 
@@ -57,7 +54,7 @@ def _case(seed: int, levels: int, images: int = 3, side: int = 12) -> tuple[list
 @given(st.integers(0, 10_000), st.sampled_from([1, 2, 5, 1000]), st.sampled_from([0.05, 0.3, 1.0]))
 def test_pro_agrees_with_its_definition(seed: int, levels: int, max_fpr: float) -> None:
     masks, maps = _case(seed, levels)
-    assert pro(masks, maps, max_fpr) == pytest.approx(_slow_pro(masks, maps, max_fpr), abs=1e-9)
+    assert pixel_metrics(masks, maps, max_fpr).pro == pytest.approx(_slow_pro(masks, maps, max_fpr), abs=1e-9)
 
 
 @settings(deadline=None, max_examples=40)
@@ -66,8 +63,10 @@ def test_pixel_auroc_and_ap_agree_with_scikit_learn(seed: int, levels: int) -> N
     masks, maps = _case(seed, levels)
     truth = np.concatenate([m.ravel() for m in masks])
     values = np.concatenate([m.ravel() for m in maps])
-    assert pixel_auroc(masks, maps) == pytest.approx(roc_auc_score(truth, values), abs=1e-9)
-    assert pixel_average_precision(masks, maps) == pytest.approx(average_precision_score(truth, values), abs=1e-9)
+    assert pixel_metrics(masks, maps).auroc == pytest.approx(roc_auc_score(truth, values), abs=1e-9)
+    assert pixel_metrics(masks, maps).average_precision == pytest.approx(
+        average_precision_score(truth, values), abs=1e-9
+    )
 
 
 @settings(deadline=None, max_examples=25)
@@ -93,7 +92,9 @@ def test_maps_of_other_types_keep_their_order(dtype: type) -> None:
     # Of float64 and int64 all differ in digits that float32 does not have.
     values = (rng.permutation(400).reshape(20, 20) * 2.0**-40 + 1.0) if dtype is np.float64 else rng.permutation(400)
     map_HW = (2**40 + values if dtype is np.int64 else values).astype(dtype).reshape(20, 20)
-    assert pixel_auroc([mask], [map_HW]) == pytest.approx(roc_auc_score(mask.ravel(), map_HW.ravel()), abs=1e-12)
+    assert pixel_metrics([mask], [map_HW]).auroc == pytest.approx(
+        roc_auc_score(mask.ravel(), map_HW.ravel()), abs=1e-12
+    )
 
 
 @settings(deadline=None, max_examples=60)
@@ -152,8 +153,8 @@ def test_pro_weighs_regions_alike_whatever_their_size() -> None:
     only_large = np.zeros((20, 20), dtype=np.float32)
     only_large[:5, :5] = 1
     # The small region's one pixel is tied with all normal ones: a straight line from 0.5 to 1 over the whole axis.
-    assert pro([mask], [only_large], max_fpr=1.0) == pytest.approx(0.75)
-    assert pixel_auroc([mask], [only_large]) == pytest.approx((25 + 0.5) / 26)
+    assert pixel_metrics([mask], [only_large], max_fpr=1.0).pro == pytest.approx(0.75)
+    assert pixel_metrics([mask], [only_large]).auroc == pytest.approx((25 + 0.5) / 26)
 
 
 def test_diagonal_pixels_are_one_region() -> None:
@@ -190,7 +191,7 @@ def test_broken_input_is_an_error() -> None:
     with pytest.raises(DataError, match=r"outside \[0, 1\]"):
         HistogramPixels(0, 1).add(mask, np.full((3, 3), 1.5, dtype=np.float32))
     with pytest.raises(ValueError, match="max_fpr"):
-        pro([mask], [np.zeros((3, 3), dtype=np.float32)], max_fpr=0)
+        pixel_metrics([mask], [np.zeros((3, 3), dtype=np.float32)], max_fpr=0)
     with pytest.raises(ValueError, match="shorter"):
         pixel_metrics([mask, mask], [np.zeros((3, 3), dtype=np.float32)])
 

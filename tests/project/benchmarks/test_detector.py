@@ -18,7 +18,7 @@ from anomaly_ov.models.engines.torch import TorchEngine
 from anomaly_ov.scoring.score import logit
 from anomaly_ov_lab.data.layouts import discover
 from anomaly_ov_lab.data.samples import DataSet, read_mask
-from anomaly_ov_lab.evaluation.pixel_metrics import pixel_auroc
+from anomaly_ov_lab.evaluation.pixel_metrics import pixel_metrics
 from model_fixtures import small_model
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
@@ -85,7 +85,7 @@ def test_stored_images_score_as_an_inspector_scores_them(benchmark: Any, store: 
     assert found.pixels.images == 20
     maps = [finding.significance_map for finding in findings]
     masks = [np.zeros((48, 48), bool) if one.mask is None else read_mask(one.mask) for one in samples]
-    assert found.pixels.auroc == pytest.approx(pixel_auroc(masks, maps), abs=2e-3)
+    assert found.pixels.auroc == pytest.approx(pixel_metrics(masks, maps).auroc, abs=2e-3)
 
 
 def test_half_precision_moves_no_score_far(benchmark: Any, store: Any, data: DataSet) -> None:
