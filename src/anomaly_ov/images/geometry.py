@@ -56,19 +56,6 @@ class Geometry:
         scale_y = (window[3] - window[1]) / self.base_size * per_y
         return scale_x, scale_y, (window[0] - content[0]) * per_x, (window[1] - content[1]) * per_y
 
-    def cell_box(self, view: int, row: int, column: int, cells_hw: tuple[int, int]) -> FloatBox:
-        """Box in image pixels that a cell of a view shows; ``cells_hw`` = (rows, columns) of cells spanning the view.
-
-        Not clipped: what lies outside 0..width, 0..height is padding. Raises IndexError for a cell that is not there.
-        """
-        rows, columns = cells_hw
-        if not (0 <= row < rows and 0 <= column < columns):
-            raise IndexError(f"cell ({row}, {column}) outside {rows} x {columns} cells")
-        scale_x, scale_y, offset_x, offset_y = self.to_image(view)
-        cell_w, cell_h = self.base_size / columns * scale_x, self.base_size / rows * scale_y
-        x0, y0 = column * cell_w + offset_x, row * cell_h + offset_y
-        return x0, y0, x0 + cell_w, y0 + cell_h
-
     def content_in_view(self, view: int) -> FloatBox:
         """Box in view pixels that shows picture; the rest is padding. (0, 0, 0, 0) when the view is all padding."""
         window, content = self._frames(view)

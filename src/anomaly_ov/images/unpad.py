@@ -1,8 +1,8 @@
-"""Placeholder arithmetic: how many tokens a picture takes in the language model, padding already cut away.
+"""Which tokens of a picture's crops the language model reads, padding cut away.
 
 Follows the released token layout (docs/reference-implementation.md, section 6): the crops' tokens lie stitched on one
 grid; rows or columns that show only padding are dropped; a grid holding more tokens than ``MAX_VIEWS`` views (by over
-1.1 in side) is reduced. The fusion module places the tokens; this only counts them.
+1.1 in side) is reduced. ``reasoning.layout`` places the tokens.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from anomaly_ov.images.geometry import Geometry
 
 MAX_VIEWS = 9
 REDUCE_ABOVE = 1.1
-PROMPT_TOKENS = 6
 QUERIES_SIDE = 2
 
 
@@ -37,24 +36,6 @@ class Unpadded:
         return self.reduced_hw or self.unpadded_hw
 
 
-@dataclass(frozen=True)
-class TokenCounts:
-    """Tokens of one picture by kind; ``total`` is what its marker expands to."""
-
-    image: int
-    newline_in_image: int
-    prompt: int
-    global_anomaly: int
-    local_anomaly: int
-    newline_in_anomaly: int
-
-    @property
-    def total(self) -> int:
-        """All of them, text around the picture not included."""
-        anomaly = self.global_anomaly + self.local_anomaly + self.newline_in_anomaly
-        return self.image + self.newline_in_image + self.prompt + anomaly
-
-
 def unpad(geometry: Geometry, patches_hw: tuple[int, int], max_views: int = MAX_VIEWS) -> Unpadded:
     """Which of the stitched crop tokens are read; ``patches_hw`` = (rows, columns) of tokens per view.
 
@@ -73,20 +54,3 @@ def unpad(geometry: Geometry, patches_hw: tuple[int, int], max_views: int = MAX_
     times = math.sqrt(left_h * left_w / (max_views * patches_hw[0] * patches_hw[1]))
     reduced = (int(left_h // times), int(left_w // times)) if times > REDUCE_ABOVE else None
     return Unpadded((height, width), (cut_h, cut_w), (left_h, left_w), reduced)
-
-
-def token_counts(
-    geometry: Geometry, patches_hw: tuple[int, int], max_views: int = MAX_VIEWS, prompt: int = PROMPT_TOKENS
-) -> TokenCounts:
-    """Tokens of one picture; ``prompt``: tokens of the sentence that tells how suspicious it is.
-
-    With crops: base view without newline, crops with one per row, four local tokens per view, the crops' in
-    stitched rows of two per crop with one newline each. Multi-image (no crops): one newline after the view and one
-    after its four local tokens.
-    """
-    patches = patches_hw[0] * patches_hw[1]
-    local = geometry.views * QUERIES_SIDE**2
-    if geometry.views == 1:
-        return TokenCounts(patches, 1, prompt, 1, local, 1)
-    rows, columns = unpad(geometry, patches_hw, max_views).final_hw
-    return TokenCounts(patches + rows * columns, rows, prompt, 1, local, QUERIES_SIDE * geometry.grid_wh[1])

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from anomaly_ov.images.geometry import Geometry
-from anomaly_ov.images.unpad import REDUCE_ABOVE, token_counts, unpad
+from anomaly_ov.images.unpad import REDUCE_ABOVE, unpad
 from anomaly_ov.images.views import ALL_GRIDS, best_grid, fit_box
+from token_oracle import token_counts
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "anyres"
 SIZES = json.loads((GOLDEN / "sizes.json").read_text())["sizes"]

@@ -12,6 +12,7 @@ from anomaly_ov.images.geometry import Geometry
 from anomaly_ov.images.views import anyres_geometry, multi_image_geometry
 from anomaly_ov.reasoning.annotation import Annotation, remarks
 from anomaly_ov.reasoning.evidence import Evidence
+from geometry_oracle import cell_box
 from model_fixtures import small_model
 
 VIEWS = small_model().config.views
@@ -30,7 +31,7 @@ def test_cells_lie_where_they_show_the_picture(make: object, size: tuple[int, in
     cells_S3, _, _ = remarks(evidence(geometry))
     for view in range(geometry.views):
         for cell in range(16):
-            x0, y0, x1, y1 = geometry.cell_box(view, cell // 4, cell % 4, (4, 4))
+            x0, y0, x1, y1 = cell_box(geometry, view, cell // 4, cell % 4, (4, 4))
             expected = [(x0 + x1) / 2 / size[0], (y0 + y1) / 2 / size[1]]
             np.testing.assert_allclose(cells_S3[view * 16 + cell, :2], expected, atol=1e-5)
 

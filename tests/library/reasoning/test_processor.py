@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anomaly_ov.errors import UsageError
-from anomaly_ov.images.unpad import token_counts
 from anomaly_ov.images.views import Views, ViewsConfig, anyres, anyres_geometry, multi_image, multi_image_geometry
 from anomaly_ov.reasoning.config import READINGS, AnomalyOVConfig
 from anomaly_ov.reasoning.processor import (
@@ -23,6 +22,7 @@ from anomaly_ov.reasoning.processor import (
 )
 from golden_fixtures import PICTURE, QWEN2_IMAGE, SIDE, qwen2_tokenizer, tokenizer_json
 from model_fixtures import small_reasoner
+from token_oracle import token_counts
 
 LABELS = tokenizer_json("labels")
 SMALL = small_reasoner(crop_budget=9, focus_pool=3)

@@ -18,6 +18,7 @@ from anomaly_ov.scoring.anomaly_map import (
     significance_map,
     to_image_pixels,
 )
+from geometry_oracle import cell_box
 
 
 def geometry_for(wh, base=32, **options) -> Geometry:
@@ -28,7 +29,7 @@ def linear(geometry: Geometry, maps: np.ndarray, slope_x: float, slope_y: float)
     """Fills each cell with a linear function of its centre in image pixels."""
     filled = np.empty_like(maps)
     for view, row, column in np.ndindex(*maps.shape):
-        x0, y0, x1, y1 = geometry.cell_box(view, row, column, maps.shape[1:])
+        x0, y0, x1, y1 = cell_box(geometry, view, row, column, maps.shape[1:])
         filled[view, row, column] = slope_x * (x0 + x1) / 2 + slope_y * (y0 + y1) / 2
     return filled
 
@@ -38,7 +39,7 @@ def cell_centres(geometry: Geometry, shape, axis: int) -> tuple[float, float]:
     shown = geometry.content_share(shape[1:]) >= 0.5
     outer = []
     for views in ([0], range(1, geometry.views)):
-        boxes = [geometry.cell_box(v, r, c, shape[1:]) for v in views for r, c in np.argwhere(shown[v])]
+        boxes = [cell_box(geometry, v, r, c, shape[1:]) for v in views for r, c in np.argwhere(shown[v])]
         centres = [(box[axis] + box[axis + 2]) / 2 for box in boxes]
         outer.append((min(centres), max(centres)))
     return max(low for low, _ in outer), min(high for _, high in outer)

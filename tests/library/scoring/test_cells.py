@@ -11,6 +11,7 @@ from anomaly_ov.images.geometry import Geometry
 from anomaly_ov.images.views import ViewsConfig, anyres_geometry, multi_image_geometry
 from anomaly_ov.scoring.anomaly_map import blended_cells, blended_pixels
 from anomaly_ov.scoring.cells import Cells, Scales
+from geometry_oracle import cell_box
 
 CELLS = 4
 VIEWS = ViewsConfig(base_size=32, grids=tuple((c, r) for c in (1, 2, 3) for r in (1, 2, 3)), cap=96)
@@ -96,7 +97,7 @@ def test_stitched_cells_are_neighbours_where_the_image_goes_on() -> None:
     places_P2 = cells.stitched()
     assert len(places_P2) == cells.shown_Nhw[1:].sum() == 6 * CELLS * CELLS
     for (view, row, column), (y, x) in zip(np.argwhere(cells.shown_Nhw[1:]), places_P2, strict=True):
-        x0, y0, x1, y1 = cells.geometry.cell_box(int(view) + 1, int(row), int(column), (CELLS, CELLS))
+        x0, y0, x1, y1 = cell_box(cells.geometry, int(view) + 1, int(row), int(column), (CELLS, CELLS))
         assert ((x0 + x1) / 2, (y0 + y1) / 2) == pytest.approx((8 * x + 4, 8 * y + 4))
     assert len(np.unique(places_P2, axis=0)) == len(places_P2)
 
