@@ -1,4 +1,4 @@
-"""What a folder, or a few good pictures, say is normal: tokens compared with those of other pictures."""
+"""What says what is normal: a folder, good pictures, or the picture itself, its other patches and mirror image."""
 
 from __future__ import annotations
 

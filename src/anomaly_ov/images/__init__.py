@@ -1,1 +1,1 @@
-"""Pictures in and maps out: safe reading, AnyRes views with their geometry, significance maps, regions, overlays."""
+"""Pictures in and overlays out: safe reading, AnyRes views with their geometry, words for places, overlays."""

@@ -1,1 +1,1 @@
-"""The networks: encoder, look-twice expert, and the folder format that holds both."""
+"""The networks: encoders, look-twice expert, the folder format that holds both, and the engines that run them."""

@@ -1,1 +1,1 @@
-"""Measuring: image and pixel metrics, running a detector over a data set, reports. Loads no torch."""
+"""Measuring: image and pixel metrics, detectors run over data sets, reports. Only ``many_experts`` loads torch."""

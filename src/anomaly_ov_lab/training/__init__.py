@@ -1,1 +1,1 @@
-"""Training: stages 1 and 2, ablations, fusion with a context; one loop, one checkpoint format, one tracker."""
+"""Training: stages 1 and 2, ablations, leave-one-set-out, the fit of the scoring; one loop, one checkpoint format."""

@@ -1,1 +1,1 @@
-"""Detectors written for other runtimes: ONNX graphs beside a model folder's weights. Needs the extra ``export``."""
+"""Detectors written for other runtimes: ONNX graphs beside a model folder's weights. Needs the extra ``lab``."""
