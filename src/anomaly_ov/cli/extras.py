@@ -23,7 +23,7 @@ WHOLE: dict[tuple[str, ...], tuple[str, tuple[str, ...]]] = {
 }
 OF_MODULE = {
     **dict.fromkeys(("torch", "transformers", "tokenizers", "huggingface_hub"), "torch"),
-    **dict.fromkeys(("accelerate", "peft", "tensorboard", "yaml"), "lab"),
+    **dict.fromkeys(("peft", "tensorboard", "yaml"), "lab"),
     **dict.fromkeys(("onnx", "onnx_ir", "onnxscript", "rouge_score", "sentence_transformers"), "lab"),
     **dict.fromkeys(("fastapi", "httpcore2", "httpx2", "jinja2", "prometheus_client", "uvicorn"), "server"),
     "openai": "remote",
