@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NoReturn
 
 from anomaly_ov.errors import UnreadableImage
+
+MOST_NAMED = 6
+MOST_LETTERS = 160
 
 
 def printable(name: str) -> str:
@@ -15,6 +19,12 @@ def printable(name: str) -> str:
 def counted(count: int, noun: str) -> str:
     """``1 picture``, ``2 pictures``; for nouns that take an s."""
     return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few names, none of them endless, and how many more there are."""
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(name[:MOST_LETTERS] for name in names[:MOST_NAMED]) + more
 
 
 def unreadable(label: str, cause: str, hint: str) -> NoReturn:

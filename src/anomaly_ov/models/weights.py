@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from anomaly_ov.errors import CheckpointMismatch, UnsafeCheckpoint, WeightsError
+from anomaly_ov.images.messages import some
 
 Tensors = dict[str, Tensor]
 Shapes = dict[str, tuple[int, ...]]
 
 MAX_BYTES = 64 * 2**30
-MAX_NAMED = 6  # how many offending keys an error spells out
 HALF_LOSS = 1e-3  # relative L2 error above which a tensor is kept in float32; plain fp16 rounding costs about 2e-4
 
 
@@ -42,7 +42,7 @@ def require_same(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tu
         if tuple(expected[name]) != tuple(found[name])
     ]
     parts = [
-        f"{len(names)} {what}: {_some(names)}"
+        f"{len(names)} {what}: {some(names)}"
         for what, names in (("missing", missing), ("unexpected", extra), ("of another shape", wrong))
         if names
     ]
@@ -154,11 +154,6 @@ def _replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-
-
-def _some(names: list[str]) -> str:
-    rest = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return ", ".join(names[:MAX_NAMED]) + rest
 
 
 def _relative_loss(full: Tensor, half: Tensor) -> float:

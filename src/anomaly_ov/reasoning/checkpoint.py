@@ -17,13 +17,13 @@ from torch import Tensor
 
 from anomaly_ov.configuration import MAX_CONFIG_BYTES
 from anomaly_ov.errors import CheckpointMismatch, UnsafeCheckpoint, WeightsError
+from anomaly_ov.images.messages import some
 from anomaly_ov.models import weights
 from anomaly_ov.models.hub import WEIGHTS_FILE
 
 INDEX_FILE = WEIGHTS_FILE + ".index.json"
 MAX_INDEX_BYTES = 64 * 2**20
 MAX_FILES = 4096
-NAMED = 6
 FLOATS = {"F64", "F32", "F16", "BF16"}
 # Where training scripts leave tuned weights beside or instead of a model; pickles, so never read.
 ELSEWHERE = ("adapter_model.bin", "non_lora_trainables.bin", "mm_projector.bin")
@@ -138,12 +138,6 @@ def rename(name: str, renames: Renames) -> str | None:
         if name.startswith(prefix):
             return instead + name[len(prefix) :]
     return None
-
-
-def some(names: Sequence[str]) -> str:
-    """The first few names and how many more there are."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(name[:160] for name in names[:NAMED]) + more
 
 
 def _missing(expected: weights.Shapes, found: Mapping[str, str], parts: Renames) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from transformers import AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from anomaly_ov.errors import CheckpointMismatch, UnsafeCheckpoint, WeightsError
+from anomaly_ov.images.messages import some
 from anomaly_ov.models.folder import digest, read_config
 from anomaly_ov.models.hub import LANGUAGE_FOLDER, WEIGHTS_FILE
 from anomaly_ov.models.model import AnomalyModel
@@ -31,8 +32,6 @@ from anomaly_ov.reasoning.processor import Processor, stop_ids
 SHARD, LARGE_SHARD = "14MB", "4GB"
 COMPACT_BYTES = 256 * 2**20
 """Weights up to this size are written in shards small enough to be kept in a repository."""
-
-NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,7 @@ def _language(language: Path, config: AnomalyOVConfig, dtype: torch.dtype) -> An
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(f"{language} cannot be read: {reason}", hint="copy the folder again") from None
     faults = [
-        f"{len(keys)} {what}: {_some(keys)}"
+        f"{len(keys)} {what}: {some(sorted(map(str, keys)))}"
         for what, keys in (
             ("missing", info["missing_keys"]),
             ("unexpected", info["unexpected_keys"]),
@@ -167,8 +166,3 @@ def _quiet() -> Iterator[None]:
     finally:
         if shown:
             transformers_logging.enable_progress_bar()
-
-
-def _some(keys: Iterable[Any]) -> str:
-    names = sorted(map(str, keys))
-    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")

@@ -182,7 +182,7 @@ class TestStrictness:
     def test_many_faults_are_counted_and_cut_short(self, tmp_path: Path) -> None:
         folder, _ = saved(tmp_path / "model")
         edit_weights(folder, lambda tensors: tensors.update({f"extra.{i}": torch.zeros(1) for i in range(20)}))
-        with pytest.raises(CheckpointMismatch, match=r"20 unexpected: .*, \.\.\."):
+        with pytest.raises(CheckpointMismatch, match=r"20 unexpected: .* and 14 more"):
             load_reasoner(folder)
 
     def test_another_detector_is_refused(self, tmp_path: Path) -> None:
