@@ -84,12 +84,6 @@ def regions(
     return tuple(found)
 
 
-def rle_encode(mask_HW: Mask) -> dict[str, Any]:
-    """COCO's uncompressed run lengths of a mask: column-major, starting with the zeros."""
-    height, width = mask_HW.shape
-    return _scaled_rle(np.asarray(mask_HW, bool), np.arange(height + 1), np.arange(width + 1), (0, 0))
-
-
 def rle_decode(rle: Mapping[str, Any], max_pixels: int = MAX_RLE_PIXELS) -> Mask:
     """(H, W) bool mask of uncompressed COCO run lengths from any source, checked before anything is allocated.
 

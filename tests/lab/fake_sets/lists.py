@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from anomaly_ov.scoring.regions import rle_encode
 from fake_sets.pictures import WH, mask, picture, square
 
 
@@ -108,7 +108,8 @@ SQUARE = [[3, 2, 8, 2, 8, 6, 3, 6]]
 
 def coco(root: Path) -> Path:
     """Outlines as a polygon, as plain and as compressed run lengths; an annotation called normal marks nothing."""
-    plain = rle_encode(square(WH))
+    runs = [len(list(run)) for _, run in groupby(square(WH).ravel(order="F").tolist())]  # column-major, zeros first
+    plain: dict[str, Any] = {"size": [WH[1], WH[0]], "counts": runs}
     compressed = {"size": plain["size"], "counts": compress(plain["counts"])}
     wanted: dict[str, list[tuple[str, Any]]] = {
         "train": [("a", SQUARE), ("n0", None)],
