@@ -155,12 +155,12 @@ def main() -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """Ends this process with ``code``; one of several that ``torchrun`` started skips the interpreter's shutdown.
+    """Ends this process with ``code``; one that ``torchrun`` started skips the interpreter's shutdown.
 
     Threads in which torch's processes talk to each other may ask for the interpreter while it shuts down. That aborts
     the process, about once in forty runs on a busy machine, after all its work is done and saved.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun sets it; WORLD_SIZE may come from anywhere
         sys.exit(code)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -40,7 +40,8 @@ def other_verbs() -> dict[str, str]:
     """Verb -> target, of other distributions."""
     from importlib.metadata import entry_points
 
-    return {found.name: found.value for found in entry_points(group=GROUP) if found.name not in own_verbs()}
+    ours = own_verbs()
+    return {found.name: found.value for found in entry_points(group=GROUP) if found.name not in ours}
 
 
 def target_of(verb: str) -> str | None:

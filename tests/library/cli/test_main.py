@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import types
 import warnings
@@ -229,3 +231,13 @@ def test_console_script_exits_with_the_code(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(SystemExit) as exit_:
         main.main()
     assert exit_.value.code == 2
+
+
+@pytest.mark.parametrize("size", ["", "1", "2", "many"])
+def test_only_a_process_of_torchrun_skips_the_interpreters_shutdown(size: str) -> None:
+    """``WORLD_SIZE`` alone says nothing: clusters set it too, to anything."""
+    script = "import atexit; atexit.register(print, 'shut down'); from anomaly_ov.cli.main import leave; leave(3)"
+    plain = {name: value for name, value in os.environ.items() if name != "TORCHELASTIC_RUN_ID"} | {"WORLD_SIZE": size}
+    for environment, printed in ((plain, "shut down\n"), (plain | {"TORCHELASTIC_RUN_ID": "x"}, "")):
+        done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr) == (3, printed, "")
