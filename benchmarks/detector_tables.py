@@ -138,8 +138,9 @@ def said(found: JSON, sets: Sequence[JSON]) -> str:
     """What the figures are of."""
     model, protocol = found["model"], found["protocol"]
     text = (
-        f"In percent, of model `{model['name']}` revision `{model['revision']}`; none of these sets was trained or "
-        "tuned on. AUROC of single images and folders: bootstrap intervals, 95 %; a folder's scores depend on its "
+        f"In percent, of model `{model['name']}` revision `{model['revision']}`; no weight or threshold was fitted on "
+        "these sets, but rules of the scoring were changed after figures of them had been seen (research log). AUROC "
+        "of single images and folders: bootstrap intervals, 95 %; a folder's scores depend on its "
         f"other images. References: mean and standard deviation of {protocol['draws']} draws of good images, which are "
         "then not measured. False alarms: share of good images at or above the model's own threshold of "
         f"{found['threshold']}; misses: share of anomalous ones below it."

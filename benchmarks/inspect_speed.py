@@ -32,7 +32,7 @@ from anomaly_ov.models.model import AnomalyModel
 from anomaly_ov.streaming import cores
 from common import make_pictures, report
 
-TARGET = 1.5
+TARGET = 1.2
 
 
 def seconds(work: Callable[[], object]) -> float:
