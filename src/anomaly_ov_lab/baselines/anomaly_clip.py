@@ -28,10 +28,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anomaly_ov_lab.baselines.clip_towers import ClipTowers, probabilities
-from anomaly_ov_lab.baselines.detector import Judged
+from anomaly_ov_lab.baselines.detector import Judged, revision_of
 from anomaly_ov_lab.baselines.learned_prompts import AnomalyClipConfig, LearnedPrompts, require_fit
 from anomaly_ov_lab.baselines.pictures import Fit
-from anomaly_ov_lab.baselines.settings import revision_of
 
 
 class AnomalyClipJudge:

@@ -18,10 +18,9 @@ import torch
 from torch import Tensor
 
 from anomaly_ov_lab.baselines.clip_towers import ClipTowers, probabilities
-from anomaly_ov_lab.baselines.detector import Judged
+from anomaly_ov_lab.baselines.detector import Judged, revision_of
 from anomaly_ov_lab.baselines.pictures import Fit
 from anomaly_ov_lab.baselines.prompts import compositional, two_sentences
-from anomaly_ov_lab.baselines.settings import revision_of
 
 SENTENCES = {"two": two_sentences, "ensemble": compositional}
 

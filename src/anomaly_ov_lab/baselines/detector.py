@@ -7,6 +7,7 @@ between figures are differences between methods.
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from anomaly_ov.configuration import to_mapping
 from anomaly_ov.errors import DeviceError, UsageError
 from anomaly_ov.images.prepared import ms_since
 from anomaly_ov.images.read import Limits
@@ -183,3 +185,9 @@ class ClipDetector:
             square_SS = on_picture(map_hw, (judge.side, judge.side), judge.side, "squash")
             map_hw = gaussian_filter(square_SS, judge.smoothing)
         return on_picture(map_hw, image_wh, judge.side, judge.fit)
+
+
+def revision_of(weights: str, config: Any) -> str:
+    """The weights' revision and six hex digits of the configuration (a dataclass)."""
+    text = json.dumps(to_mapping(config), sort_keys=True)
+    return f"{weights}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"

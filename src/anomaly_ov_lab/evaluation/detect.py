@@ -8,13 +8,14 @@
 * Pixel metrics take a category's normal pictures (nothing to find) and its anomalous ones that have a mask, each at its
   mask's own resolution; a category without any defect pixel has none.
 * ``distinct`` counts files with the same bytes once; where copies bear both labels, none of them counts.
-* Also kept are the maps of the pictures that look worst as they come (``worst``), for the page of the run.
+* Also kept are the maps of the pictures that look worst as they come (``WorstSoFar``), for the page of the run.
 
 What is scored is kept in the run's folder as it comes; the same call goes on where the last one ended.
 """
 
 from __future__ import annotations
 
+import heapq
 import json
 import tempfile
 import time
@@ -39,13 +40,11 @@ from anomaly_ov.scoring.conformal import scoring_digest
 from anomaly_ov_lab.data.hashing import sha256_file
 from anomaly_ov_lab.data.samples import DataSet, Sample, read_mask
 from anomaly_ov_lab.evaluation.figures import Figures, figures_of, mean_of
-from anomaly_ov_lab.evaluation.picture_labels import write_labels
 from anomaly_ov_lab.evaluation.pixel_metrics import MAX_EXACT, ExactPixels, HistogramPixels, PixelMetrics
-from anomaly_ov_lab.evaluation.run_folder import ContextUsed, MapFile, Row, RunFolder
+from anomaly_ov_lab.evaluation.run_folder import ContextUsed, MapFile, Row, RunFolder, write_labels
 from anomaly_ov_lab.evaluation.run_notes import notes_of, nothing_scored
 from anomaly_ov_lab.evaluation.selection import measured
 from anomaly_ov_lab.evaluation.with_context import ContextDetector
-from anomaly_ov_lab.evaluation.worst import WorstSoFar
 
 METRICS_SCHEMA = "anomaly-ov.detection/1"
 METRICS_NAME = "metrics.json"
@@ -383,3 +382,29 @@ def _bar(shown: bool, name: str, total: int, done: int) -> Iterator[Progress]:
     with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
         bar.add_task(name, total=total, completed=done)
         yield bar
+
+
+MOST_SHOWN = 9
+"""How many misses, and how many false alarms, a report shows."""
+
+
+class WorstSoFar:
+    """Says of each picture as it comes whether it is among the ``count`` worst of its label so far.
+
+    Worst are the lowest scores of anomalous pictures (misses) and the highest of normal ones (false alarms). So only
+    few maps need be kept: of n pictures in no order about count x (1 + ln(n / count)) of each label.
+    """
+
+    def __init__(self, count: int = MOST_SHOWN) -> None:
+        self._count = count
+        self._heaps: dict[int, list[float]] = {0: [], 1: []}
+
+    def add(self, label: int | None, score: float | None) -> bool:
+        """Whether this picture is among the worst so far. One without a label or a score never is."""
+        if label is None or score is None:
+            return False
+        heap, wrongness = self._heaps[label], score if label == 0 else -score
+        if len(heap) < self._count:
+            heapq.heappush(heap, wrongness)
+            return True
+        return heapq.heappushpop(heap, wrongness) != wrongness

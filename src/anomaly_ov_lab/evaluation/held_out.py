@@ -1,7 +1,7 @@
 """The held-out questions: synthetic pictures of combinations that no training saw, and what is right about answers.
 
 Half of the pictures show a defect whose kind never stood on that surface or object in training
-(``instruct.held_out``), half are normal. Three questions each: is there a defect (yes or no), of what kind, and where;
+(``instruct.seen``), half are normal. Three questions each: is there a defect (yes or no), of what kind, and where;
 the last two of the anomalous only. An answer is right if it reads (``instruct.reading``) as the reference answer does.
 
 The swapped-picture test puts one question to two pictures whose facts differ: the answer must change with them.
@@ -21,8 +21,8 @@ from anomaly_ov_lab.evaluation.metrics import auroc
 from anomaly_ov_lab.instruct import reading
 from anomaly_ov_lab.instruct.answers import Turn
 from anomaly_ov_lab.instruct.conversation import ask
-from anomaly_ov_lab.instruct.held_out import is_combination_held_out
 from anomaly_ov_lab.instruct.questions import Split
+from anomaly_ov_lab.instruct.seen import is_combination_held_out
 
 Topic = Literal["detect", "kind", "place"]
 TOPICS: tuple[Topic, ...] = ("detect", "kind", "place")

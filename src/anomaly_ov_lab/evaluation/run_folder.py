@@ -5,6 +5,8 @@
                       ``high``, so no value is off by more than (high - low) / 131070. Written before its row. A digest
                       stands for an id that is too long for a file's name.
 ``metrics.json``      the figures (see ``detect``).
+``labels.jsonl``      what the data set said of each picture, written anew by each run. Rows hold scores alone, so that
+                      relabelling a set costs no scoring; with this a run can be compared without its data set.
 
 A row is used again only for the same bytes, model name, revision, precision, settings and context; a model without a
 revision could have other weights under the same name, so nothing of it is used again. A folder that holds rows of a
@@ -32,6 +34,7 @@ from anomaly_ov.images.messages import counted
 from anomaly_ov.records import ContextKind, Finding, ModelInfo
 from anomaly_ov.scoring.anomaly_map import to_image_pixels
 from anomaly_ov.scoring.conformal import MadeContext, context_digest
+from anomaly_ov_lab.data.samples import DataSet
 
 ROW_SCHEMA = "anomaly-ov.evaluation-row/1"
 ROWS_NAME = "per_image.jsonl"
@@ -242,3 +245,48 @@ def _parse(line: str) -> Row | None:
         return Row(**values | {"model": ModelInfo(**values["model"]), "map": map_file, "context": context})
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+LABELS_NAME = "labels.jsonl"
+
+
+@dataclass(frozen=True)
+class PictureLabel:
+    """A picture's id in its data set, its label (0 normal, 1 anomalous, None unknown) and its category."""
+
+    id: str
+    label: int | None
+    category: str
+
+
+def write_labels(folder: Path, dataset: DataSet) -> None:
+    """Writes the labels of all pictures of ``dataset`` into ``folder``."""
+    labels = (PictureLabel(dataset.id_of(sample), sample.label, sample.category) for sample in dataset)
+    lines = (json.dumps(asdict(label)) + "\n" for label in labels)
+    write_atomic(folder / LABELS_NAME, "".join(lines).encode())
+
+
+def read_labels(folder: Path) -> dict[str, PictureLabel]:
+    """The labels of a run's folder, by id, in the data set's order. Raises ``DataError`` if they are missing or odd."""
+    path = folder / LABELS_NAME
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        raise DataError(
+            f"{folder} has no {LABELS_NAME}", hint="measure again into the same folder; its rows are used again"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}", hint="measure again into the same folder") from None
+    found = [_parsed(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    return {label.id: label for label in found}
+
+
+def _parsed(path: Path, number: int, line: str) -> PictureLabel:
+    try:
+        values: dict[str, Any] = json.loads(line)
+        label = PictureLabel(**values)
+        if label.label not in (0, 1, None) or not isinstance(label.id, str) or not isinstance(label.category, str):
+            raise ValueError("unknown values")
+        return label
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}, line {number}: {error}", hint="measure again into the same folder") from None

@@ -9,8 +9,7 @@ from typing import Any
 
 from anomaly_ov.errors import DataError
 from anomaly_ov_lab.evaluation.figures import SCORE_NAMES
-from anomaly_ov_lab.evaluation.picture_labels import PictureLabel, read_labels
-from anomaly_ov_lab.evaluation.run_folder import ROW_SCHEMA, ROWS_NAME
+from anomaly_ov_lab.evaluation.run_folder import ROW_SCHEMA, ROWS_NAME, PictureLabel, read_labels
 
 _METRICS_NAME, _METRICS_SCHEMA = "metrics.json", "anomaly-ov.detection/1"
 

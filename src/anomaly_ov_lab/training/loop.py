@@ -30,8 +30,7 @@ from anomaly_ov.errors import AnomalyOVError, ConfigError
 from anomaly_ov_lab.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from anomaly_ov_lab.training.parallel import Losses, Parallel, World, held_back, spread
 from anomaly_ov_lab.training.passes import Measured, Passes
-from anomaly_ov_lab.training.quiet import Quiet
-from anomaly_ov_lab.training.tracker import Tracker
+from anomaly_ov_lab.training.tracker import Quiet, Tracker
 
 
 @dataclass(frozen=True)

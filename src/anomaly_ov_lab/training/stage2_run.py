@@ -25,7 +25,7 @@ from anomaly_ov.reasoning.processor import IMAGE_MARKER, Processor
 from anomaly_ov.reasoning.tokenizer import train_tokenizer
 from anomaly_ov_lab.data.synthetic import generate, normal
 from anomaly_ov_lab.instruct.conversation import from_facts
-from anomaly_ov_lab.instruct.held_out import is_held_out
+from anomaly_ov_lab.instruct.seen import is_held_out
 from anomaly_ov_lab.training.checkpoint import write_run
 from anomaly_ov_lab.training.conversations import Conversations, Epochs, Labelled, Source, Synthetic, TalkConfig
 from anomaly_ov_lab.training.feature_cache import model_key

@@ -18,12 +18,11 @@ from anomaly_ov.files import write_atomic
 from anomaly_ov.images.messages import printable
 from anomaly_ov.scoring.conformal import binomial_interval
 from anomaly_ov_lab.evaluation import report
-from anomaly_ov_lab.evaluation.detect import DetectionResult, Scored
+from anomaly_ov_lab.evaluation.detect import MOST_SHOWN, DetectionResult, Scored
 from anomaly_ov_lab.evaluation.figures import Figures
-from anomaly_ov_lab.evaluation.page.charts import precision_recall_chart, roc_chart
+from anomaly_ov_lab.evaluation.page.curves import precision_recall_chart, roc_chart
 from anomaly_ov_lab.evaluation.page.thumbnails import Thumbnail, thumbnail
 from anomaly_ov_lab.evaluation.run_folder import RunFolder
-from anomaly_ov_lab.evaluation.worst import MOST_SHOWN
 
 MARKDOWN_NAME, PAGE_NAME = "report.md", "report.html"
 MOST_CATEGORIES = 500

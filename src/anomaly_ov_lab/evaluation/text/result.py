@@ -25,9 +25,9 @@ from anomaly_ov_lab.evaluation.text.figures import (
     over_phrasings,
 )
 from anomaly_ov_lab.evaluation.text.judge import Graded, Judge, failures
-from anomaly_ov_lab.evaluation.text.parsing import Parser
 from anomaly_ov_lab.evaluation.text.questions import OPEN, Conversation, Question, QuestionSet
 from anomaly_ov_lab.evaluation.text.similarity import Similarity
+from anomaly_ov_lab.instruct.reading import Parser
 
 METRICS_SCHEMA = "anomaly-ov.reasoning/1"
 

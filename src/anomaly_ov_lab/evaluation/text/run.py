@@ -21,14 +21,13 @@ from anomaly_ov.errors import DataError
 from anomaly_ov.files import write_atomic
 from anomaly_ov.records import ErrorInfo
 from anomaly_ov_lab.data.hashing import sha256_file
-from anomaly_ov_lab.evaluation.text import overlap
 from anomaly_ov_lab.evaluation.text.answer_folder import SCORES_NAME, AnswerFolder, AnswerRow
 from anomaly_ov_lab.evaluation.text.answerers import Answerer, Asked, Reply
 from anomaly_ov_lab.evaluation.text.judge import Graded, Judge, ToGrade
-from anomaly_ov_lab.evaluation.text.parsing import Parser, letter, says_yes
 from anomaly_ov_lab.evaluation.text.questions import OPEN, Conversation, Question, QuestionSet
 from anomaly_ov_lab.evaluation.text.result import ReasoningResult, Scored, Scorers, measure
-from anomaly_ov_lab.evaluation.text.similarity import Similarity
+from anomaly_ov_lab.evaluation.text.similarity import Similarity, rouge, rouge_l
+from anomaly_ov_lab.instruct.reading import Parser, letter, says_yes
 
 METRICS_NAME = "metrics.json"
 TABLE_NAME = "table.md"
@@ -60,7 +59,7 @@ def evaluate_reasoning(
     for a folder of another model, ``MissingExtra``, ``EndpointRefused``; what was answered until then is kept.
     """
     if questions.has(*OPEN):
-        overlap.require()
+        rouge()
     started = time.perf_counter()
     with _folder(out) as folder, AnswerFolder(folder, answerer.info, answerer.settings) as run:
         rows, asked = _ask(answerer, questions, run, progress)
@@ -194,7 +193,7 @@ def _graded(
     if not answered:
         return []
     references, texts = [q.reference for _, q, _, _ in answered], [text for *_, text in answered]
-    columns: dict[str, list[float | None]] = {"rouge_l": list(overlap.rouge_l(references, texts))}
+    columns: dict[str, list[float | None]] = {"rouge_l": list(rouge_l(references, texts))}
     if scorers.similarity is not None:
         columns["sbert"] = list(scorers.similarity.scores(references, texts))
     judged: list[Graded] = []
