@@ -203,7 +203,7 @@ def _matched(a: StoredRun, b: StoredRun, score: ScoreName) -> tuple[list[str], L
     for id_ in {**a.rows, **b.rows}:
         if id_ not in b.rows or id_ not in a.rows:
             out["only_a" if id_ in a.rows else "only_b"].append(id_)
-        elif score not in a.rows[id_].scores or score not in b.rows[id_].scores:
+        elif getattr(a.rows[id_], score) is None or getattr(b.rows[id_], score) is None:
             out["no_score"].append(id_)
         elif a.rows[id_].sha256 is None or a.rows[id_].sha256 != b.rows[id_].sha256:
             out["other_bytes"].append(id_)
@@ -218,7 +218,7 @@ def _matched(a: StoredRun, b: StoredRun, score: ScoreName) -> tuple[list[str], L
 
 def _pairs(ids: Sequence[str], a: StoredRun, b: StoredRun, score: ScoreName) -> _Pairs:
     def scores_of(run: StoredRun) -> Float64:
-        scores = np.array([run.rows[id_].scores[score] for id_ in ids])
+        scores = np.array([getattr(run.rows[id_], score) for id_ in ids])
         if not np.isfinite(scores).all():
             bad = ids[int(np.argmin(np.isfinite(scores)))]
             raise DataError(f"{run.folder}: {score} of {bad} is not finite", hint="the detector's output is broken")

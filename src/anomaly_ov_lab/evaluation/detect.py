@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import heapq
 import json
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,6 +40,7 @@ from anomaly_ov_lab.data.hashing import sha256_file
 from anomaly_ov_lab.data.samples import DataSet, Sample, read_mask
 from anomaly_ov_lab.evaluation.figures import Figures, figures_of, mean_of
 from anomaly_ov_lab.evaluation.pixel_metrics import MAX_EXACT, ExactPixels, HistogramPixels, PixelMetrics
+from anomaly_ov_lab.evaluation.row_file import folder_or_temporary
 from anomaly_ov_lab.evaluation.run_folder import ContextUsed, MapFile, Row, RunFolder, write_labels
 from anomaly_ov_lab.evaluation.run_notes import notes_of, nothing_scored
 from anomaly_ov_lab.evaluation.selection import measured
@@ -131,7 +131,7 @@ def evaluate_detection(
     """
     chosen = measured(dataset, include_train)
     used = detector.used if isinstance(detector, ContextDetector) else {}
-    with _folder(out) as folder, RunFolder(folder, detector.info) as run:
+    with folder_or_temporary(out) as folder, RunFolder(folder, detector.info) as run:
         rows, speed = _score(detector, chosen, run, batch_size, progress, used)
         result = _measure(chosen, rows, run, detector.info, speed, _Settings(draws, seed, max_fpr), used)
         if out is not None:
@@ -146,15 +146,6 @@ class _Settings:
     draws: int
     seed: int
     max_fpr: float
-
-
-@contextmanager
-def _folder(out: Path | None) -> Iterator[Path]:
-    if out is not None:
-        yield out
-        return
-    with tempfile.TemporaryDirectory(prefix="anomaly-ov-eval-") as folder:
-        yield Path(folder)
 
 
 # --- scoring --------------------------------------------------------------------------------------------------------

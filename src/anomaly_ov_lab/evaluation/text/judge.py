@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -117,26 +117,9 @@ def score_of(reply: str) -> int | None:
     return found[0] if len(found) == 1 and found[0] <= HIGHEST else None
 
 
-def read_transcripts(path: Path) -> dict[str, Graded]:
-    """Exchanges of earlier calls that have a grade, by key; lines cut short are passed over."""
-    if not path.is_file():
-        return {}
-    rows = (_parsed(line) for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
-    return {row.key: row for row in rows if row is not None and row.score is not None}
-
-
-def transcript_line(graded: Graded) -> str:
-    """One line of ``judge.jsonl``."""
-    return json.dumps(asdict(graded)) + "\n"
-
-
-def _parsed(line: str) -> Graded | None:
-    try:
-        row = Graded(**json.loads(line))
-    except (ValueError, TypeError):
-        return None
-    sound = row.score is None or (type(row.score) is int and 0 <= row.score <= HIGHEST)
-    return row if sound and isinstance(row.key, str) else None
+def graded_before(rows: Iterable[Graded]) -> dict[str, Graded]:
+    """Exchanges of earlier calls that have a grade, by key."""
+    return {row.key: row for row in rows if row.score is not None and 0 <= row.score <= HIGHEST}
 
 
 def failures(graded: Iterable[Graded]) -> list[Graded]:

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +19,10 @@ from anomaly_ov.errors import DataError
 from anomaly_ov.files import write_atomic
 from anomaly_ov.records import ErrorInfo
 from anomaly_ov_lab.data.hashing import sha256_file
+from anomaly_ov_lab.evaluation.row_file import folder_or_temporary
 from anomaly_ov_lab.evaluation.text.answer_folder import SCORES_NAME, AnswerFolder, AnswerRow
 from anomaly_ov_lab.evaluation.text.answerers import Answerer, Asked, Reply
-from anomaly_ov_lab.evaluation.text.judge import Graded, Judge, ToGrade
+from anomaly_ov_lab.evaluation.text.judge import Graded, Judge, ToGrade, graded_before
 from anomaly_ov_lab.evaluation.text.questions import OPEN, Conversation, Question, QuestionSet
 from anomaly_ov_lab.evaluation.text.result import ReasoningResult, Scored, Scorers, measure
 from anomaly_ov_lab.evaluation.text.similarity import Similarity, rouge, rouge_l
@@ -61,7 +60,7 @@ def evaluate_reasoning(
     if questions.has(*OPEN):
         rouge()
     started = time.perf_counter()
-    with _folder(out) as folder, AnswerFolder(folder, answerer.info, answerer.settings) as run:
+    with folder_or_temporary(out) as folder, AnswerFolder(folder, answerer.info, answerer.settings) as run:
         rows, asked = _ask(answerer, questions, run, progress)
         seconds = time.perf_counter() - started
         scorers = Scorers(parser, similarity, judge)
@@ -72,15 +71,6 @@ def evaluate_reasoning(
         if out is not None:
             _write(out, result, scored)
     return result
-
-
-@contextmanager
-def _folder(out: Path | None) -> Iterator[Path]:
-    if out is not None:
-        yield out
-        return
-    with tempfile.TemporaryDirectory(prefix="anomaly-ov-eval-") as folder:
-        yield Path(folder)
 
 
 # --- asking ---------------------------------------------------------------------------------------------------------
@@ -199,7 +189,7 @@ def _graded(
     judged: list[Graded] = []
     if scorers.judge is not None:
         items = [ToGrade(q.id, q.text, q.reference, text) for _, q, _, text in answered]
-        for graded in scorers.judge.grade(items, run.judged(), run.keep_judged):
+        for graded in scorers.judge.grade(items, graded_before(run.judged.read()), run.judged.append):
             judged.append(graded)
             progress("judging", len(judged), len(items))
         columns["judge"] = [graded.score for graded in judged]
