@@ -33,10 +33,10 @@ from anomaly_ov_lab.training.json_talk import SKIPPED, JsonTalk, SkipLog, index_
 from anomaly_ov_lab.training.loop import run
 from anomaly_ov_lab.training.parallel import World, gathered, joined
 from anomaly_ov_lab.training.projector_start import standardise
+from anomaly_ov_lab.training.recipe import FreshLanguage, Stage2Recipe, with_steps
 from anomaly_ov_lab.training.runs import hash_of, hash_of_set, labelled_sets, pictures_in, refuse_leakage
 from anomaly_ov_lab.training.stage1 import merge_lora
 from anomaly_ov_lab.training.stage2 import Stage2, prepare
-from anomaly_ov_lab.training.stage2_recipe import FreshLanguage, Stage2Recipe, with_steps
 
 TEXT_SIZE = 64  # pictures that only their facts are wanted of
 

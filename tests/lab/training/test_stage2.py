@@ -23,8 +23,8 @@ from anomaly_ov_lab.training import stage2 as module
 from anomaly_ov_lab.training import stage2_run
 from anomaly_ov_lab.training.checkpoint import CHECKPOINT, load_checkpoint
 from anomaly_ov_lab.training.conversations import cut
+from anomaly_ov_lab.training.recipe import Stage2Recipe, read_recipe
 from anomaly_ov_lab.training.stage2 import Stage2, Stage2Config, prepare, token_loss
-from anomaly_ov_lab.training.stage2_recipe import read_stage2_recipe
 from anomaly_ov_lab.training.stage2_run import train_stage2
 from anomaly_ov_lab.training.tracker import METRICS
 from model_fixtures import small_reasoner
@@ -53,7 +53,7 @@ def train(place: Path, out: Path, overrides: dict[str, Any] | None = None, **cha
     out.parent.mkdir(exist_ok=True)
     path = out.parent / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe_of(**changes)))
-    train_stage2(read_stage2_recipe(path, overrides or {}), place / "data", place / "model", out)
+    train_stage2(read_recipe(Stage2Recipe, path, overrides), place / "data", place / "model", out)
     return [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
 
 
