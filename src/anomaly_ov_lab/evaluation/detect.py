@@ -51,7 +51,7 @@ METRICS_NAME = "metrics.json"
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredSample:
     """A picture and its row."""
 
     sample: Sample
@@ -83,7 +83,7 @@ class DetectionResult:
     notes: tuple[str, ...]
     provenance: dict[str, Any]
     contexts: Mapping[str, ContextUsed] = field(default_factory=dict)
-    scored: tuple[Scored, ...] = field(default=(), repr=False, compare=False)
+    scored: tuple[ScoredSample, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def context_label(self) -> str | None:
@@ -260,13 +260,13 @@ def _measure(
     settings: _Settings,
     used: Mapping[str, ContextUsed],
 ) -> DetectionResult:
-    scored = [Scored(sample, rows[dataset.id_of(sample)]) for sample in dataset]
+    scored = [ScoredSample(sample, rows[dataset.id_of(sample)]) for sample in dataset]
     readable = [item for item in scored if item.row.error is None]
     labelled = [item for item in readable if item.sample.label is not None]
     if not labelled:
         raise nothing_scored([item.row for item in scored])
     masked = _masked_categories(dataset)
-    by_category: dict[str, list[Scored]] = defaultdict(list)
+    by_category: dict[str, list[ScoredSample]] = defaultdict(list)
     for item in labelled:
         by_category[item.sample.category].append(item)
     categories = tuple(
@@ -305,7 +305,7 @@ def _measure(
 
 
 def _figures(
-    name: str, items: Sequence[Scored], settings: _Settings, index: int, pixels: PixelMetrics | None = None
+    name: str, items: Sequence[ScoredSample], settings: _Settings, index: int, pixels: PixelMetrics | None = None
 ) -> Figures:
     labels = [item.sample.label for item in items if item.sample.label is not None]
     # Another seed per category: their draws are averaged as if independent.
@@ -313,7 +313,7 @@ def _figures(
     return figures_of(name, [item.row for item in items], labels, draws=settings.draws, seed=seed, pixels=pixels)
 
 
-def _pixels(items: Sequence[Scored], masked: set[str], run: RunFolder, max_fpr: float) -> PixelMetrics | None:
+def _pixels(items: Sequence[ScoredSample], masked: set[str], run: RunFolder, max_fpr: float) -> PixelMetrics | None:
     """Pixel metrics of the pictures that need a map and have one stored; None if none of them has a mask."""
     usable = [item for item in items if item.row.map is not None and _needs_map(item.sample, masked)]
     if not any(item.sample.mask for item in usable):
@@ -338,9 +338,9 @@ def _pixels(items: Sequence[Scored], masked: set[str], run: RunFolder, max_fpr: 
     return counter.result()
 
 
-def _distinct(items: Sequence[Scored]) -> tuple[list[Scored], list[str]]:
+def _distinct(items: Sequence[ScoredSample]) -> tuple[list[ScoredSample], list[str]]:
     """(the first of each set of identical files, the ids of all copies that bear both labels)."""
-    copies: dict[str, list[Scored]] = defaultdict(list)
+    copies: dict[str, list[ScoredSample]] = defaultdict(list)
     for item in items:
         copies[item.row.sha256 or item.row.id].append(item)
     conflicting = [group for group in copies.values() if len({item.sample.label for item in group}) > 1]
@@ -348,12 +348,12 @@ def _distinct(items: Sequence[Scored]) -> tuple[list[Scored], list[str]]:
     return agreeing, [item.row.id for group in conflicting for item in group]
 
 
-def _uncertain(dataset: DataSet, readable: Sequence[Scored], settings: _Settings) -> Figures | None:
+def _uncertain(dataset: DataSet, readable: Sequence[ScoredSample], settings: _Settings) -> Figures | None:
     """Pooled figures with every probability above 0 as anomalous; None if no label is uncertain."""
     if all(item.sample.label is not None for item in readable):
         return None
     relabelled = {sample.image: sample for sample in dataset.uncertain_as_anomalous()}
-    items = [Scored(relabelled[item.sample.image], item.row) for item in readable]
+    items = [ScoredSample(relabelled[item.sample.image], item.row) for item in readable]
     return _figures("probability > 0 as anomalous", items, settings, 0)
 
 

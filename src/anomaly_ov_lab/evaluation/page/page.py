@@ -18,7 +18,7 @@ from anomaly_ov.files import write_atomic
 from anomaly_ov.images.messages import printable
 from anomaly_ov.scoring.conformal import binomial_interval
 from anomaly_ov_lab.evaluation import report
-from anomaly_ov_lab.evaluation.detect import MOST_SHOWN, DetectionResult, Scored
+from anomaly_ov_lab.evaluation.detect import MOST_SHOWN, DetectionResult, ScoredSample
 from anomaly_ov_lab.evaluation.figures import Figures
 from anomaly_ov_lab.evaluation.page.curves import precision_recall_chart, roc_chart
 from anomaly_ov_lab.evaluation.page.thumbnails import Thumbnail, thumbnail
@@ -145,7 +145,7 @@ def _of(hits: int, of: int) -> str:
     return f"{_range(*binomial_interval(hits, of))}, {hits} of {of}" if of else "no such pictures"
 
 
-def _charts(labelled: Sequence[Scored], pooled: Figures, threshold: float | None) -> list[Chart]:
+def _charts(labelled: Sequence[ScoredSample], pooled: Figures, threshold: float | None) -> list[Chart]:
     """Of one label only the histogram; of none nothing."""
     labels = [item.sample.label for item in labelled if item.sample.label is not None]
     scores = [item.row.score for item in labelled if item.row.score is not None]
@@ -159,16 +159,16 @@ def _charts(labelled: Sequence[Scored], pooled: Figures, threshold: float | None
     return charts
 
 
-def _worst(labelled: Sequence[Scored], label: int) -> list[Scored]:
+def _worst(labelled: Sequence[ScoredSample], label: int) -> list[ScoredSample]:
     own = [item for item in labelled if item.sample.label == label]
     return sorted(own, key=lambda item: (item.row.score or 0.0) * (1 if label else -1))[:MOST_SHOWN]
 
 
-def _shown(items: Sequence[Scored], run: RunFolder, threshold: float | None) -> list[Shown]:
+def _shown(items: Sequence[ScoredSample], run: RunFolder, threshold: float | None) -> list[Shown]:
     return [_shown_one(item, run, threshold) for item in items]
 
 
-def _shown_one(item: Scored, run: RunFolder, threshold: float | None) -> Shown:
+def _shown_one(item: ScoredSample, run: RunFolder, threshold: float | None) -> Shown:
     row, sample = item.row, item.sample
     flagged = row.score is not None and threshold is not None and row.score >= threshold
     verdict = "" if threshold is None else "flagged" if flagged else "not flagged"
@@ -182,7 +182,7 @@ def _shown_one(item: Scored, run: RunFolder, threshold: float | None) -> Shown:
     )
 
 
-def _map(item: Scored, run: RunFolder) -> Any:
+def _map(item: ScoredSample, run: RunFolder) -> Any:
     """The stored map; None where there is none or it cannot be read any more."""
     if item.row.map is None:
         return None
