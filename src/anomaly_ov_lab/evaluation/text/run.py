@@ -24,7 +24,7 @@ from anomaly_ov_lab.evaluation.text.answer_folder import SCORES_NAME, AnswerFold
 from anomaly_ov_lab.evaluation.text.answerers import Answerer, Asked, Reply
 from anomaly_ov_lab.evaluation.text.judge import Graded, Judge, ToGrade, graded_before
 from anomaly_ov_lab.evaluation.text.questions import OPEN, Conversation, Question, QuestionSet
-from anomaly_ov_lab.evaluation.text.result import ReasoningResult, Scored, Scorers, measure
+from anomaly_ov_lab.evaluation.text.result import ReasoningResult, ScoredAnswer, Scorers, measure
 from anomaly_ov_lab.evaluation.text.similarity import Similarity, rouge, rouge_l
 from anomaly_ov_lab.instruct.reading import Parser, letter, says_yes
 
@@ -156,7 +156,7 @@ def _row(one: Conversation, k: int, sha256: str | None, answerer: Answerer, repl
 
 def _score(
     questions: QuestionSet, rows: Mapping[str, AnswerRow], run: AnswerFolder, scorers: Scorers, progress: Progress
-) -> list[Scored]:
+) -> list[ScoredAnswer]:
     """Every answered question."""
     answered = [
         (one, question, row, row.text)
@@ -165,9 +165,9 @@ def _score(
         if (row := rows[question.id]).text is not None
     ]
     found = [
-        Scored(one, q, row, yes=says_yes(text, scorers.parser))
+        ScoredAnswer(one, q, row, yes=says_yes(text, scorers.parser))
         if q.kind == "detect"
-        else Scored(one, q, row, letter=letter(text, [option for option, _ in q.options]))
+        else ScoredAnswer(one, q, row, letter=letter(text, [option for option, _ in q.options]))
         for one, q, row, text in answered
         if q.kind not in OPEN
     ]
@@ -179,7 +179,7 @@ def _graded(
     run: AnswerFolder,
     scorers: Scorers,
     progress: Progress,
-) -> list[Scored]:
+) -> list[ScoredAnswer]:
     if not answered:
         return []
     references, texts = [q.reference for _, q, _, _ in answered], [text for *_, text in answered]
@@ -194,12 +194,14 @@ def _graded(
             progress("judging", len(judged), len(items))
         columns["judge"] = [graded.score for graded in judged]
     return [
-        Scored(one, q, row, grades={name: of[k] for name, of in columns.items()}, judged=judged[k] if judged else None)
+        ScoredAnswer(
+            one, q, row, grades={name: of[k] for name, of in columns.items()}, judged=judged[k] if judged else None
+        )
         for k, (one, q, row, _) in enumerate(answered)
     ]
 
 
-def _write(out: Path, result: ReasoningResult, scored: Sequence[Scored]) -> None:
+def _write(out: Path, result: ReasoningResult, scored: Sequence[ScoredAnswer]) -> None:
     from anomaly_ov_lab.evaluation.text.table import markdown
 
     lines = "".join(json.dumps(one.to_json()) + "\n" for one in scored)
