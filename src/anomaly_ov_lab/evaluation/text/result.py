@@ -25,7 +25,7 @@ from anomaly_ov_lab.evaluation.text.figures import (
     over_phrasings,
 )
 from anomaly_ov_lab.evaluation.text.judge import Graded, Judge, failures
-from anomaly_ov_lab.evaluation.text.questions import OPEN, Conversation, Question, QuestionSet
+from anomaly_ov_lab.evaluation.text.questions import OPEN, ImageQuestions, Question, QuestionSet
 from anomaly_ov_lab.evaluation.text.similarity import Similarity
 from anomaly_ov_lab.instruct.reading import Parser
 
@@ -94,7 +94,7 @@ class Scorers:
 class ScoredAnswer:
     """An answered question with what was read from the answer: yes or no, a letter, or grades by metric."""
 
-    one: Conversation
+    one: ImageQuestions
     question: Question
     row: AnswerRow
     yes: bool | None = None

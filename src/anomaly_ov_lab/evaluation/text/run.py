@@ -23,7 +23,7 @@ from anomaly_ov_lab.evaluation.row_file import folder_or_temporary
 from anomaly_ov_lab.evaluation.text.answer_folder import SCORES_NAME, AnswerFolder, AnswerRow
 from anomaly_ov_lab.evaluation.text.answerers import Answerer, Asked, Reply
 from anomaly_ov_lab.evaluation.text.judge import Graded, Judge, ToGrade, graded_before
-from anomaly_ov_lab.evaluation.text.questions import OPEN, Conversation, Question, QuestionSet
+from anomaly_ov_lab.evaluation.text.questions import OPEN, ImageQuestions, Question, QuestionSet
 from anomaly_ov_lab.evaluation.text.result import ReasoningResult, ScoredAnswer, Scorers, measure
 from anomaly_ov_lab.evaluation.text.similarity import Similarity, rouge, rouge_l
 from anomaly_ov_lab.instruct.reading import Parser, letter, says_yes
@@ -108,15 +108,15 @@ def _ask(
     return rows, total
 
 
-def _pending(one: Conversation, rows: Mapping[str, AnswerRow]) -> Conversation | None:
+def _pending(one: ImageQuestions, rows: Mapping[str, AnswerRow]) -> ImageQuestions | None:
     """What of a conversation is still to be asked: all of one that builds on itself, else single questions."""
     missing = tuple(question for question in one.questions if question.id not in rows)
     if not missing:
         return None
-    return Conversation(one.id, one.image, one.category, one.questions if one.remember else missing, one.remember)
+    return ImageQuestions(one.id, one.image, one.category, one.questions if one.remember else missing, one.remember)
 
 
-def _asked(one: Conversation, k: int) -> str:
+def _asked(one: ImageQuestions, k: int) -> str:
     """Digest of question ``k`` with what stands before it."""
     texts = [question.text for question in one.questions[: k + 1]] if one.remember else [one.questions[k].text]
     return hashlib.sha256(json.dumps([one.remember, texts]).encode()).hexdigest()[:16]
@@ -128,7 +128,7 @@ def _sha256(image: Path, known: dict[Path, str | None]) -> str | None:
     return known[image]
 
 
-def _row(one: Conversation, k: int, sha256: str | None, answerer: Answerer, reply: Reply) -> AnswerRow:
+def _row(one: ImageQuestions, k: int, sha256: str | None, answerer: Answerer, reply: Reply) -> AnswerRow:
     question = one.questions[k]
     given: dict[str, Any]
     if isinstance(reply, ErrorInfo):
@@ -175,7 +175,7 @@ def _score(
 
 
 def _graded(
-    answered: Sequence[tuple[Conversation, Question, AnswerRow, str]],
+    answered: Sequence[tuple[ImageQuestions, Question, AnswerRow, str]],
     run: AnswerFolder,
     scorers: Scorers,
     progress: Progress,
