@@ -152,7 +152,7 @@ class ChatRequest(BaseModel):
 
 
 @dataclass(frozen=True)
-class Conversation:
+class RequestConversation:
     """What a request says: the ``question`` asked now, what was said before, the URLs of all pictures, each once."""
 
     question: str
@@ -173,7 +173,7 @@ def request_of(body: bytes) -> ChatRequest:
     return request
 
 
-def conversation_of(request: ChatRequest) -> Conversation:
+def conversation_of(request: ChatRequest) -> RequestConversation:
     """Turns as the model was taught them: user and assistant by turns, the user first and last.
 
     Neighbours of one role become one turn, and an assistant's greeting is dropped. Raises ``Fault`` 400 when the last
@@ -203,7 +203,7 @@ def conversation_of(request: ChatRequest) -> Conversation:
     if not question.strip():
         hint = "add a text part, for example 'Is anything wrong here?'"
         raise Fault(400, "bad_request", "the last message asks nothing", hint=hint, param="messages")
-    return Conversation(question, tuple(history), tuple(pictures), tuple(dict.fromkeys(ignored)))
+    return RequestConversation(question, tuple(history), tuple(pictures), tuple(dict.fromkeys(ignored)))
 
 
 def request_schema() -> dict[str, Any]:

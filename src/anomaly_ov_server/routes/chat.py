@@ -17,8 +17,8 @@ from anomaly_ov.records import Answer
 from anomaly_ov_server.completions import (
     ChatRequest,
     Completion,
-    Conversation,
     Reply,
+    RequestConversation,
     conversation_of,
     event,
     request_of,
@@ -151,7 +151,7 @@ def _anomaly(records: tuple[dict[str, Any], ...], p_yes: float | None, ignored: 
     return {"finding": telling, **findings, "p_yes": p_yes, "ignored": list(ignored)}
 
 
-async def _subject(service: Service, wanted: ChatRequest, said: Conversation) -> Subject:
+async def _subject(service: Service, wanted: ChatRequest, said: RequestConversation) -> Subject:
     """What the question is about. Raises ``Fault`` for no picture, too many, one that cannot be had, no such item."""
     item, region = wanted.anomaly.item, wanted.anomaly.region
     if item is not None and said.pictures:
