@@ -300,7 +300,7 @@ class Completion(BaseModel):
 
 
 @dataclass(frozen=True)
-class Reply:
+class ChatResponse:
     """Writes one answer to ``request`` by ``model`` (of ``revision``), whole or piece by piece."""
 
     model: str

@@ -16,8 +16,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from anomaly_ov.records import Answer
 from anomaly_ov_server.completions import (
     ChatRequest,
+    ChatResponse,
     Completion,
-    Reply,
     RequestConversation,
     conversation_of,
     event,
@@ -113,7 +113,7 @@ async def completions(request: Request) -> Response:
     )
     ignored = said.ignored + (() if service.inspector.speaks else _without_effect(wanted))
     info = service.inspector.info
-    reply = Reply(info.name, info.revision, wanted.include_usage)
+    reply = ChatResponse(info.name, info.revision, wanted.include_usage)
     if wanted.stream:
         events: Events = service.speaker.say(asked)
         begun = await unless_gone(request, anext(events))
@@ -131,7 +131,7 @@ def _without_effect(wanted: ChatRequest) -> tuple[str, ...]:
     return (*given, "anomaly.reading") if wanted.anomaly.reading is not None else given
 
 
-async def _stream(reply: Reply, events: Events, anomaly: dict[str, Any]) -> AsyncIterator[bytes]:
+async def _stream(reply: ChatResponse, events: Events, anomaly: dict[str, Any]) -> AsyncIterator[bytes]:
     """The server-sent events. A failure half-way is an event of its own, which clients raise as an error."""
     async with aclosing(events):
         try:
