@@ -100,7 +100,7 @@ def _order(samples: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng((seed, epoch, 2)).permutation(samples)
 
 
-class Source(Protocol):
+class ConversationSource(Protocol):
     """Where pictures and what is said of them come from."""
 
     def draw(self, rng: np.random.Generator) -> Drawn:
@@ -160,7 +160,7 @@ class Conversations(Dataset[Encoded]):
     def __init__(
         self,
         config: TalkConfig,
-        sources: Sequence[tuple[Source | JsonTalk, float]],
+        sources: Sequence[tuple[ConversationSource | JsonTalk, float]],
         processor: Processor,
         views: ViewsConfig,
         seed: int,

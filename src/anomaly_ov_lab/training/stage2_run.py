@@ -27,7 +27,14 @@ from anomaly_ov_lab.data.synthetic import generate, normal
 from anomaly_ov_lab.instruct.conversation import from_facts
 from anomaly_ov_lab.instruct.seen import is_held_out
 from anomaly_ov_lab.training.checkpoint import write_run
-from anomaly_ov_lab.training.conversations import Conversations, Epochs, Labelled, Source, Synthetic, TalkConfig
+from anomaly_ov_lab.training.conversations import (
+    Conversations,
+    ConversationSource,
+    Epochs,
+    Labelled,
+    Synthetic,
+    TalkConfig,
+)
 from anomaly_ov_lab.training.feature_cache import model_key
 from anomaly_ov_lab.training.json_talk import SKIPPED, JsonTalk, SkipLog, index_conversations
 from anomaly_ov_lab.training.loop import run
@@ -180,7 +187,7 @@ def conversations(
 ) -> Conversations:
     """The samples of a run."""
     talk, seed = recipe.talk, recipe.loop.seed
-    sources: list[tuple[Source | JsonTalk, float]] = [(Synthetic(talk, photos), talk.synthetic)]
+    sources: list[tuple[ConversationSource | JsonTalk, float]] = [(Synthetic(talk, photos), talk.synthetic)]
     if sets:
         sources.append((Labelled(talk, sets), talk.labelled))
     epochs = None
