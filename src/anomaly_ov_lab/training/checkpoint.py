@@ -26,7 +26,7 @@ RUN = "run.json"
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class RunCheckpoint:
     """State after ``step`` finished steps.
 
     ``window``: sums of the log row that was under way. ``fingerprint``: the recipe and data the run was started with.
@@ -50,7 +50,7 @@ class Checkpoint:
         window: dict[str, float],
         provenance: dict[str, Any],
         keep: bool = True,
-    ) -> Checkpoint:
+    ) -> RunCheckpoint:
         """The present state; tensors are shared with the live modules, so save before the next step.
 
         Shards are gathered, so every process of a run calls this; ``keep``: False on all but the one that saves.
@@ -137,7 +137,7 @@ def _differences(before: Any, now: Any, name: str = "") -> list[str]:
     return [found for key in keys for found in _differences(before.get(key), now.get(key), f"{name}.{key}".strip("."))]
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+def save_checkpoint(folder: Path, checkpoint: RunCheckpoint) -> None:
     """Writes ``checkpoint.pt``; a kill at any moment leaves the old or the new one whole."""
     # Straight to the disk: the state of a large model would not fit in memory twice.
     temporary = folder / f".{secrets.token_hex(8)}.tmp"
@@ -151,7 +151,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def load_checkpoint(folder: Path, lazily: bool = False) -> Checkpoint | None:
+def load_checkpoint(folder: Path, lazily: bool = False) -> RunCheckpoint | None:
     """The checkpoint in ``folder``, None if there is none; never unpickles anything but tensors and plain values.
 
     ``lazily``: tensors are read from the disk as they are used, so that many processes can split one large state.
@@ -160,7 +160,7 @@ def load_checkpoint(folder: Path, lazily: bool = False) -> Checkpoint | None:
     if not path.is_file():
         return None
     try:
-        return Checkpoint(**torch.load(path, map_location="cpu", weights_only=True, mmap=lazily))
+        return RunCheckpoint(**torch.load(path, map_location="cpu", weights_only=True, mmap=lazily))
     except (RuntimeError, TypeError, EOFError, pickle.UnpicklingError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UnsafeCheckpoint(

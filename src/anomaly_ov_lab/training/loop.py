@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from anomaly_ov.errors import AnomalyOVError, ConfigError
-from anomaly_ov_lab.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from anomaly_ov_lab.training.checkpoint import RunCheckpoint, load_checkpoint, save_checkpoint
 from anomaly_ov_lab.training.parallel import Losses, Parallel, World, held_back, spread
 from anomaly_ov_lab.training.passes import Measured, Passes
 from anomaly_ov_lab.training.tracker import Quiet, Tracker
@@ -184,7 +184,7 @@ def run(
             # One process's clock, and any process's signal, count for all.
             is_due, is_over = (value > 0 for value in world.sums([float(due), float(bool(interrupted))]))
             if is_due or is_over or step == config.steps:
-                state = Checkpoint.capture(
+                state = RunCheckpoint.capture(
                     step, task.module, average, optimiser, tracker.window, provenance, keep=world.first
                 )
                 if world.first:
