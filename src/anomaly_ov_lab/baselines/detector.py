@@ -28,7 +28,7 @@ from anomaly_ov.models.device import is_out_of_memory
 from anomaly_ov.records import Finding, MapInfo, ModelInfo, Threshold
 from anomaly_ov.streaming import Stages, cores, in_turns, overlapped
 from anomaly_ov_lab.baselines.clip_towers import ClipTowers
-from anomaly_ov_lab.baselines.pictures import Fit, Floats, Shown, on_picture, show
+from anomaly_ov_lab.baselines.pictures import Fit, FittedImage, Floats, on_picture, show
 from anomaly_ov_lab.baselines.prompts import ANY_OBJECT
 
 THRESHOLD = Threshold(0.5, "anomalous is likelier than normal")
@@ -120,7 +120,7 @@ class ClipDetector:
         if batch_size < 1:
             raise UsageError(f"batch_size = {batch_size} must be >= 1", hint="8 is a good start")
         judge = self._judge
-        stages: Stages[Source, Shown, _Result | None, Finding] = Stages(
+        stages: Stages[Source, FittedImage, _Result | None, Finding] = Stages(
             prepare=partial(show, side=judge.side, fit=judge.fit, limits=self._limits),
             forward=self._forward,
             finish=self._finish,
@@ -133,12 +133,12 @@ class ClipDetector:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _forward(self, batch: list[Shown]) -> list[_Result | None]:
+    def _forward(self, batch: list[FittedImage]) -> list[_Result | None]:
         readable = [shown for shown in batch if shown.pixels_SS3 is not None]
         results = iter(self._judged(readable) if readable else [])
         return [None if shown.pixels_SS3 is None else next(results) for shown in batch]
 
-    def _judged(self, batch: list[Shown]) -> list[_Result]:
+    def _judged(self, batch: list[FittedImage]) -> list[_Result]:
         started = time.perf_counter()
         pixels_BSS3 = torch.stack(
             [torch.from_numpy(shown.pixels_SS3.copy()) for shown in batch if shown.pixels_SS3 is not None]
@@ -158,7 +158,7 @@ class ClipDetector:
         ms = ms_since(started) / len(batch)
         return [_Result(score, map_hw, ms) for score, map_hw in zip(scores, maps, strict=True)]
 
-    def _finish(self, shown: Shown, result: _Result | None) -> Finding:
+    def _finish(self, shown: FittedImage, result: _Result | None) -> Finding:
         if result is None or shown.image.width is None or shown.image.height is None:
             return Finding(shown.id, shown.image, self._info, timing_ms=shown.timing_ms, error=shown.error)
         started = time.perf_counter()
