@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from anomaly_ov_lab.baselines.clip_towers import ClipTowers, probabilities
-from anomaly_ov_lab.baselines.detector import Judged, revision_of
+from anomaly_ov_lab.baselines.detector import ClipScores, revision_of
 from anomaly_ov_lab.baselines.pictures import Fit
 from anomaly_ov_lab.baselines.prompts import compositional, two_sentences
 
@@ -48,11 +48,11 @@ class ClipJudge:
         """Of weights and settings."""
         return revision_of(self.towers.revision, self.config)
 
-    def judge(self, pixels_B3SS: Tensor, objects: Sequence[str]) -> Judged:
+    def judge(self, pixels_B3SS: Tensor, objects: Sequence[str]) -> ClipScores:
         """Scores and maps, see the module's text."""
         tokens_BTE = self.towers.project(self.towers.run(self.towers.embed(pixels_B3SS)))
         sentences = SENTENCES[self.config.sentences]
         states_B2E = torch.stack([self.towers.states(sentences(name)) for name in objects])
         likely_BT = probabilities(tokens_BTE, states_B2E, self.towers.temperature)
         cells = self.side // self.towers.patch
-        return Judged(likely_BT[:, 0], likely_BT[:, 1:].reshape(-1, cells, cells))
+        return ClipScores(likely_BT[:, 0], likely_BT[:, 1:].reshape(-1, cells, cells))

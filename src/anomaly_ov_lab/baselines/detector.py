@@ -35,7 +35,7 @@ THRESHOLD = Threshold(0.5, "anomalous is likelier than normal")
 
 
 @dataclass(frozen=True)
-class Judged:
+class ClipScores:
     """P(anomalous) per picture, (B,), and per cell, (B, h, w), all float32 in 0..1."""
 
     scores_B: Tensor
@@ -75,7 +75,7 @@ class Judge(Protocol):
         """Sigma of a Gaussian over the map, in pixels of the square; 0 for none."""
         ...
 
-    def judge(self, pixels_B3SS: Tensor, objects: Sequence[str]) -> Judged:
+    def judge(self, pixels_B3SS: Tensor, objects: Sequence[str]) -> ClipScores:
         """What the method says of normalised pictures; ``objects``: what each shows, in words."""
         ...
 

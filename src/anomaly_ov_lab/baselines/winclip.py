@@ -29,7 +29,7 @@ from torch import Tensor
 
 from anomaly_ov.errors import ConfigError
 from anomaly_ov_lab.baselines.clip_towers import ClipTowers, probabilities
-from anomaly_ov_lab.baselines.detector import Judged, revision_of
+from anomaly_ov_lab.baselines.detector import ClipScores, revision_of
 from anomaly_ov_lab.baselines.pictures import Fit
 from anomaly_ov_lab.baselines.prompts import compositional
 
@@ -70,7 +70,7 @@ class WinClipJudge:
         """Of weights and settings."""
         return revision_of(self.towers.revision, self.config)
 
-    def judge(self, pixels_B3SS: Tensor, objects: Sequence[str]) -> Judged:
+    def judge(self, pixels_B3SS: Tensor, objects: Sequence[str]) -> ClipScores:
         """Scores and maps, see the module's text."""
         tokens_BTD = self.towers.embed(pixels_B3SS)
         states_B2E = torch.stack([self.towers.states(compositional(name)) for name in objects])
@@ -81,7 +81,7 @@ class WinClipJudge:
             features_BWE = self.window_features(tokens_BTD, windows_Wk)
             scores_BW = probabilities(features_BWE, states_B2E, self.config.temperature)
             scales.append(harmonic_map(scores_BW, windows_Wk, self._grid_hw))
-        return Judged(scores_B, harmonic_mean(torch.stack(scales)))
+        return ClipScores(scores_B, harmonic_mean(torch.stack(scales)))
 
     def window_features(self, tokens_BTD: Tensor, windows_Wk: Tensor) -> Tensor:
         """(B, W, E): the class token's feature with one window's patches alone; all windows of one size at once."""
