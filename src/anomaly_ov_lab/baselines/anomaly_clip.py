@@ -34,7 +34,7 @@ from anomaly_ov_lab.baselines.pictures import Fit
 
 
 class AnomalyClipJudge:
-    """AnomalyCLIP; a ``detector.Judge``. Raises ``ConfigError`` for settings that do not fit the CLIP."""
+    """AnomalyCLIP; a ``detector.ClipMethod``. Raises ``ConfigError`` for settings that do not fit the CLIP."""
 
     name = "anomalyclip"
     fit: Fit = "squash"

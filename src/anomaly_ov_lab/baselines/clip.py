@@ -34,7 +34,7 @@ class ClipConfig:
 
 
 class ClipJudge:
-    """Plain CLIP; a ``detector.Judge``."""
+    """Plain CLIP; a ``detector.ClipMethod``."""
 
     smoothing = 0.0
 

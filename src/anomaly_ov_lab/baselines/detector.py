@@ -1,6 +1,6 @@
 """A CLIP-based method as a ``records.Detector``: pictures in, findings out, in batches and in order.
 
-What tells the methods apart is a ``Judge``; reading, batching, maps and records are shared, so that differences
+What tells the methods apart is a ``ClipMethod``; reading, batching, maps and records are shared, so that differences
 between figures are differences between methods.
 """
 
@@ -42,7 +42,7 @@ class ClipScores:
     maps_Bhw: Tensor
 
 
-class Judge(Protocol):
+class ClipMethod(Protocol):
     """One method. ``side``: S of the square it reads; ``smoothing``: sigma in its pixels, 0 = none."""
 
     @property
@@ -90,7 +90,9 @@ class _Result:
 class ClipDetector:
     """A judge that can be measured. ``objects``: what pictures show, by the id of their source; others "object"."""
 
-    def __init__(self, judge: Judge, objects: Mapping[str, str] | None = None, limits: Limits | None = None) -> None:
+    def __init__(
+        self, judge: ClipMethod, objects: Mapping[str, str] | None = None, limits: Limits | None = None
+    ) -> None:
         self._judge, self._objects, self._limits = judge, dict(objects or {}), limits or Limits()
         towers, named = judge.towers, hashlib.sha256(repr(sorted(self._objects.items())).encode()).hexdigest()[:6]
         self._info = ModelInfo(
