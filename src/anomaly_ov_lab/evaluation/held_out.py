@@ -31,7 +31,7 @@ INTERVAL_Z = 1.96
 
 
 @dataclass(frozen=True)
-class Question:
+class HeldOutQuestion:
     """One question about the picture with index ``picture``, with the answer that would be right."""
 
     picture: int
@@ -44,7 +44,7 @@ class HeldOutSet:
     """``samples``: the pictures; ``questions``: in the order of the pictures."""
 
     samples: tuple[SyntheticSample, ...]
-    questions: tuple[Question, ...]
+    questions: tuple[HeldOutQuestion, ...]
 
     def anomalous(self, picture: int) -> bool:
         """Whether a picture shows a defect."""
@@ -65,7 +65,7 @@ def held_out_set(count: int = 500, seed: int = 0, split: Split = "held_out", siz
     questions = []
     for index, sample in enumerate(samples):
         for topic in TOPICS if sample.facts.defects else TOPICS[:1]:
-            questions.append(Question(index, topic, ask(sample.facts, topic, rng, "word", split)))
+            questions.append(HeldOutQuestion(index, topic, ask(sample.facts, topic, rng, "word", split)))
     return HeldOutSet(tuple(samples), tuple(questions))
 
 
