@@ -218,7 +218,7 @@ BALANCED_TOPIC = "Anomaly Detection"
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChoiceAnswer:
     """One choice. ``right``: whether it was; ``truth``: the right option's text; ``unread``: no letter was read."""
 
     topic: str
@@ -228,13 +228,13 @@ class Choice:
     unread: bool
 
 
-def choice_figures(choices: Sequence[Choice]) -> dict[str, Any]:
+def choice_figures(choices: Sequence[ChoiceAnswer]) -> dict[str, Any]:
     """Accuracy per question type with its Wilson interval, their mean, and what guessing would get; JSON-ready.
 
     ``balanced_accuracy`` of "Anomaly Detection" is the mean over its right answers (yes, no), None where all have the
     same; ``mean_balanced`` takes it instead of that type's accuracy. An answer without a letter is wrong.
     """
-    by: dict[str, list[Choice]] = defaultdict(list)
+    by: dict[str, list[ChoiceAnswer]] = defaultdict(list)
     for one in choices:
         by[one.topic or "choice"].append(one)
     types = {topic: _of_topic(topic, of) for topic, of in by.items()}
@@ -249,7 +249,7 @@ def choice_figures(choices: Sequence[Choice]) -> dict[str, Any]:
     }
 
 
-def _of_topic(topic: str, choices: Sequence[Choice]) -> dict[str, Any]:
+def _of_topic(topic: str, choices: Sequence[ChoiceAnswer]) -> dict[str, Any]:
     right = share([one.right for one in choices])
     found: dict[str, Any] = {
         "n": right["n"],

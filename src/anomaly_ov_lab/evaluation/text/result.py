@@ -14,7 +14,7 @@ from anomaly_ov_lab.evaluation.run_notes import ENDPOINT_HINT, FEW, named
 from anomaly_ov_lab.evaluation.text.answer_folder import AnswerRow
 from anomaly_ov_lab.evaluation.text.answerers import Answerer
 from anomaly_ov_lab.evaluation.text.figures import (
-    Choice,
+    ChoiceAnswer,
     Detection,
     Grades,
     Verdict,
@@ -177,10 +177,10 @@ def _verdicts(scored: Sequence[ScoredAnswer], phrasing: int) -> list[Verdict]:
     ]
 
 
-def _choice(scored: ScoredAnswer) -> Choice:
+def _choice(scored: ScoredAnswer) -> ChoiceAnswer:
     question, options = scored.question, dict(scored.question.options)
     truth = options[question.reference]
-    return Choice(
+    return ChoiceAnswer(
         question.topic, truth, len(options), scored.letter == question.reference, unread=scored.letter is None
     )
 
