@@ -21,7 +21,7 @@ from anomaly_ov.records import ErrorInfo
 from anomaly_ov_lab.data.hashing import sha256_file
 from anomaly_ov_lab.evaluation.row_file import folder_or_temporary
 from anomaly_ov_lab.evaluation.text.answer_folder import SCORES_NAME, AnswerFolder, AnswerRow
-from anomaly_ov_lab.evaluation.text.answerers import Answerer, Asked, Reply
+from anomaly_ov_lab.evaluation.text.answerers import Answerer, ImageToAsk, Reply
 from anomaly_ov_lab.evaluation.text.judge import Graded, Judge, ToGrade, graded_before
 from anomaly_ov_lab.evaluation.text.questions import OPEN, ImageQuestions, Question, QuestionSet
 from anomaly_ov_lab.evaluation.text.result import ReasoningResult, ScoredAnswer, Scorers, measure
@@ -91,7 +91,7 @@ def _ask(
     rows = {row.id: row for row in usable}
     pending = [part for one in questions.conversations if (part := _pending(one, rows)) is not None]
     total, done = sum(len(part.questions) for part in pending), 0
-    asked = [Asked(one.image, tuple(q.text for q in one.questions), one.remember) for one in pending]
+    asked = [ImageToAsk(one.image, tuple(q.text for q in one.questions), one.remember) for one in pending]
     replies = answerer.stream(asked) if asked else iter(())
     for one in pending:
         given = next(replies, [])
