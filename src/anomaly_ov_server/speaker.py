@@ -58,7 +58,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ChatQuestion:
     """One question. ``history``: what was said before, (role, text), the user first. ``temperature`` 0: the most likely
     answer. ``reading``: full, focus, highlight or None for the model's own. ``region``: of the finding, from 0.
     """
@@ -139,7 +139,7 @@ class Speaker:
         """Conversations that are kept."""
         return len(self._open)
 
-    async def say(self, asked: Asked) -> AsyncGenerator[Begun | str | Answer, None]:
+    async def say(self, asked: ChatQuestion) -> AsyncGenerator[Begun | str | Answer, None]:
         """``Begun``, then pieces of text as they come, at last the ``Answer``, whose text they add up to.
 
         Closing the generator stops the answer. Raises ``Fault``: 400 (a question that cannot be asked, no such
@@ -171,7 +171,7 @@ class Speaker:
             gone.set()
             self._taken -= 1
 
-    async def answer(self, asked: Asked) -> Told:
+    async def answer(self, asked: ChatQuestion) -> Told:
         """The whole answer; raises what ``say`` raises. Cancelling stops it."""
         records: tuple[dict[str, Any], ...] = ()
         async with aclosing(self.say(asked)) as events:
@@ -191,7 +191,7 @@ class Speaker:
             raise Fault(429, "overloaded", what, hint=f"try again in {seconds} s", retry_after=seconds)
         return self._thread
 
-    async def _looked_at(self, asked: Asked) -> Callable[[], _Open]:
+    async def _looked_at(self, asked: ChatQuestion) -> Callable[[], _Open]:
         """How the speaker's thread comes by the conversation: kept, or opened from what the engine has just found."""
         with self._lock:
             kept = self._open.get(asked.key)
@@ -211,7 +211,7 @@ class Speaker:
         except ImageError as error:
             raise _as_message_fault(error) from None
 
-    def _opened(self, asked: Asked, findings: list[Finding]) -> _Open:
+    def _opened(self, asked: ChatQuestion, findings: list[Finding]) -> _Open:
         for finding in findings:
             _require_read(finding, param="messages")
         chat: Chat | RecordChat = RecordChat(findings)
@@ -226,7 +226,7 @@ class Speaker:
 
     def _tell(
         self,
-        asked: Asked,
+        asked: ChatQuestion,
         look: Callable[[], _Open],
         emit: Callable[[Begun | str], None],
         stopped: Callable[[], bool],

@@ -23,7 +23,7 @@ from anomaly_ov.records import Answer
 from anomaly_ov.words.from_record import answer, answer_together
 from anomaly_ov_server.engine import Engine
 from anomaly_ov_server.faults import Fault
-from anomaly_ov_server.speaker import Asked, Begun, Speaker, Subject
+from anomaly_ov_server.speaker import Begun, ChatQuestion, Speaker, Subject
 from model_fixtures import save_small_model
 from talk_fixtures import small_talker
 
@@ -73,8 +73,8 @@ def subject(*pictures: bytes) -> Subject:
     return Subject(sources, tuple(hashlib.sha256(data).hexdigest() for data in pictures))
 
 
-def asked(*pictures: bytes, question: str = FIRST, max_tokens: int = 6, **options: Any) -> Asked:
-    return Asked(subject(*(pictures or (picture(),))), question, max_tokens=max_tokens, **options)
+def asked(*pictures: bytes, question: str = FIRST, max_tokens: int = 6, **options: Any) -> ChatQuestion:
+    return ChatQuestion(subject(*(pictures or (picture(),))), question, max_tokens=max_tokens, **options)
 
 
 def run(work: Callable[[], Awaitable[Result]]) -> Result:
@@ -151,7 +151,7 @@ def test_what_is_kept_belongs_to_reading_and_context(
     inspector: Inspector, speaker: Speaker, other: dict[str, str]
 ) -> None:
     one = asked(reading=other.get("reading") and "focus")
-    two = Asked(Subject(one.subject.pictures, one.subject.digests, None, other.get("context_id")), FIRST,
+    two = ChatQuestion(Subject(one.subject.pictures, one.subject.digests, None, other.get("context_id")), FIRST,
                 max_tokens=6, reading=other.get("reading"))  # fmt: skip
     run(lambda: speaker.answer(one))
     run(lambda: speaker.answer(two))
@@ -163,13 +163,13 @@ def test_a_context_has_its_say(inspector: Inspector, speaker: Speaker, tmp_path:
         (tmp_path / f"{seed}.png").write_bytes(picture(seed + 10))
     context = inspector.context([str(path) for path in tmp_path.iterdir()])
     one = asked()
-    told = run(lambda: speaker.answer(Asked(Subject(*_parts(one), context, "c_1"), FIRST, max_tokens=4)))
+    told = run(lambda: speaker.answer(ChatQuestion(Subject(*_parts(one), context, "c_1"), FIRST, max_tokens=4)))
     expected = inspector.inspect(picture(), context)
     assert told.records[0]["context"]["kind"] == "references"
     assert told.records[0]["score"] == pytest.approx(expected.score)
 
 
-def _parts(one: Asked) -> tuple[tuple[Source, ...], tuple[str, ...]]:
+def _parts(one: ChatQuestion) -> tuple[tuple[Source, ...], tuple[str, ...]]:
     return one.subject.pictures, one.subject.digests
 
 
@@ -187,9 +187,9 @@ def test_several_pictures_are_views_of_one_thing(inspector: Inspector, speaker: 
 def test_a_picture_goes_by_the_name_it_was_sent_under(inspector: Inspector, speaker: Speaker) -> None:
     one = subject(picture())
     other = Subject((Source(picture(), "other.png"),), one.digests)
-    first = run(lambda: speaker.answer(Asked(one, FIRST, max_tokens=1)))
+    first = run(lambda: speaker.answer(ChatQuestion(one, FIRST, max_tokens=1)))
     with counted(inspector) as found:
-        second = run(lambda: speaker.answer(Asked(other, FIRST, max_tokens=1)))
+        second = run(lambda: speaker.answer(ChatQuestion(other, FIRST, max_tokens=1)))
     assert found["encoder"] == []
     assert (first.records[0]["id"], second.records[0]["id"]) == ("p0.png", "other.png")
     assert second.records[0]["image"] == first.records[0]["image"] | {"path": "other.png"}
@@ -206,7 +206,7 @@ def test_a_region_is_put_into_words(inspector: Inspector, speaker: Speaker) -> N
 
 
 def test_pieces_add_up_to_the_answer(inspector: Inspector, speaker: Speaker) -> None:
-    async def pieces(one: Asked) -> tuple[list[Any], Answer]:
+    async def pieces(one: ChatQuestion) -> tuple[list[Any], Answer]:
         *events, answer = [event async for event in speaker.say(one)]
         return events, answer
 

@@ -27,7 +27,7 @@ from anomaly_ov_server.completions import (
 from anomaly_ov_server.faults import Fault, fault_of
 from anomaly_ov_server.leaving import unless_gone
 from anomaly_ov_server.service import Service, service_of
-from anomaly_ov_server.speaker import Asked, Begun, Subject
+from anomaly_ov_server.speaker import Begun, ChatQuestion, Subject
 from anomaly_ov_server.uploads import Upload, decode_picture_url, sources_of
 
 router = APIRouter(tags=["chat"])
@@ -102,7 +102,7 @@ async def completions(request: Request) -> Response:
     wanted = await asyncio.to_thread(request_of, await request.body())
     _require_model(service, wanted.model)
     said = conversation_of(wanted)
-    asked = Asked(
+    asked = ChatQuestion(
         subject=await _subject(service, wanted, said),
         question=said.question,
         history=said.history,
