@@ -29,7 +29,7 @@ MOST_CATEGORIES = 500
 
 
 @dataclass(frozen=True)
-class Tile:
+class FigureTile:
     """A figure to quote: its name, its value, and its interval or other remark."""
 
     name: str
@@ -121,23 +121,27 @@ def _threshold(result: DetectionResult) -> float | None:
     return next((item.row.threshold for item in result.scored if item.row.threshold is not None), None)
 
 
-def _tiles(result: DetectionResult) -> list[Tile]:
+def _tiles(result: DetectionResult) -> list[FigureTile]:
     main, point, pixels = result.main.scores["score"], result.pooled.at_threshold, result.main.pixels
     interval = main.interval
     tiles = [
-        Tile("AUROC", _percent(main.auroc), _range(interval.low, interval.high) if interval else "one label only"),
-        Tile("average precision", _percent(main.average_precision)),
-        Tile("F1-max", _percent(main.f1_max), f"at {main.f1_threshold:.3f}" if main.f1_threshold is not None else ""),
+        FigureTile(
+            "AUROC", _percent(main.auroc), _range(interval.low, interval.high) if interval else "one label only"
+        ),
+        FigureTile("average precision", _percent(main.average_precision)),
+        FigureTile(
+            "F1-max", _percent(main.f1_max), f"at {main.f1_threshold:.3f}" if main.f1_threshold is not None else ""
+        ),
     ]
     if point is not None:
         found, lost = point.true_positives, point.false_negatives
         right, alarms = point.true_negatives, point.false_positives
-        tiles.append(Tile("false alarms", _percent(point.false_alarms), _of(alarms, right + alarms)))
-        tiles.append(Tile("misses", _percent(point.misses), _of(lost, found + lost)))
-        tiles.append(Tile("balanced accuracy", _percent(point.balanced_accuracy)))
+        tiles.append(FigureTile("false alarms", _percent(point.false_alarms), _of(alarms, right + alarms)))
+        tiles.append(FigureTile("misses", _percent(point.misses), _of(lost, found + lost)))
+        tiles.append(FigureTile("balanced accuracy", _percent(point.balanced_accuracy)))
     if pixels is not None:
-        tiles.append(Tile("pixel AUROC", _percent(pixels.auroc), f"AP {_percent(pixels.average_precision)}"))
-        tiles.append(Tile("PRO", _percent(pixels.pro), f"to {_percent(pixels.max_fpr)} false alarms"))
+        tiles.append(FigureTile("pixel AUROC", _percent(pixels.auroc), f"AP {_percent(pixels.average_precision)}"))
+        tiles.append(FigureTile("PRO", _percent(pixels.pro), f"to {_percent(pixels.max_fpr)} false alarms"))
     return tiles
 
 
