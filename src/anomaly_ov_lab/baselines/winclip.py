@@ -53,7 +53,7 @@ class WinClipConfig:
 
 
 class WinClipJudge:
-    """WinCLIP without references; a ``detector.ClipMethod``. Raises ``ConfigError`` for a window larger than the grid."""
+    """WinCLIP without references, a ``detector.ClipMethod``. Raises ``ConfigError`` if a window exceeds the grid."""
 
     name = "winclip"
     smoothing = 0.0

@@ -1,4 +1,4 @@
-"""The one training loop: optimiser, schedule, precision, checkpoints, log and progress; what is learnt is a ``TrainingTask``.
+"""The one training loop: optimiser, schedule, precision, checkpoints, log and progress; a ``TrainingTask`` says what.
 
 Reproducible by construction: the sample with global index ``i`` depends on (seed, i) alone and the learning rate on
 the step alone, so that a killed run which resumes from its last checkpoint repeats the identical loss curve.

@@ -1,6 +1,6 @@
 """Questions about pictures with their right answers, whatever file they came from (see ``layouts``).
 
-A ``ImageQuestions`` is what is asked about one picture: turns that build on each other (``remember``), or questions that
+``ImageQuestions`` are what is asked about one image: turns that build on each other (``remember``), or questions that
 each stand alone. Four kinds of question:
 
 * ``detect``: yes or no; asked of every labelled picture in several phrasings, of which the first is the released one.
