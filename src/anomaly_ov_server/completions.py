@@ -13,7 +13,7 @@ ways. Three kinds of fields:
 In a stream the first piece brings ``anomaly`` with the finding, before a word is said; the piece that ends the answer
 brings ``anomaly`` with ``p_yes`` alone, which is null until then.
 
-Not here: answering (``speaker``), reading pictures out of URLs (``uploads``).
+Not here: answering (``chat_worker``), reading pictures out of URLs (``uploads``).
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from anomaly_ov.records import Answer
+from anomaly_ov_server.chat_worker import Begun, ChatQuestion, Subject
 from anomaly_ov_server.completions import (
     ChatRequest,
     ChatResponse,
@@ -27,7 +28,6 @@ from anomaly_ov_server.completions import (
 from anomaly_ov_server.faults import Fault, fault_of
 from anomaly_ov_server.leaving import unless_gone
 from anomaly_ov_server.service import Service, service_of
-from anomaly_ov_server.speaker import Begun, ChatQuestion, Subject
 from anomaly_ov_server.uploads import Upload, decode_picture_url, sources_of
 
 router = APIRouter(tags=["chat"])

@@ -94,13 +94,13 @@ class Told:
 
 @dataclass(frozen=True)
 class _Open:
-    """A conversation that is kept. Only the speaker's thread uses ``chat``."""
+    """A conversation that is kept. Only the worker's thread uses ``chat``."""
 
     chat: Chat | RecordChat
     records: tuple[dict[str, Any], ...]
 
 
-class Speaker:
+class ChatWorker:
     """Answers questions one at a time. ``max_open``: conversations kept; ``max_waiting``: questions that may wait.
 
     ``say`` and ``answer`` belong on one event loop; ``start`` and ``stop`` block.
@@ -119,7 +119,7 @@ class Speaker:
 
     def start(self) -> None:
         """Starts the thread and has it load the language model, so that the first question need not wait for it."""
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="speaker")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="chat-worker")
         if self._inspector.speaks:
             self._thread.submit(self._load)
 
@@ -192,7 +192,7 @@ class Speaker:
         return self._thread
 
     async def _looked_at(self, asked: ChatQuestion) -> Callable[[], _Open]:
-        """How the speaker's thread comes by the conversation: kept, or opened from what the engine has just found."""
+        """How the worker's thread comes by the conversation: kept, or opened from what the engine has just found."""
         with self._lock:
             kept = self._open.get(asked.key)
             if kept is not None:
@@ -231,7 +231,7 @@ class Speaker:
         emit: Callable[[Begun | str], None],
         stopped: Callable[[], bool],
     ) -> Answer:
-        """One question answered, in the speaker's thread."""
+        """One question answered, in the worker's thread."""
         started = time.perf_counter()
         try:
             opened = look()
