@@ -2,7 +2,7 @@
 
 Who asks brings the whole conversation each time, as OpenAI's clients do. What is kept of a picture is what the language
 model has read of it (``chat.Chat``), under the digest of its bytes and its context: a second question neither decodes
-nor encodes the picture, and only what is new in the conversation is read. Pictures are looked at by the ``Engine``;
+nor encodes the picture, and only what is new in the conversation is read. Pictures are looked at by the ``InferenceWorker``;
 several views of one thing by the inspector, in this thread. When nobody listens any more, the answer ends at its next
 token, and the conversation stays as it was. Without a language model, answers are taken from the record
 (``record_chat``), in the same way.
@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any
 from anomaly_ov.errors import AnomalyOVError, DeviceError, ImageError, UsageError
 from anomaly_ov.images.sources import Source
 from anomaly_ov.records import Answer, Finding
-from anomaly_ov_server.engine import Engine
 from anomaly_ov_server.faults import Fault, fault_of
+from anomaly_ov_server.inference_worker import InferenceWorker
 from anomaly_ov_server.record_chat import RecordChat
 from anomaly_ov_server.region_words import about_number, about_region
 
@@ -107,7 +107,7 @@ class ChatWorker:
     """
 
     def __init__(
-        self, inspector: Inspector, engine: Engine, max_open: int = 16, *, max_waiting: int = MAX_WAITING
+        self, inspector: Inspector, engine: InferenceWorker, max_open: int = 16, *, max_waiting: int = MAX_WAITING
     ) -> None:
         self._inspector, self._engine = inspector, engine
         self._max_open, self._max_waiting = max_open, max_waiting

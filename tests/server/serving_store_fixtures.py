@@ -25,7 +25,7 @@ from anomaly_ov.records import (
     Region,
     Threshold,
 )
-from anomaly_ov_server.engine import Inspected
+from anomaly_ov_server.inference_worker import Inspected
 from anomaly_ov_server.store.rows import ScoredBy, ThresholdUsed
 from anomaly_ov_server.store.store import Store
 from anomaly_ov_server.uploads import Upload

@@ -20,8 +20,8 @@ from anomaly_ov.images.sources import Source
 from anomaly_ov.inspector import Inspector
 from anomaly_ov_server import batch_runner
 from anomaly_ov_server.batch_runner import BatchRunner
-from anomaly_ov_server.engine import Engine
 from anomaly_ov_server.faults import Fault
+from anomaly_ov_server.inference_worker import InferenceWorker
 from anomaly_ov_server.store.store import Store
 from anomaly_ov_server.uploads import Upload
 from model_fixtures import small_model
@@ -143,8 +143,8 @@ def inspector() -> Inspector:
     return Inspector(small_model(), device="cpu")
 
 
-def real_parts(inspector: Inspector, root: Path) -> tuple[Engine, Store, BatchRunner]:
-    engine, store = Engine(inspector, batch_size=4), Store(root)
+def real_parts(inspector: Inspector, root: Path) -> tuple[InferenceWorker, Store, BatchRunner]:
+    engine, store = InferenceWorker(inspector, batch_size=4), Store(root)
     runner = BatchRunner(engine, store, inspector)
     engine.start()
     runner.start()

@@ -22,8 +22,8 @@ from anomaly_ov.reasoning.chat import Chat
 from anomaly_ov.records import Answer
 from anomaly_ov.words.from_record import answer, answer_together
 from anomaly_ov_server.chat_worker import Begun, ChatQuestion, ChatWorker, Subject
-from anomaly_ov_server.engine import Engine
 from anomaly_ov_server.faults import Fault
+from anomaly_ov_server.inference_worker import InferenceWorker
 from model_fixtures import save_small_model
 from talk_fixtures import small_talker
 
@@ -38,15 +38,15 @@ def inspector(tmp_path_factory: pytest.TempPathFactory) -> Inspector:
 
 
 @pytest.fixture(scope="module")
-def engine(inspector: Inspector) -> Iterator[Engine]:
-    engine = Engine(inspector)
+def engine(inspector: Inspector) -> Iterator[InferenceWorker]:
+    engine = InferenceWorker(inspector)
     engine.start()
     yield engine
     engine.stop()
 
 
 @contextmanager
-def speaking(inspector: Inspector, engine: Engine, **options: int) -> Iterator[ChatWorker]:
+def speaking(inspector: Inspector, engine: InferenceWorker, **options: int) -> Iterator[ChatWorker]:
     speaker = ChatWorker(inspector, engine, **options)
     speaker.start()
     try:
@@ -56,7 +56,7 @@ def speaking(inspector: Inspector, engine: Engine, **options: int) -> Iterator[C
 
 
 @pytest.fixture
-def speaker(inspector: Inspector, engine: Engine) -> Iterator[ChatWorker]:
+def speaker(inspector: Inspector, engine: InferenceWorker) -> Iterator[ChatWorker]:
     with speaking(inspector, engine) as speaker:
         yield speaker
 
@@ -134,7 +134,7 @@ def test_conversations_about_one_picture_do_not_mix(speaker: ChatWorker) -> None
     assert first == third
 
 
-def test_only_so_many_conversations_are_kept(inspector: Inspector, engine: Engine) -> None:
+def test_only_so_many_conversations_are_kept(inspector: Inspector, engine: InferenceWorker) -> None:
     with speaking(inspector, engine, max_open=2) as speaker, counted(inspector) as found:
         calls = []
         for seed in (0, 1, 0, 2, 0, 1):
@@ -283,7 +283,9 @@ def test_a_question_that_is_cancelled_while_it_waits_is_never_asked(
     assert questions == [FIRST]
 
 
-def test_too_many_questions_are_refused(inspector: Inspector, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_questions_are_refused(
+    inspector: Inspector, engine: InferenceWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     go = threading.Event()
 
     def ask(self: Chat, question: str, **options: Any) -> Answer:
@@ -309,7 +311,7 @@ def test_too_many_questions_are_refused(inspector: Inspector, engine: Engine, mo
         run(main)
 
 
-def test_stopping_finishes_what_was_taken(inspector: Inspector, engine: Engine) -> None:
+def test_stopping_finishes_what_was_taken(inspector: Inspector, engine: InferenceWorker) -> None:
     speaker = ChatWorker(inspector, engine)
     for state in ("not started", "stopped"):
         with pytest.raises(Fault) as caught:
@@ -352,7 +354,7 @@ def test_a_question_that_cannot_be_asked(speaker: ChatWorker, one: dict[str, Any
 def test_a_model_that_does_not_speak(tmp_path: Path) -> None:
     """Answers from the record: of one picture, of one of its regions, of several views."""
     silent = load(str(save_small_model(tmp_path / "model")), device="cpu", threshold=0.0)
-    engine = Engine(silent)
+    engine = InferenceWorker(silent)
     engine.start()
     try:
         with speaking(silent, engine) as speaker:
