@@ -2,9 +2,9 @@
 
 Who asks brings the whole conversation each time, as OpenAI's clients do. What is kept of a picture is what the language
 model has read of it (``chat.Chat``), under the digest of its bytes and its context: a second question neither decodes
-nor encodes the picture, and only what is new in the conversation is read. Pictures are looked at by the ``InferenceWorker``;
-several views of one thing by the inspector, in this thread. When nobody listens any more, the answer ends at its next
-token, and the conversation stays as it was. Without a language model, answers are taken from the record
+nor encodes the picture, and only what is new in the conversation is read. Pictures are looked at by the inference
+worker; several views of one thing by the inspector, in this thread. When nobody listens any more, the answer ends at
+its next token, and the conversation stays as it was. Without a language model, answers are taken from the record
 (``record_chat``), in the same way.
 
 Not here: the format of requests and answers (``completions``).
