@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from anomaly_ov.errors import AnomalyOVError, DeviceError, ImageError, UsageError
 from anomaly_ov.images.sources import Source
 from anomaly_ov.records import Answer, Finding
-from anomaly_ov_server.faults import Fault, fault_of
+from anomaly_ov_server.faults import Fault, fault_of, fault_of_picture
 from anomaly_ov_server.inference_worker import InferenceWorker
 from anomaly_ov_server.record_chat import RecordChat
 from anomaly_ov_server.region_words import about_number, about_region
@@ -213,7 +213,8 @@ class ChatWorker:
 
     def _opened(self, asked: ChatQuestion, findings: list[Finding]) -> _Open:
         for finding in findings:
-            _require_read(finding, param="messages")
+            if finding.error is not None:
+                raise fault_of_picture(finding.error, "messages")
         chat: Chat | RecordChat = RecordChat(findings)
         if self._inspector.speaks:
             chat = self._inspector.chat(findings, views=True, reading=asked.reading)
@@ -311,13 +312,6 @@ def _require_askable(chat: Chat | RecordChat, question: str, max_tokens: int) ->
         chat.check(question, max_tokens=max_tokens)
     except UsageError as error:
         raise Fault(400, "bad_request", error.message, hint=error.hint, param="messages") from None
-
-
-def _require_read(finding: Finding, param: str | None) -> None:
-    if finding.error is not None:
-        too_large = finding.error.type == "ImageTooLarge"
-        status, kind = (413, "image_too_large") if too_large else (422, "unreadable_image")
-        raise Fault(status, kind, finding.error.message, hint=finding.error.hint, param=param)
 
 
 def _as_message_fault(error: ImageError) -> Fault:

@@ -27,9 +27,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from anomaly_ov.records import Answer
-from anomaly_ov_server.bodies import require_modest
-from anomaly_ov_server.faults import Fault
-from anomaly_ov_server.replies import Record
+from anomaly_ov_server.faults import Fault, fault_of_fields
+from anomaly_ov_server.requests import require_modest
+from anomaly_ov_server.views import Record
 
 Message = tuple[str, str]
 """(role, text), as ``chat.Chat`` takes it."""
@@ -167,8 +167,8 @@ def request_of(body: bytes) -> ChatRequest:
     try:
         request = ChatRequest.model_validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        raise _invalid(first) from None
+        wrong = error.errors(include_url=False, include_context=False, include_input=False)
+        raise fault_of_fields(wrong, 400, "bad_request", "see /openapi.json") from None
     _refuse_unsupported(request)
     return request
 
@@ -240,13 +240,6 @@ def _refuse_unsupported(request: ChatRequest) -> None:
 
 def _unsupported(name: str, what: str, hint: str) -> Fault:
     return Fault(400, "unsupported", what, hint=hint, param=name)
-
-
-def _invalid(error: Any) -> Fault:
-    if error["type"] == "json_invalid":
-        return Fault(400, "bad_request", "the body is no JSON", hint="send one JSON object")
-    place = ".".join(str(part) for part in error["loc"]).encode("ascii", "backslashreplace").decode()[:200] or "body"
-    return Fault(400, "bad_request", f"{place}: {error['msg']}"[:1000], hint="see /openapi.json", param=place)
 
 
 class AnomalyReply(BaseModel):

@@ -26,7 +26,7 @@ from anomaly_ov_server.completions import (
     request_schema,
 )
 from anomaly_ov_server.faults import Fault, fault_of
-from anomaly_ov_server.leaving import unless_gone
+from anomaly_ov_server.requests import unless_gone
 from anomaly_ov_server.service import Service, service_of
 from anomaly_ov_server.uploads import Upload, decode_picture_url, sources_of
 
