@@ -363,6 +363,7 @@ for turn in range({KILLS} + 1):
 """
 
 
+@pytest.mark.kill
 def test_kill_9_loses_nothing_and_scores_nothing_twice(tmp_path: Path) -> None:
     """One process imports all once, and forks the one that is killed: accepted is what it wrote to its output."""
     done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, text=True, timeout=60)

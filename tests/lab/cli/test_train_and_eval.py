@@ -30,6 +30,7 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_from_leave_one_out_to_measured_model(
     data: Path, recipe: Path, small_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -53,7 +53,8 @@ def train(place: Path, out: Path, overrides: dict[str, Any] | None = None, **cha
     out.parent.mkdir(exist_ok=True)
     path = out.parent / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe_of(**changes)))
-    train_stage2(read_recipe(Stage2Recipe, path, overrides), place / "data", place / "model", out)
+    loop = {f"loop.{name}": value for name, value in (overrides or {}).items()}
+    train_stage2(read_recipe(Stage2Recipe, path, loop), place / "data", place / "model", out)
     return [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
 
 
@@ -172,6 +173,8 @@ def test_a_stopped_run_says_so_and_resumes_exactly(
     assert len(resumed) == 1
 
 
+@pytest.mark.kill
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 @pytest.mark.timeout(600)
 def test_a_killed_run_resumes_exactly(place: Path, tmp_path: Path) -> None:
@@ -195,6 +198,7 @@ def test_a_killed_run_resumes_exactly(place: Path, tmp_path: Path) -> None:
     assert train(place, tmp_path / "parts", **changes) == whole
 
 
+@pytest.mark.slow
 def test_a_run_from_before_a_field_was_added_resumes(place: Path, tmp_path: Path) -> None:
     train(place, tmp_path / "run", {"steps": 2})
     path = tmp_path / "run" / CHECKPOINT

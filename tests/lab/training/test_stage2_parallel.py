@@ -61,6 +61,7 @@ def curve(folder: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (folder / METRICS).read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddp", "saving", "again"])
 def test_two_processes_learn_as_one(runs: Path, name: str) -> None:
     assert curve(runs / name) == pytest.approx(curve(runs / "whole"), abs=1e-5)

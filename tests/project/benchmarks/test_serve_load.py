@@ -24,6 +24,7 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
     return serve_load
 
 
+@pytest.mark.slow
 def test_it_measures_everything_and_writes_it_down(
     benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
