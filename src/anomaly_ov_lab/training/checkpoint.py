@@ -7,9 +7,7 @@ says in words what was run (resolved recipe, commit, seed, data hashes). Both ar
 from __future__ import annotations
 
 import json
-import os
 import pickle
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from anomaly_ov.errors import CheckpointMismatch, UnsafeCheckpoint
-from anomaly_ov.files import write_atomic
+from anomaly_ov.files import replacing, write_atomic
 from anomaly_ov_lab.training.parallel import gathered, split_like
 
 CHECKPOINT = "checkpoint.pt"
@@ -140,15 +138,8 @@ def _differences(before: Any, now: Any, name: str = "") -> list[str]:
 def save_checkpoint(folder: Path, checkpoint: RunCheckpoint) -> None:
     """Writes ``checkpoint.pt``; a kill at any moment leaves the old or the new one whole."""
     # Straight to the disk: the state of a large model would not fit in memory twice.
-    temporary = folder / f".{secrets.token_hex(8)}.tmp"
-    try:
-        with temporary.open("xb") as file:
-            torch.save(vars(checkpoint), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, folder / CHECKPOINT)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(folder / CHECKPOINT) as file:
+        torch.save(vars(checkpoint), file)
 
 
 def load_checkpoint(folder: Path, lazily: bool = False) -> RunCheckpoint | None:
