@@ -17,10 +17,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from anomaly_ov_lab.baselines.clip_towers import ClipTowers, probabilities
+from anomaly_ov_lab.baselines.clip_towers import ClipTowers, compositional, probabilities, two_sentences
 from anomaly_ov_lab.baselines.detector import ClipScores, revision_of
 from anomaly_ov_lab.baselines.pictures import Fit
-from anomaly_ov_lab.baselines.prompts import compositional, two_sentences
 
 SENTENCES = {"two": two_sentences, "ensemble": compositional}
 

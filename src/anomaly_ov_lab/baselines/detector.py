@@ -27,9 +27,8 @@ from anomaly_ov.images.sources import Source, sources_of
 from anomaly_ov.models.device import is_out_of_memory
 from anomaly_ov.records import Finding, MapInfo, ModelInfo, Threshold
 from anomaly_ov.streaming import Stages, cores, in_turns, overlapped
-from anomaly_ov_lab.baselines.clip_towers import ClipTowers
+from anomaly_ov_lab.baselines.clip_towers import ANY_OBJECT, ClipTowers
 from anomaly_ov_lab.baselines.pictures import Fit, FittedImage, Floats, on_picture, show
-from anomaly_ov_lab.baselines.prompts import ANY_OBJECT
 
 THRESHOLD = Threshold(0.5, "anomalous is likelier than normal")
 

@@ -1,6 +1,6 @@
 """WinCLIP, zero-shot (Jeong et al., CVPR 2023, arXiv 2303.14814, sections 4.1 and 4.2). WinCLIP+ is not here.
 
-1. Two text vectors from the compositional ensemble (``prompts``); P(anomalous) of a feature is the softmax over both of
+1. Two text vectors from the compositional ensemble; P(anomalous) of a feature is the softmax over both of
    cosine / temperature.
 2. Score of the picture: that of its class token.
 3. Windows of 2 x 2 and of 3 x 3 patches, stride 1: the class token and the patches of one window alone go through the
@@ -28,10 +28,9 @@ import torch
 from torch import Tensor
 
 from anomaly_ov.errors import ConfigError
-from anomaly_ov_lab.baselines.clip_towers import ClipTowers, probabilities
+from anomaly_ov_lab.baselines.clip_towers import ClipTowers, compositional, probabilities
 from anomaly_ov_lab.baselines.detector import ClipScores, revision_of
 from anomaly_ov_lab.baselines.pictures import Fit
-from anomaly_ov_lab.baselines.prompts import compositional
 
 TOKENS_PER_FORWARD = 2**15
 """Bounds memory: one picture of 15 x 15 patches has 2,670 tokens in windows."""

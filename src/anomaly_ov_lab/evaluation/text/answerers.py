@@ -18,7 +18,7 @@ from anomaly_ov.images.read import read
 from anomaly_ov.images.sources import Source
 from anomaly_ov.records import Answer, ErrorInfo, Finding, ModelInfo
 from anomaly_ov.remote.endpoint import Endpoint
-from anomaly_ov.remote.parallel import in_order
+from anomaly_ov.remote.limits import in_order
 from anomaly_ov.remote.pictures import shrunk
 
 Reply = Answer | ErrorInfo

@@ -18,7 +18,7 @@ from typing import Any
 
 from anomaly_ov.errors import EndpointError, EndpointRefused
 from anomaly_ov.remote.endpoint import Endpoint
-from anomaly_ov.remote.parallel import in_order
+from anomaly_ov.remote.limits import in_order
 
 PROMPT_FILE = Path(__file__).with_name("judge_prompt.md")
 VERSION = "anomaly-ov.judge/1"
