@@ -244,7 +244,7 @@ class ChatWorker:
             opened.chat.history = list(asked.history)
             _require_askable(opened.chat, question, asked.max_tokens)
             emit(Begun(records))
-            text = _Pieces(emit)
+            text = _TrimmedText(emit)
             answer = opened.chat.ask(
                 question,
                 max_tokens=asked.max_tokens,
@@ -271,7 +271,7 @@ class ChatWorker:
             log.error("the language model cannot be loaded: %s", error)
 
 
-class _Pieces:
+class _TrimmedText:
     """Hands on text without the blanks around it: the pieces add up to the answer's text, which has none."""
 
     def __init__(self, emit: Callable[[str], None]) -> None:
