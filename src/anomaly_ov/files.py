@@ -6,7 +6,9 @@ import contextlib
 import os
 import secrets
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from anomaly_ov.errors import UsageError
 
@@ -17,18 +19,28 @@ else:
 
 
 def write_atomic(path: str | Path, data: bytes) -> None:
-    """Replaces ``path`` by ``data``: readers see the old file or the new one, whatever moment the machine dies.
+    """Replaces ``path`` by ``data``; see ``replacing``."""
+    with replacing(path) as file:
+        file.write(data)
 
-    The bytes go to a temporary file in the same folder, are flushed to disk, then renamed; on any failure the
-    temporary file is removed and ``path`` is as before. A link is followed. Raises UsageError when the folder is
-    missing, is not writable or is full, or when ``path`` is a folder or a device.
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to write what shall replace ``path``: readers see the old one or the new one, whenever the machine dies.
+
+    It is a temporary file in the same folder, flushed to disk, then renamed; on any failure it is removed and ``path``
+    is as before. A link is followed. Raises UsageError when the folder is missing, is not writable or is full, or when
+    ``path`` is a folder or a device.
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         raise UsageError(f"cannot write {path}: it is a folder or a device", hint="name a file")
     temporary = target.parent / f".{secrets.token_hex(8)}.tmp"
     try:
-        _write_flushed(temporary, data)
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, target)
     except OSError as error:
         raise UsageError(
@@ -58,10 +70,3 @@ def flush_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _write_flushed(path: Path, data: bytes) -> None:
-    with open(path, "xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

@@ -14,13 +14,13 @@ from anomaly_ov.inspector import Inspector
 from anomaly_ov_server import faults
 from anomaly_ov_server.access import Access
 from anomaly_ov_server.batch_runner import BatchRunner
-from anomaly_ov_server.engine import Engine
+from anomaly_ov_server.chat_worker import ChatWorker
 from anomaly_ov_server.guard import Guard
+from anomaly_ov_server.inference_worker import InferenceWorker
 from anomaly_ov_server.metrics import Metrics
 from anomaly_ov_server.routes import batches, chat, health, inspect, items, page, results
 from anomaly_ov_server.service import Service
 from anomaly_ov_server.settings import ServeSettings
-from anomaly_ov_server.speaker import Speaker
 from anomaly_ov_server.store.store import Store, StoreLimits
 from anomaly_ov_server.uploads import UPLOAD_SCHEMAS
 
@@ -59,12 +59,14 @@ def create_app(inspector: Inspector, settings: ServeSettings) -> FastAPI:
 
 def _service(inspector: Inspector, settings: ServeSettings) -> Service:
     metrics = Metrics()
-    engine = Engine(inspector, batch_size=settings.batch_size, max_waiting=settings.max_waiting, observe=metrics.passed)
+    engine = InferenceWorker(
+        inspector, batch_size=settings.batch_size, max_waiting=settings.max_waiting, observe=metrics.passed
+    )
     metrics.watch("waiting_pictures", "Interactive pictures that wait for the networks", lambda: engine.waiting)
     metrics.watch("waiting_background_pictures", "Pictures of batches that wait", lambda: engine.waiting_background)
     metrics.watch("running_pictures", "Pictures in the networks now", lambda: engine.running)
     store = Store(settings.data, limits=StoreLimits(picture=settings.limits))
-    runner, speaker = BatchRunner(engine, store, inspector), Speaker(inspector, engine)
+    runner, speaker = BatchRunner(engine, store, inspector), ChatWorker(inspector, engine)
     metrics.watch("waiting_questions", "Questions that wait for the language model", lambda: speaker.waiting)
     return Service(settings, inspector, engine, Access(settings), metrics, store, runner, speaker)
 

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 from anomaly_ov.errors import AnomalyOVError
 from anomaly_ov.records import ContextInfo, ErrorInfo, Finding, ImageInfo
 from anomaly_ov_server.context_shelf import ContextShelf, Stopped
-from anomaly_ov_server.engine import Engine, Inspected
 from anomaly_ov_server.faults import Fault
+from anomaly_ov_server.inference_worker import InferenceWorker, Inspected
 from anomaly_ov_server.store.contexts import NONE
 from anomaly_ov_server.store.rows import ScoredBy, Task, ThresholdUsed, Work
 from anomaly_ov_server.store.store import Store
@@ -44,7 +44,7 @@ class _ContextGone(Exception):
 class BatchRunner:
     """Works on ``store`` through ``engine`` until ``stop``. ``chunk``: pictures taken at a time."""
 
-    def __init__(self, engine: Engine, store: Store, inspector: Inspector, *, chunk: int = 16) -> None:
+    def __init__(self, engine: InferenceWorker, store: Store, inspector: Inspector, *, chunk: int = 16) -> None:
         self._engine, self._store, self._inspector, self._chunk = engine, store, inspector, chunk
         self._shelf = ContextShelf(store, inspector)
         self._awake, self._stopping = threading.Event(), threading.Event()

@@ -13,7 +13,7 @@ ways. Three kinds of fields:
 In a stream the first piece brings ``anomaly`` with the finding, before a word is said; the piece that ends the answer
 brings ``anomaly`` with ``p_yes`` alone, which is null until then.
 
-Not here: answering (``speaker``), reading pictures out of URLs (``uploads``).
+Not here: answering (``chat_worker``), reading pictures out of URLs (``uploads``).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from anomaly_ov.records import Answer
-from anomaly_ov_server.bodies import require_modest
-from anomaly_ov_server.faults import Fault
-from anomaly_ov_server.replies import Record
+from anomaly_ov_server.faults import Fault, fault_of_fields
+from anomaly_ov_server.requests import require_modest
+from anomaly_ov_server.views import Record
 
 Message = tuple[str, str]
 """(role, text), as ``chat.Chat`` takes it."""
@@ -152,7 +152,7 @@ class ChatRequest(BaseModel):
 
 
 @dataclass(frozen=True)
-class Conversation:
+class RequestConversation:
     """What a request says: the ``question`` asked now, what was said before, the URLs of all pictures, each once."""
 
     question: str
@@ -167,13 +167,13 @@ def request_of(body: bytes) -> ChatRequest:
     try:
         request = ChatRequest.model_validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        raise _invalid(first) from None
+        wrong = error.errors(include_url=False, include_context=False, include_input=False)
+        raise fault_of_fields(wrong, 400, "bad_request", "see /openapi.json") from None
     _refuse_unsupported(request)
     return request
 
 
-def conversation_of(request: ChatRequest) -> Conversation:
+def conversation_of(request: ChatRequest) -> RequestConversation:
     """Turns as the model was taught them: user and assistant by turns, the user first and last.
 
     Neighbours of one role become one turn, and an assistant's greeting is dropped. Raises ``Fault`` 400 when the last
@@ -203,7 +203,7 @@ def conversation_of(request: ChatRequest) -> Conversation:
     if not question.strip():
         hint = "add a text part, for example 'Is anything wrong here?'"
         raise Fault(400, "bad_request", "the last message asks nothing", hint=hint, param="messages")
-    return Conversation(question, tuple(history), tuple(pictures), tuple(dict.fromkeys(ignored)))
+    return RequestConversation(question, tuple(history), tuple(pictures), tuple(dict.fromkeys(ignored)))
 
 
 def request_schema() -> dict[str, Any]:
@@ -240,13 +240,6 @@ def _refuse_unsupported(request: ChatRequest) -> None:
 
 def _unsupported(name: str, what: str, hint: str) -> Fault:
     return Fault(400, "unsupported", what, hint=hint, param=name)
-
-
-def _invalid(error: Any) -> Fault:
-    if error["type"] == "json_invalid":
-        return Fault(400, "bad_request", "the body is no JSON", hint="send one JSON object")
-    place = ".".join(str(part) for part in error["loc"]).encode("ascii", "backslashreplace").decode()[:200] or "body"
-    return Fault(400, "bad_request", f"{place}: {error['msg']}"[:1000], hint="see /openapi.json", param=place)
 
 
 class AnomalyReply(BaseModel):
@@ -300,7 +293,7 @@ class Completion(BaseModel):
 
 
 @dataclass(frozen=True)
-class Reply:
+class ChatResponse:
     """Writes one answer to ``request`` by ``model`` (of ``revision``), whole or piece by piece."""
 
     model: str

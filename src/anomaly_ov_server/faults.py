@@ -32,6 +32,7 @@ from anomaly_ov.errors import (
     WeightsError,
 )
 from anomaly_ov.images.messages import one_line
+from anomaly_ov.records import ErrorInfo
 
 log = logging.getLogger("anomaly_ov_server")
 
@@ -127,7 +128,7 @@ def fault_of(error: BaseException) -> Fault:
     if isinstance(error, Fault):
         return error
     if isinstance(error, RequestValidationError):
-        return _of_validation(error.errors())
+        return fault_of_fields(error.errors())
     if isinstance(error, HTTPException):
         return _of_http(error)
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
@@ -146,15 +147,21 @@ def _of_http(error: HTTPException) -> Fault:
     return Fault(error.status_code, kind, message, headers=dict(error.headers or {}))
 
 
-def _of_validation(errors: Sequence[Any]) -> Fault:
-    """The first of the wrong fields; a body that is no JSON at all is 400."""
+def fault_of_fields(errors: Sequence[Any], status: int = 422, type: str = "invalid_request", hint: str = "") -> Fault:
+    """The first of the wrong fields, as pydantic tells them; a body that is no JSON at all is 400."""
     first = errors[0] if errors else {"loc": (), "msg": "it is not understood", "type": ""}
     where = [str(part) for part in first["loc"]]
     if first["type"] == "json_invalid":
         return Fault(400, "bad_request", "the body is no JSON", hint="send one JSON object")
     place = ".".join(where[1:] if len(where) > 1 and where[0] in ("body", "query", "path", "header") else where)
     printable = place.encode("ascii", "backslashreplace").decode()[:200] or "body"
-    return Fault(422, "invalid_request", f"{printable}: {first['msg']}"[:1000], param=printable)
+    return Fault(status, type, f"{printable}: {first['msg']}"[:1000], hint=hint, param=printable)
+
+
+def fault_of_picture(error: ErrorInfo, param: str | None) -> Fault:
+    """A picture's error as the answer to the whole request; ``param``: the field that brought it."""
+    status, kind = (413, "image_too_large") if error.type == "ImageTooLarge" else (422, "unreadable_image")
+    return Fault(status, kind, error.message, hint=error.hint, param=param)
 
 
 def install(app: FastAPI) -> None:

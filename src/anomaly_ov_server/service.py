@@ -9,10 +9,10 @@ from starlette.requests import Request
 from anomaly_ov.inspector import Inspector
 from anomaly_ov_server.access import Access
 from anomaly_ov_server.batch_runner import BatchRunner
-from anomaly_ov_server.engine import Engine
+from anomaly_ov_server.chat_worker import ChatWorker
+from anomaly_ov_server.inference_worker import InferenceWorker
 from anomaly_ov_server.metrics import Metrics
 from anomaly_ov_server.settings import ServeSettings
-from anomaly_ov_server.speaker import Speaker
 from anomaly_ov_server.store.store import Store
 
 
@@ -22,12 +22,12 @@ class Service:
 
     settings: ServeSettings
     inspector: Inspector
-    engine: Engine
+    engine: InferenceWorker
     access: Access
     metrics: Metrics
     store: Store
     runner: BatchRunner
-    speaker: Speaker
+    speaker: ChatWorker
     stopping: bool = False
 
     @property

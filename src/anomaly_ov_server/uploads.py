@@ -20,9 +20,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from anomaly_ov.images.sources import Source
-from anomaly_ov_server.bodies import require_modest
-from anomaly_ov_server.faults import Fault
+from anomaly_ov_server.faults import Fault, fault_of_fields
 from anomaly_ov_server.remote_pictures import fetch
+from anomaly_ov_server.requests import require_modest
 from anomaly_ov_server.settings import ServeSettings
 
 FIELDS = ("file", "files")
@@ -187,16 +187,7 @@ def _parsed(body: bytes) -> Images:
     try:
         return Images.model_validate_json(body)
     except ValidationError as error:
-        raise invalid(error) from None
-
-
-def invalid(error: ValidationError) -> Fault:
-    """A body that is not as described: 400 if it is no JSON, else 422 with the field."""
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    if first["type"] == "json_invalid":
-        return Fault(400, "bad_request", "the body is no JSON", hint="send one JSON object")
-    where = ".".join(_shown(str(part)) for part in first["loc"]) or "body"
-    return Fault(422, "invalid_request", f"{where}: {first['msg']}"[:1000], param=where[:200])
+        raise fault_of_fields(error.errors(include_url=False, include_input=False, include_context=False)) from None
 
 
 def _of_base64(text: str, settings: ServeSettings, name: str | None) -> Upload:

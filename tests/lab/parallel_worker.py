@@ -19,8 +19,8 @@ from torch.distributed.tensor import DTensor
 from anomaly_ov.cli.main import leave
 from anomaly_ov_lab.training import stage2_run
 from anomaly_ov_lab.training.parallel import Parallel
+from anomaly_ov_lab.training.recipe import Stage2Recipe, read_recipe
 from anomaly_ov_lab.training.stage2 import Stage2
-from anomaly_ov_lab.training.stage2_recipe import read_stage2_recipe
 
 
 class Watched(Stage2):
@@ -40,7 +40,7 @@ class Watched(Stage2):
 
 def train(parallel: Parallel, name: str, interrupt_at: int | None = None, **stage2: Any) -> None:
     recipe, data, model, out = (Path(argument) for argument in sys.argv[1:5])
-    plan = read_stage2_recipe(recipe, {"parallel": parallel})
+    plan = read_recipe(Stage2Recipe, recipe, {"loop.parallel": parallel})
     plan = replace(plan, stage2=replace(plan.stage2, **stage2))
     Watched.interrupt_at = interrupt_at
     stage2_run.Stage2 = Watched if parallel == "fsdp" else Stage2  # type: ignore[misc]

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from anomaly_ov.records import Answer, ErrorInfo, ModelInfo
-from anomaly_ov_lab.evaluation.text.answerers import Asked, Reply
+from anomaly_ov_lab.evaluation.text.answerers import ImageToAsk, Reply
 
 MODEL = ModelInfo("told", "1", "cpu", "float32")
 
@@ -23,7 +23,7 @@ class Told:
         self._say, self.info, self.settings = say, info, settings
         self.asked: list[tuple[str, str]] = []
 
-    def stream(self, asked: Sequence[Asked]) -> Iterator[list[Reply]]:
+    def stream(self, asked: Sequence[ImageToAsk]) -> Iterator[list[Reply]]:
         for one in asked:
             replies = []
             for turn, text in enumerate(one.questions):

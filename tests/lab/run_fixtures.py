@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from anomaly_ov.records import ModelInfo
-from anomaly_ov_lab.evaluation.picture_labels import LABELS_NAME, PictureLabel
-from anomaly_ov_lab.evaluation.run_folder import ROW_SCHEMA, Row
+from anomaly_ov_lab.evaluation.run_folder import LABELS_NAME, ROW_SCHEMA, PictureLabel, Row
 
 Pictures = dict[str, tuple[str, int | None, float | None]]
 """By id: category, label and score."""

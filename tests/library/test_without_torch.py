@@ -62,6 +62,7 @@ def shown(tmp_path: Path) -> list[str]:
     return paths
 
 
+@pytest.mark.slow
 def test_inspecting_with_onnx_loads_no_torch_and_says_what_torch_says(
     exported: Path, shown: list[str], tmp_path: Path
 ) -> None:

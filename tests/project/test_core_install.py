@@ -12,6 +12,8 @@ from packaging.requirements import Requirement
 
 from core_install_fixtures import FORBIDDEN, PROJECT, ROOT, command_lines, hidden, python, requirements
 
+pytestmark = pytest.mark.slow
+
 CORE = {"numpy", "onnxruntime", "pillow", "pydantic", "rich", "safetensors", "scipy", "typer"}
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from anomaly_ov.inspector import Inspector, load
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.jpg"))
 GOOD = [path for path in EXAMPLES if path.stem.endswith("_good")]
 

@@ -7,6 +7,7 @@ import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from anomaly_ov.records import (
     Region,
     Threshold,
 )
-from anomaly_ov_server.engine import Inspected
+from anomaly_ov_server.inference_worker import Inspected
 from anomaly_ov_server.store.rows import ScoredBy, ThresholdUsed
 from anomaly_ov_server.store.store import Store
 from anomaly_ov_server.uploads import Upload
@@ -39,6 +40,11 @@ def png(shade: int, size: tuple[int, int] = (12, 8)) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", size, (shade % 256, shade // 256, 90)).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def files_below(folder: Path) -> set[str]:
+    """Names of all files in ``folder``, at any depth."""
+    return {path.name for path in folder.rglob("*") if path.is_file()}
 
 
 def uploads(*shades: int, name: str = "part{}.png") -> list[Upload]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,19 +21,12 @@ from anomaly_ov.images.sources import Source
 from anomaly_ov.inspector import Inspector
 from anomaly_ov_server import batch_runner
 from anomaly_ov_server.batch_runner import BatchRunner
-from anomaly_ov_server.engine import Engine
 from anomaly_ov_server.faults import Fault
+from anomaly_ov_server.inference_worker import InferenceWorker
 from anomaly_ov_server.store.store import Store
 from anomaly_ov_server.uploads import Upload
 from model_fixtures import small_model
 from serving_store_fixtures import FakeEngine, FakeInspector, png, score_of, uploads
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(tmp_path / "data")
-    yield opened
-    opened.close()
 
 
 def runner_of(engine: Any, store: Store, **options: Any) -> BatchRunner:
@@ -143,12 +137,19 @@ def inspector() -> Inspector:
     return Inspector(small_model(), device="cpu")
 
 
-def real_parts(inspector: Inspector, root: Path) -> tuple[Engine, Store, BatchRunner]:
-    engine, store = Engine(inspector, batch_size=4), Store(root)
+@contextmanager
+def real_parts(inspector: Inspector, root: Path) -> Iterator[tuple[Store, BatchRunner]]:
+    """A store and a runner with networks, as long as they are wanted."""
+    engine, store = InferenceWorker(inspector, batch_size=4), Store(root)
     runner = BatchRunner(engine, store, inspector)
     engine.start()
     runner.start()
-    return engine, store, runner
+    try:
+        yield store, runner
+    finally:
+        runner.stop()
+        engine.stop()
+        store.close()
 
 
 def noise(seed: int) -> Upload:
@@ -171,8 +172,7 @@ def _bmp(pixels_HW3: Any) -> bytes:
 
 
 def test_contexts_are_built_saved_and_loaded_again(inspector: Inspector, tmp_path: Path) -> None:
-    engine, store, runner = real_parts(inspector, tmp_path)
-    try:
+    with real_parts(inspector, tmp_path) as (store, runner):
         batch = store.create_batch("line 1").id
         items, _ = store.add_pictures(batch, [noise(seed) for seed in range(5)])
         runner.wake()
@@ -190,13 +190,8 @@ def test_contexts_are_built_saved_and_loaded_again(inspector: Inspector, tmp_pat
         assert record is not None
         assert record["context"]["source"] == "3 pictures of line 1"
         assert runner.context_of(items[4].id)[1] is not None
-    finally:
-        runner.stop()
-        engine.stop()
-        store.close()
 
-    engine, store, runner = real_parts(inspector, tmp_path)
-    try:
+    with real_parts(inspector, tmp_path) as (store, runner):
         assert [item.score for item in store.items(batch, sort="position").items] == after
         added, _ = store.add_pictures(batch, [noise(9)])
         runner.wake()
@@ -206,26 +201,16 @@ def test_contexts_are_built_saved_and_loaded_again(inspector: Inspector, tmp_pat
         assert late.finding["context"]["references"] == 3
         assert late.item.context == store.batch(batch).context_id
         (tmp_path / "contexts" / f"{late.item.context}.ctx").write_bytes(b"damaged")
-    finally:
-        runner.stop()
-        engine.stop()
-        store.close()
 
-    engine, store, runner = real_parts(inspector, tmp_path)
-    try:
+    with real_parts(inspector, tmp_path) as (store, runner):
         added, _ = store.add_pictures(batch, [noise(10)])
         runner.wake()
         until(lambda: store.batch(batch).state == "done")
         assert store.item(added[0].id).item.score_context is not None, "a damaged file is made again"
-    finally:
-        runner.stop()
-        engine.stop()
-        store.close()
 
 
 def test_a_folder_of_too_few_pictures_keeps_its_scores(inspector: Inspector, tmp_path: Path) -> None:
-    engine, store, runner = real_parts(inspector, tmp_path)
-    try:
+    with real_parts(inspector, tmp_path) as (store, runner):
         batch = store.create_batch().id
         store.add_pictures(batch, [noise(1), Upload("torn.png", png(1)[:40])])
         store.set_context(batch, "folder")
@@ -236,15 +221,10 @@ def test_a_folder_of_too_few_pictures_keeps_its_scores(inspector: Inspector, tmp
         assert read.context.error is not None
         assert str(tmp_path) not in read.context.error.message
         assert (read.counts.done, read.counts.failed) == (1, 1)
-    finally:
-        runner.stop()
-        engine.stop()
-        store.close()
 
 
 def test_a_context_that_cannot_be_written_says_so(inspector: Inspector, tmp_path: Path) -> None:
-    engine, store, runner = real_parts(inspector, tmp_path)
-    try:
+    with real_parts(inspector, tmp_path) as (store, runner):
         batch = store.create_batch().id
         store.add_pictures(batch, [noise(1), noise(2), noise(3)])
         store.folder.context("any").parent.rmdir()
@@ -255,15 +235,10 @@ def test_a_context_that_cannot_be_written_says_so(inspector: Inspector, tmp_path
         assert error is not None
         assert error.type == "storage_full"
         assert str(tmp_path) not in error.message
-    finally:
-        runner.stop()
-        engine.stop()
-        store.close()
 
 
 def test_a_batch_finds_its_own_context_as_the_command_line_does(inspector: Inspector, tmp_path: Path) -> None:
-    engine, store, runner = real_parts(inspector, tmp_path)
-    try:
+    with real_parts(inspector, tmp_path) as (store, runner):
         sent = [alike(seed) for seed in range(8)]
         batch = store.create_batch().id
         store.add_pictures(batch, sent[:7])
@@ -280,18 +255,13 @@ def test_a_batch_finds_its_own_context_as_the_command_line_does(inspector: Inspe
         for item in store.items(batch, sort="position").items:
             found = inspector.inspect(sent[item.position].data, context=expected)
             assert item.score == pytest.approx(found.score, rel=1e-4)
-    finally:
-        runner.stop()
-        engine.stop()
-        store.close()
 
 
 def test_pictures_too_unlike_are_judged_alone(
     inspector: Inspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(build, "ALIKE", -1e9)
-    engine, store, runner = real_parts(inspector, tmp_path)
-    try:
+    with real_parts(inspector, tmp_path) as (store, runner):
         batch = store.create_batch().id
         store.add_pictures(batch, [noise(seed) for seed in range(9)])
         runner.wake()
@@ -300,10 +270,6 @@ def test_pictures_too_unlike_are_judged_alone(
         assert (context.kind, context.state, context.auto) == ("none", "ready", True)
         assert context.reason == "the pictures are too unlike each other"
         assert {item.score_context for item in store.items(batch).items} == {None}
-    finally:
-        runner.stop()
-        engine.stop()
-        store.close()
 
 
 def test_a_context_that_nobody_wants_any_more_is_left_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -363,6 +329,7 @@ for turn in range({KILLS} + 1):
 """
 
 
+@pytest.mark.kill
 def test_kill_9_loses_nothing_and_scores_nothing_twice(tmp_path: Path) -> None:
     """One process imports all once, and forks the one that is killed: accepted is what it wrote to its output."""
     done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, text=True, timeout=60)

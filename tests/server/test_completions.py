@@ -9,7 +9,7 @@ import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from anomaly_ov.records import Answer
-from anomaly_ov_server.completions import Reply, conversation_of, request_of, request_schema
+from anomaly_ov_server.completions import ChatResponse, conversation_of, request_of, request_schema
 from anomaly_ov_server.faults import Fault
 
 ANSWER = Answer("No.", 0.25, "stop", 40, 3, {})
@@ -149,7 +149,7 @@ def test_length_of_an_answer() -> None:
 
 def test_a_whole_answer_is_one_of_openais() -> None:
     record = {"score": 0.5}
-    found = Reply("tiny", "r1").whole(ANSWER, {"finding": record, "p_yes": 0.25})
+    found = ChatResponse("tiny", "r1").whole(ANSWER, {"finding": record, "p_yes": 0.25})
     completion = ChatCompletion.model_validate(found)
     assert completion.choices[0].message.content == "No."
     assert completion.choices[0].finish_reason == "stop"
@@ -160,7 +160,7 @@ def test_a_whole_answer_is_one_of_openais() -> None:
 
 @pytest.mark.parametrize("usage", [False, True])
 def test_a_stream_is_one_of_openais(usage: bool) -> None:
-    reply = Reply("tiny", "r1", include_usage=usage)
+    reply = ChatResponse("tiny", "r1", include_usage=usage)
     data = reply.first({"finding": {}, "p_yes": None}) + reply.piece("No") + reply.piece("\n.") + reply.last(ANSWER)
     *events, done, end = data.decode().split("\n\n")
     assert (done, end) == ("data: [DONE]", "")

@@ -26,6 +26,8 @@ from serving_core_fixtures import png
 from serving_live_fixtures import serving, until
 from talk_fixtures import small_talker
 
+pytestmark = [pytest.mark.fuzz, pytest.mark.slow]
+
 CHECKS = [
     not_a_server_error,
     checks.status_code_conformance,

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from anomaly_ov_server import guard
 from anomaly_ov_server.app import create_app
-from anomaly_ov_server.leaving import unless_gone
+from anomaly_ov_server.requests import unless_gone
 from anomaly_ov_server.settings import ServeSettings
 from serving_core_fixtures import BASE, FakeInspector, client_of, png
 

@@ -36,6 +36,7 @@ run(fake, ServeSettings(data=Path(sys.argv[1]), port=0), say=lambda line: print(
 """
 
 
+@pytest.mark.slow
 def test_it_finishes_what_it_took_when_told_to_end(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(

@@ -7,7 +7,6 @@ import io
 import json
 import shutil
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,18 +17,7 @@ from anomaly_ov.images.read import Limits
 from anomaly_ov_server.faults import Fault
 from anomaly_ov_server.store.store import Store, StoreLimits
 from anomaly_ov_server.uploads import Upload
-from serving_store_fixtures import SCORED_BY, inspected, png, score_all, uploads
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(tmp_path / "data")
-    yield opened
-    opened.close()
-
-
-def files_below(folder: Path) -> set[str]:
-    return {path.name for path in folder.rglob("*") if path.is_file()}
+from serving_store_fixtures import SCORED_BY, files_below, inspected, png, score_all, uploads
 
 
 def test_a_picture_is_on_disk_before_it_is_known(store: Store) -> None:

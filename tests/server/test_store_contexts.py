@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,18 +12,7 @@ from anomaly_ov_server.faults import Fault
 from anomaly_ov_server.store import contexts
 from anomaly_ov_server.store.rows import ContextJob, Problem, ThresholdUsed
 from anomaly_ov_server.store.store import Store
-from serving_store_fixtures import SCORED_BY, inspected, score_all, uploads
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(tmp_path / "data")
-    yield opened
-    opened.close()
-
-
-def files_below(folder: Path) -> set[str]:
-    return {path.name for path in folder.rglob("*") if path.is_file()}
+from serving_store_fixtures import SCORED_BY, files_below, inspected, score_all, uploads
 
 
 def test_a_context_has_everything_scored_anew_and_keeps_decisions(store: Store) -> None:

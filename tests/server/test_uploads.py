@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from anomaly_ov_server import uploads
-from anomaly_ov_server.bodies import MOST_COMMAS
 from anomaly_ov_server.faults import Fault
+from anomaly_ov_server.requests import MOST_COMMAS
 from anomaly_ov_server.settings import ServeSettings
 from anomaly_ov_server.uploads import Upload, clean_name, decode_picture_url, sources_of
 from serving_core_fixtures import client_of, png

@@ -4,6 +4,11 @@
 
 Any server that speaks the OpenAI chat-completions format will do. The key comes from the environment and goes nowhere
 but into the request's header. An ``Endpoint`` may be shared between threads, which then share its limits and its cap.
+
+A request is worded in the chat-completions format, and there are two places where servers disagree about it. Newer
+models call the longest answer's field otherwise, and older servers do not know the option that makes a stream
+end with its usage. An endpoint that complains about one of these is asked again in its own words, from then on:
+nothing is lost by it. Complaints about any other field are passed on, for leaving that out would change the answer.
 """
 
 from __future__ import annotations
@@ -17,7 +22,6 @@ from anomaly_ov.errors import MissingExtra, UsageError
 from anomaly_ov.images.read import Picture, Readable, read
 from anomaly_ov.records import Answer, Finding
 from anomaly_ov.remote.config import EndpointConfig
-from anomaly_ov.remote.dialect import Dialect
 from anomaly_ov.remote.failures import Failure, failure_of
 from anomaly_ov.remote.limits import Budget, Charge, Clock, RateLimit, retry_delay
 from anomaly_ov.remote.prompt import CHARACTERS_PER_TOKEN, Prompt, Turns, compose, plain
@@ -214,3 +218,39 @@ def _client(config: EndpointConfig, key: str) -> OpenAI:
     except ImportError:
         raise MissingExtra("openai", "remote") from None
     return OpenAI(base_url=config.base_url, api_key=key or _NO_KEY, timeout=config.timeout_s, max_retries=0)
+
+
+TOP_LOGPROBS = 20  # the most that the format allows: yes and no come in many spellings
+
+
+class Dialect:
+    """Words requests for one endpoint and remembers what it did not understand."""
+
+    def __init__(self, config: EndpointConfig) -> None:
+        self._config = config
+        self._length_field = "max_tokens"
+        self._asks_usage = True
+
+    def body(self, messages: list[dict[str, Any]], stream: bool) -> dict[str, Any]:
+        """The request's fields."""
+        config = self._config
+        body: dict[str, Any] = {"model": config.model, "messages": messages, self._length_field: config.max_tokens}
+        if config.temperature is not None:
+            body["temperature"] = config.temperature
+        if config.logprobs:
+            body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
+        if stream:
+            body |= {"stream": True}
+            if self._asks_usage:
+                body["stream_options"] = {"include_usage": True}
+        return body
+
+    def learn(self, complaint: str, sent: dict[str, Any]) -> bool:
+        """Whether, after ``complaint`` about the body ``sent``, requests will be worded differently."""
+        if "max_completion_tokens" in complaint and "max_tokens" in sent:
+            self._length_field = "max_completion_tokens"
+            return True
+        if "stream_options" in complaint and "stream_options" in sent:
+            self._asks_usage = False
+            return True
+        return False

@@ -1,4 +1,4 @@
-"""How fast, how often and for how much an endpoint is asked: rate limit, waits between attempts, spend cap.
+"""How fast, how often and for how much an endpoint is asked: rate limit, waits, spend cap, questions at once.
 
 The client's own retries are switched off, because every attempt has to pass the rate limit and the cap. All of this is
 safe to share between threads. Money is in the configuration's currency.
@@ -11,10 +11,12 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import TypeVar
 
 from anomaly_ov.errors import SpendCapReached
 
@@ -157,3 +159,23 @@ class Charge:
         if not self.settled:
             self.settled = True
             self.budget._settle(self, tokens_in, tokens_out, counted)
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_order(work: Callable[[Item], Result], items: Iterable[Item], parallel: int) -> Iterator[Result]:
+    """``work`` on each item, in order, at most ``parallel`` at once; what is not begun when one fails is not done."""
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(parallel, thread_name_prefix="anomaly-ov-ask") as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) == parallel:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for one in waiting:
+                one.cancel()

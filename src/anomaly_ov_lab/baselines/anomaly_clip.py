@@ -28,14 +28,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from anomaly_ov_lab.baselines.clip_towers import ClipTowers, probabilities
-from anomaly_ov_lab.baselines.detector import Judged
+from anomaly_ov_lab.baselines.detector import ClipScores, revision_of
 from anomaly_ov_lab.baselines.learned_prompts import AnomalyClipConfig, LearnedPrompts, require_fit
 from anomaly_ov_lab.baselines.pictures import Fit
-from anomaly_ov_lab.baselines.settings import revision_of
 
 
 class AnomalyClipJudge:
-    """AnomalyCLIP; a ``detector.Judge``. Raises ``ConfigError`` for settings that do not fit the CLIP."""
+    """AnomalyCLIP; a ``detector.ClipMethod``. Raises ``ConfigError`` for settings that do not fit the CLIP."""
 
     name = "anomalyclip"
     fit: Fit = "squash"
@@ -53,7 +52,7 @@ class AnomalyClipJudge:
         """Of weights and settings; where the CLIP lies makes no difference."""
         return revision_of(self.towers.revision, replace(self.config, clip=""))
 
-    def judge(self, pixels_B3SS: Tensor, objects: Sequence[str]) -> Judged:
+    def judge(self, pixels_B3SS: Tensor, objects: Sequence[str]) -> ClipScores:
         """Scores and maps, see the module's text; what the objects are called plays no part."""
         class_BD, patches = two_paths(self.towers, self.towers.embed(pixels_B3SS), self.config.changed, self._layers)
         states_B2E = self._states_2E.expand(len(class_BD), -1, -1)
@@ -64,7 +63,7 @@ class AnomalyClipJudge:
             for patches_BPD in patches
         ]
         cells = self.side // self.towers.patch
-        return Judged(scores_B, torch.stack(maps_BP).mean(dim=0).reshape(-1, cells, cells))
+        return ClipScores(scores_B, torch.stack(maps_BP).mean(dim=0).reshape(-1, cells, cells))
 
 
 def two_paths(

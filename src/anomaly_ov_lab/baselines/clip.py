@@ -17,11 +17,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from anomaly_ov_lab.baselines.clip_towers import ClipTowers, probabilities
-from anomaly_ov_lab.baselines.detector import Judged
+from anomaly_ov_lab.baselines.clip_towers import ClipTowers, compositional, probabilities, two_sentences
+from anomaly_ov_lab.baselines.detector import ClipScores, revision_of
 from anomaly_ov_lab.baselines.pictures import Fit
-from anomaly_ov_lab.baselines.prompts import compositional, two_sentences
-from anomaly_ov_lab.baselines.settings import revision_of
 
 SENTENCES = {"two": two_sentences, "ensemble": compositional}
 
@@ -35,7 +33,7 @@ class ClipConfig:
 
 
 class ClipJudge:
-    """Plain CLIP; a ``detector.Judge``."""
+    """Plain CLIP; a ``detector.ClipMethod``."""
 
     smoothing = 0.0
 
@@ -49,11 +47,11 @@ class ClipJudge:
         """Of weights and settings."""
         return revision_of(self.towers.revision, self.config)
 
-    def judge(self, pixels_B3SS: Tensor, objects: Sequence[str]) -> Judged:
+    def judge(self, pixels_B3SS: Tensor, objects: Sequence[str]) -> ClipScores:
         """Scores and maps, see the module's text."""
         tokens_BTE = self.towers.project(self.towers.run(self.towers.embed(pixels_B3SS)))
         sentences = SENTENCES[self.config.sentences]
         states_B2E = torch.stack([self.towers.states(sentences(name)) for name in objects])
         likely_BT = probabilities(tokens_BTE, states_B2E, self.towers.temperature)
         cells = self.side // self.towers.patch
-        return Judged(likely_BT[:, 0], likely_BT[:, 1:].reshape(-1, cells, cells))
+        return ClipScores(likely_BT[:, 0], likely_BT[:, 1:].reshape(-1, cells, cells))

@@ -1,12 +1,13 @@
 """A CLIP-based method as a ``records.Detector``: pictures in, findings out, in batches and in order.
 
-What tells the methods apart is a ``Judge``; reading, batching, maps and records are shared, so that differences
+What tells the methods apart is a ``ClipMethod``; reading, batching, maps and records are shared, so that differences
 between figures are differences between methods.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from anomaly_ov.configuration import to_mapping
 from anomaly_ov.errors import DeviceError, UsageError
 from anomaly_ov.images.prepared import ms_since
 from anomaly_ov.images.read import Limits
@@ -25,22 +27,21 @@ from anomaly_ov.images.sources import Source, sources_of
 from anomaly_ov.models.device import is_out_of_memory
 from anomaly_ov.records import Finding, MapInfo, ModelInfo, Threshold
 from anomaly_ov.streaming import Stages, cores, in_turns, overlapped
-from anomaly_ov_lab.baselines.clip_towers import ClipTowers
-from anomaly_ov_lab.baselines.pictures import Fit, Floats, Shown, on_picture, show
-from anomaly_ov_lab.baselines.prompts import ANY_OBJECT
+from anomaly_ov_lab.baselines.clip_towers import ANY_OBJECT, ClipTowers
+from anomaly_ov_lab.baselines.pictures import Fit, FittedImage, Floats, on_picture, show
 
 THRESHOLD = Threshold(0.5, "anomalous is likelier than normal")
 
 
 @dataclass(frozen=True)
-class Judged:
+class ClipScores:
     """P(anomalous) per picture, (B,), and per cell, (B, h, w), all float32 in 0..1."""
 
     scores_B: Tensor
     maps_Bhw: Tensor
 
 
-class Judge(Protocol):
+class ClipMethod(Protocol):
     """One method. ``side``: S of the square it reads; ``smoothing``: sigma in its pixels, 0 = none."""
 
     @property
@@ -73,7 +74,7 @@ class Judge(Protocol):
         """Sigma of a Gaussian over the map, in pixels of the square; 0 for none."""
         ...
 
-    def judge(self, pixels_B3SS: Tensor, objects: Sequence[str]) -> Judged:
+    def judge(self, pixels_B3SS: Tensor, objects: Sequence[str]) -> ClipScores:
         """What the method says of normalised pictures; ``objects``: what each shows, in words."""
         ...
 
@@ -88,7 +89,9 @@ class _Result:
 class ClipDetector:
     """A judge that can be measured. ``objects``: what pictures show, by the id of their source; others "object"."""
 
-    def __init__(self, judge: Judge, objects: Mapping[str, str] | None = None, limits: Limits | None = None) -> None:
+    def __init__(
+        self, judge: ClipMethod, objects: Mapping[str, str] | None = None, limits: Limits | None = None
+    ) -> None:
         self._judge, self._objects, self._limits = judge, dict(objects or {}), limits or Limits()
         towers, named = judge.towers, hashlib.sha256(repr(sorted(self._objects.items())).encode()).hexdigest()[:6]
         self._info = ModelInfo(
@@ -118,7 +121,7 @@ class ClipDetector:
         if batch_size < 1:
             raise UsageError(f"batch_size = {batch_size} must be >= 1", hint="8 is a good start")
         judge = self._judge
-        stages: Stages[Source, Shown, _Result | None, Finding] = Stages(
+        stages: Stages[Source, FittedImage, _Result | None, Finding] = Stages(
             prepare=partial(show, side=judge.side, fit=judge.fit, limits=self._limits),
             forward=self._forward,
             finish=self._finish,
@@ -131,12 +134,12 @@ class ClipDetector:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _forward(self, batch: list[Shown]) -> list[_Result | None]:
+    def _forward(self, batch: list[FittedImage]) -> list[_Result | None]:
         readable = [shown for shown in batch if shown.pixels_SS3 is not None]
         results = iter(self._judged(readable) if readable else [])
         return [None if shown.pixels_SS3 is None else next(results) for shown in batch]
 
-    def _judged(self, batch: list[Shown]) -> list[_Result]:
+    def _judged(self, batch: list[FittedImage]) -> list[_Result]:
         started = time.perf_counter()
         pixels_BSS3 = torch.stack(
             [torch.from_numpy(shown.pixels_SS3.copy()) for shown in batch if shown.pixels_SS3 is not None]
@@ -156,7 +159,7 @@ class ClipDetector:
         ms = ms_since(started) / len(batch)
         return [_Result(score, map_hw, ms) for score, map_hw in zip(scores, maps, strict=True)]
 
-    def _finish(self, shown: Shown, result: _Result | None) -> Finding:
+    def _finish(self, shown: FittedImage, result: _Result | None) -> Finding:
         if result is None or shown.image.width is None or shown.image.height is None:
             return Finding(shown.id, shown.image, self._info, timing_ms=shown.timing_ms, error=shown.error)
         started = time.perf_counter()
@@ -183,3 +186,9 @@ class ClipDetector:
             square_SS = on_picture(map_hw, (judge.side, judge.side), judge.side, "squash")
             map_hw = gaussian_filter(square_SS, judge.smoothing)
         return on_picture(map_hw, image_wh, judge.side, judge.fit)
+
+
+def revision_of(weights: str, config: Any) -> str:
+    """The weights' revision and six hex digits of the configuration (a dataclass)."""
+    text = json.dumps(to_mapping(config), sort_keys=True)
+    return f"{weights}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"

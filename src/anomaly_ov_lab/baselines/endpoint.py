@@ -22,8 +22,7 @@ from anomaly_ov.images.sources import Source, sources_of
 from anomaly_ov.records import Answer, ErrorInfo, Finding, ImageInfo, ModelInfo, Threshold
 from anomaly_ov.remote.config import EndpointConfig
 from anomaly_ov.remote.endpoint import REAL_CLOCK, Endpoint
-from anomaly_ov.remote.limits import Clock
-from anomaly_ov.remote.parallel import in_order
+from anomaly_ov.remote.limits import Clock, in_order
 from anomaly_ov.remote.pictures import shrunk
 from anomaly_ov_lab.instruct.reading import yes_no
 

@@ -38,7 +38,7 @@ MAP_CAP = 1024  # long side of maps, as for the expert's
 
 
 @dataclass(frozen=True)
-class Shown:
+class FittedImage:
     """One picture of a run: its square, or the error that stopped it."""
 
     id: str
@@ -48,7 +48,7 @@ class Shown:
     timing_ms: dict[str, float]
 
 
-def show(source: Source, side: int, fit: Fit, limits: Limits) -> Shown:
+def show(source: Source, side: int, fit: Fit, limits: Limits) -> FittedImage:
     """The picture in a square of ``side`` pixels; one that cannot be read becomes a record of its error."""
     started = time.perf_counter()
     try:
@@ -56,13 +56,13 @@ def show(source: Source, side: int, fit: Fit, limits: Limits) -> Shown:
     except ImageError as error:
         info = ErrorInfo(type(error).__name__, error.message, error.hint)
         named = str(source.item) if isinstance(source.item, (str, os.PathLike)) else source.id
-        return Shown(source.id, ImageInfo(named), None, info, {"read": ms_since(started)})
+        return FittedImage(source.id, ImageInfo(named), None, info, {"read": ms_since(started)})
     timing = {"read": ms_since(started)}
     started = time.perf_counter()
     pixels_SS3 = fitted(picture.pixels_HW3, side, fit)
     timing["views"] = ms_since(started)
     image = ImageInfo(picture.path, picture.width, picture.height, picture.sha256)
-    return Shown(source.id, image, pixels_SS3, None, timing)
+    return FittedImage(source.id, image, pixels_SS3, None, timing)
 
 
 def fitted(pixels_HW3: Pixels, side: int, fit: Fit) -> Pixels:

@@ -1,6 +1,6 @@
 """WinCLIP, zero-shot (Jeong et al., CVPR 2023, arXiv 2303.14814, sections 4.1 and 4.2). WinCLIP+ is not here.
 
-1. Two text vectors from the compositional ensemble (``prompts``); P(anomalous) of a feature is the softmax over both of
+1. Two text vectors from the compositional ensemble; P(anomalous) of a feature is the softmax over both of
    cosine / temperature.
 2. Score of the picture: that of its class token.
 3. Windows of 2 x 2 and of 3 x 3 patches, stride 1: the class token and the patches of one window alone go through the
@@ -12,7 +12,10 @@ The published backbone is ViT-B-16-plus-240 of open_clip (``open_clip`` converts
 the paper: the temperature (0.07 in the public reimplementations; it changes maps, not the ranking of pictures) and
 whether sentences are normalised before they are averaged (here they are, as CLIP does).
 
-Shapes: B pictures, T tokens, P patches, W windows, k patches of a window, D width, E joint width.
+A grid of h x w has (h - k + 1)(w - k + 1) windows of side k at stride 1 (15 x 15: 196 for k = 2, 169 for k = 3); the
+harmonic mean of n scores is n / sum(1 / score).
+
+Shapes: B pictures, T tokens, P = h w patches, W windows, k patches of a window, D width, E joint width.
 """
 
 from __future__ import annotations
@@ -24,12 +27,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from anomaly_ov_lab.baselines.clip_towers import ClipTowers, probabilities
-from anomaly_ov_lab.baselines.detector import Judged
+from anomaly_ov.errors import ConfigError
+from anomaly_ov_lab.baselines.clip_towers import ClipTowers, compositional, probabilities
+from anomaly_ov_lab.baselines.detector import ClipScores, revision_of
 from anomaly_ov_lab.baselines.pictures import Fit
-from anomaly_ov_lab.baselines.prompts import compositional
-from anomaly_ov_lab.baselines.settings import revision_of
-from anomaly_ov_lab.baselines.windows import harmonic_map, harmonic_mean, window_patches
 
 TOKENS_PER_FORWARD = 2**15
 """Bounds memory: one picture of 15 x 15 patches has 2,670 tokens in windows."""
@@ -51,7 +52,7 @@ class WinClipConfig:
 
 
 class WinClipJudge:
-    """WinCLIP without references; a ``detector.Judge``. Raises ``ConfigError`` for a window larger than the grid."""
+    """WinCLIP without references, a ``detector.ClipMethod``. Raises ``ConfigError`` if a window exceeds the grid."""
 
     name = "winclip"
     smoothing = 0.0
@@ -68,7 +69,7 @@ class WinClipJudge:
         """Of weights and settings."""
         return revision_of(self.towers.revision, self.config)
 
-    def judge(self, pixels_B3SS: Tensor, objects: Sequence[str]) -> Judged:
+    def judge(self, pixels_B3SS: Tensor, objects: Sequence[str]) -> ClipScores:
         """Scores and maps, see the module's text."""
         tokens_BTD = self.towers.embed(pixels_B3SS)
         states_B2E = torch.stack([self.towers.states(compositional(name)) for name in objects])
@@ -79,7 +80,7 @@ class WinClipJudge:
             features_BWE = self.window_features(tokens_BTD, windows_Wk)
             scores_BW = probabilities(features_BWE, states_B2E, self.config.temperature)
             scales.append(harmonic_map(scores_BW, windows_Wk, self._grid_hw))
-        return Judged(scores_B, harmonic_mean(torch.stack(scales)))
+        return ClipScores(scores_B, harmonic_mean(torch.stack(scales)))
 
     def window_features(self, tokens_BTD: Tensor, windows_Wk: Tensor) -> Tensor:
         """(B, W, E): the class token's feature with one window's patches alone; all windows of one size at once."""
@@ -91,3 +92,34 @@ class WinClipJudge:
         parts = torch.split(sequences_NkD, max(1, TOKENS_PER_FORWARD // size))
         class_ND = torch.cat([self.towers.run(part_nkD)[:, 0] for part_nkD in parts])
         return self.towers.project(class_ND).reshape(len(tokens_BTD), count, -1)
+
+
+def window_patches(grid_hw: tuple[int, int], size: int) -> Tensor:
+    """(W, k k) int64: row-major patch indices of every k x k window at stride 1, windows row-major too.
+
+    Raises ``ConfigError`` for a window that does not fit into the grid.
+    """
+    rows, columns = grid_hw
+    if not 1 <= size <= min(rows, columns):
+        raise ConfigError(f"a window of {size} x {size} patches does not fit into {rows} x {columns}", hint="lower it")
+    indices_hw = torch.arange(rows * columns).reshape(rows, columns)
+    return indices_hw.unfold(0, size, 1).unfold(1, size, 1).reshape(-1, size * size)
+
+
+def harmonic_map(scores_BW: Tensor, windows_Wk: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+    """(B, h, w): at each patch the harmonic mean of the scores, in 0..1, of all windows over it (WinCLIP, equation 3).
+
+    A score of 0 makes the mean 0.
+    """
+    rows, columns = grid_hw
+    inside_WP = torch.zeros(len(windows_Wk), rows * columns, dtype=scores_BW.dtype, device=scores_BW.device)
+    inside_WP.scatter_(1, windows_Wk.to(scores_BW.device), 1)
+    tiny = torch.finfo(scores_BW.dtype).tiny  # 0 x infinity would be no number
+    inverse_BP = (1 / scores_BW.clamp_min(tiny)) @ inside_WP
+    return (inside_WP.sum(dim=0) / inverse_BP).reshape(-1, rows, columns)
+
+
+def harmonic_mean(values_NBhw: Tensor) -> Tensor:
+    """(B, h, w): the harmonic mean over the first axis, of values in 0..1; 0 where one of them is 0."""
+    tiny = torch.finfo(values_NBhw.dtype).tiny
+    return len(values_NBhw) / (1 / values_NBhw.clamp_min(tiny)).sum(dim=0)

@@ -10,6 +10,7 @@ import typer
 
 from anomaly_ov.cli.console import note, stdout_console
 from anomaly_ov.errors import UsageError
+from anomaly_ov_lab.cli.train import Values
 
 
 def ablation(
@@ -22,6 +23,7 @@ def ablation(
         Path | None, typer.Option("--cache", help="Folder of cached features, shared between runs.")
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps, instead of the recipe's.")] = None,
+    values: Values = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "cpu",
     summary: Annotated[Path | None, typer.Option("--summary", help="Write the figures into this JSON file.")] = None,
 ) -> None:
@@ -34,10 +36,12 @@ def ablation(
     from anomaly_ov_lab.data.layouts import discover
     from anomaly_ov_lab.evaluation.many_experts import measure, require_both_labels, score_all
     from anomaly_ov_lab.training.ablation import BASE, planned, protocol_of, read_ablation_recipe, settings, train
+    from anomaly_ov_lab.training.recipe import settings_of
 
     if summary is not None and not summary.parent.is_dir():
         raise UsageError(f"no folder {summary.parent} for --summary", hint="make it first")
-    plan, where = read_ablation_recipe(recipe, steps), str(resolve_device(device))
+    plan = read_ablation_recipe(recipe, {"base.loop.steps": steps} | settings_of(values or ()))
+    where = str(resolve_device(device))
     sets = [discover(path) for path in test]
     if len({one.name for one in sets}) < len(sets):
         names = ", ".join(one.name for one in sets)

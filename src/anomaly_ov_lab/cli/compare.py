@@ -13,7 +13,7 @@ from anomaly_ov.errors import UsageError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from anomaly_ov_lab.evaluation.compare import Comparison, Difference, Group
+    from anomaly_ov_lab.evaluation.compare import ComparedGroup, Comparison, Difference
 
 app = typer.Typer(add_completion=False)
 _NAMES = {
@@ -86,7 +86,7 @@ def _table(found: Comparison) -> Table:
     return table
 
 
-def _counted(group: Group) -> str:
+def _counted(group: ComparedGroup) -> str:
     return f"{group.name} ({group.normal} / {group.anomalous})"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,6 +22,12 @@ Start = Annotated[str, typer.Option("--start", help="Name or folder of the model
 Cache = Annotated[Path | None, typer.Option("--cache", help="Folder of cached features, shared between runs.")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Instead of the recipe's seed.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads, instead of the recipe's number.")]
+Values = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="FIELD=VALUE", help="Another value for any field of the recipe (loop.batch=8); repeatable."
+    ),
+]
 Test = Annotated[
     list[Path] | None, typer.Option("--test", help="Folder to be tested on; checked for leakage before training.")
 ]
@@ -41,13 +47,14 @@ def expert(
     steps: Steps = None,
     seed: Seed = None,
     threads: Threads = None,
+    values: Values = None,
 ) -> None:
     """Stage 1: train the look-twice expert on labelled sets and synthetic defects."""
     from anomaly_ov.models.hub import resolve
-    from anomaly_ov_lab.training.recipe import read_expert_recipe
+    from anomaly_ov_lab.training.recipe import ExpertRecipe, read_recipe
     from anomaly_ov_lab.training.runs import train_expert
 
-    plan = read_expert_recipe(recipe, {"steps": steps, "seed": seed, "threads": threads})
+    plan = read_recipe(ExpertRecipe, recipe, _overrides(values, steps=steps, seed=seed, threads=threads))
     with _on(device) as where:
         folder = train_expert(
             plan,
@@ -116,11 +123,11 @@ def scoring(
     from anomaly_ov.models.engines.opening import open_engine
     from anomaly_ov.models.hub import resolve
     from anomaly_ov_lab.training.leave_one_out import require_fold
-    from anomaly_ov_lab.training.recipe import read_expert_recipe
+    from anomaly_ov_lab.training.recipe import ExpertRecipe, read_recipe
     from anomaly_ov_lab.training.runs import labelled_sets
     from anomaly_ov_lab.training.scoring_fit import ScoringPlan, fit_scoring, with_scoring
 
-    sets = labelled_sets([data / folder for folder in read_expert_recipe(recipe, {}).sets])
+    sets = labelled_sets([data / folder for folder in read_recipe(ExpertRecipe, recipe).sets])
     experts = {} if folds is None else {one.name: open_engine(require_fold(folds, one.name), "torch") for one in sets}
     with Bar(None, "looking") as bar:
 
@@ -143,13 +150,14 @@ def leave_one_out(
     steps: Steps = None,
     seed: Seed = None,
     threads: Threads = None,
+    values: Values = None,
 ) -> None:
     """Train, for every training set, an expert that never saw it; 'train scoring' judges with them."""
     from anomaly_ov.models.hub import resolve
     from anomaly_ov_lab.training.leave_one_out import leave_one_set_out
-    from anomaly_ov_lab.training.recipe import read_expert_recipe
+    from anomaly_ov_lab.training.recipe import ExpertRecipe, read_recipe
 
-    plan = read_expert_recipe(recipe, {"steps": steps, "seed": seed, "threads": threads})
+    plan = read_recipe(ExpertRecipe, recipe, _overrides(values, steps=steps, seed=seed, threads=threads))
     with _on(device) as where:
         leave_one_set_out(plan, data, resolve(start), out, cache, where)
     note(f"one model a set written to {out}")
@@ -180,19 +188,28 @@ def stage2(
     ] = None,
     seed: Seed = None,
     threads: Threads = None,
+    values: Values = None,
 ) -> None:
     """Stage 2: tune the language side to answer questions about what the detector finds."""
     from anomaly_ov.models.hub import resolve
     from anomaly_ov_lab.training.parallel import is_first_process
-    from anomaly_ov_lab.training.stage2_recipe import read_stage2_recipe
+    from anomaly_ov_lab.training.recipe import Stage2Recipe, read_recipe
     from anomaly_ov_lab.training.stage2_run import train_stage2
 
     given = {"steps": steps, "batch": batch, "accumulate": accumulate, "parallel": parallel, "workers": workers}
-    plan = read_stage2_recipe(recipe, given | {"seed": seed, "threads": threads})
+    overrides = {"most_steps": steps} | _overrides(values, **given, seed=seed, threads=threads)
+    plan = read_recipe(Stage2Recipe, recipe, overrides)
     with _on(device) as where:
         folder = train_stage2(plan, data, resolve(start), out, where, test or ())
     if is_first_process():
         note(f"model written to {folder}")
+
+
+def _overrides(values: list[str] | None, **loop: Any) -> dict[str, Any]:
+    """The recipe's fields that options replace; ``loop``: those of its loop."""
+    from anomaly_ov_lab.training.recipe import settings_of
+
+    return {f"loop.{name}": value for name, value in loop.items()} | settings_of(values or ())
 
 
 @contextmanager

@@ -55,7 +55,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Group:
+class ComparedGroup:
     """One category, the mean over those with both labels, or all pictures pooled."""
 
     name: str
@@ -103,16 +103,16 @@ class Comparison:
     b: Side
     pictures: int
     left_out: LeftOut
-    categories: tuple[Group, ...]
-    mean: Group | None
-    pooled: Group
+    categories: tuple[ComparedGroup, ...]
+    mean: ComparedGroup | None
+    pooled: ComparedGroup
     pixels: dict[str, Difference] | None
     notes: tuple[str, ...]
     draws: int
     seed: int
 
     @property
-    def main(self) -> Group:
+    def main(self) -> ComparedGroup:
         """The figures to quote: the mean over categories, or the one category's."""
         return self.mean or self.pooled
 
@@ -160,7 +160,7 @@ class _Pairs:
 class _Drawn:
     """A group, and for each metric with an interval the draws of its difference; none where it has one label only."""
 
-    group: Group
+    group: ComparedGroup
     draws: dict[str, Float64]
 
 
@@ -203,7 +203,7 @@ def _matched(a: StoredRun, b: StoredRun, score: ScoreName) -> tuple[list[str], L
     for id_ in {**a.rows, **b.rows}:
         if id_ not in b.rows or id_ not in a.rows:
             out["only_a" if id_ in a.rows else "only_b"].append(id_)
-        elif score not in a.rows[id_].scores or score not in b.rows[id_].scores:
+        elif getattr(a.rows[id_], score) is None or getattr(b.rows[id_], score) is None:
             out["no_score"].append(id_)
         elif a.rows[id_].sha256 is None or a.rows[id_].sha256 != b.rows[id_].sha256:
             out["other_bytes"].append(id_)
@@ -218,7 +218,7 @@ def _matched(a: StoredRun, b: StoredRun, score: ScoreName) -> tuple[list[str], L
 
 def _pairs(ids: Sequence[str], a: StoredRun, b: StoredRun, score: ScoreName) -> _Pairs:
     def scores_of(run: StoredRun) -> Float64:
-        scores = np.array([run.rows[id_].scores[score] for id_ in ids])
+        scores = np.array([getattr(run.rows[id_], score) for id_ in ids])
         if not np.isfinite(scores).all():
             bad = ids[int(np.argmin(np.isfinite(scores)))]
             raise DataError(f"{run.folder}: {score} of {bad} is not finite", hint="the detector's output is broken")
@@ -242,7 +242,7 @@ def _group(name: str, pairs: _Pairs, draws: int, seed: int) -> _Drawn:
     both |= {rate: (_rate(pairs, 0, rate), _rate(pairs, 1, rate)) for rate in RATES}
     both["calibration_error"] = _calibration(labels, a), _calibration(labels, b)
     metrics = {key: _difference(of_a, of_b, drawn.get(key)) for key, (of_a, of_b) in both.items()}
-    return _Drawn(Group(name, int((labels == 0).sum()), int((labels == 1).sum()), metrics), drawn)
+    return _Drawn(ComparedGroup(name, int((labels == 0).sum()), int((labels == 1).sum()), metrics), drawn)
 
 
 def _balanced_draws(pairs: _Pairs, draws: int, seed: int) -> dict[str, Float64]:
@@ -255,7 +255,7 @@ def _balanced_draws(pairs: _Pairs, draws: int, seed: int) -> dict[str, Float64]:
     return {} if found[0] is None or found[1] is None else {"balanced_accuracy": found[0] - found[1]}
 
 
-def _mean(parts: Sequence[_Drawn]) -> Group:
+def _mean(parts: Sequence[_Drawn]) -> ComparedGroup:
     """Each metric's mean over the categories where both runs have it; draws are averaged one by one."""
     metrics = {}
     for name in parts[0].group.metrics:
@@ -264,7 +264,7 @@ def _mean(parts: Sequence[_Drawn]) -> Group:
         drawn = [part.draws[name] for part in defined if name in part.draws]
         metrics[name] = _difference(a, b, np.mean(drawn, axis=0) if drawn else None)
     groups = [part.group for part in parts]
-    return Group("mean", sum(g.normal for g in groups), sum(g.anomalous for g in groups), metrics)
+    return ComparedGroup("mean", sum(g.normal for g in groups), sum(g.anomalous for g in groups), metrics)
 
 
 def _difference(a: float | None, b: float | None, draws: Float64 | None = None) -> Difference:

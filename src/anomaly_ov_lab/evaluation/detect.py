@@ -8,15 +8,15 @@
 * Pixel metrics take a category's normal pictures (nothing to find) and its anomalous ones that have a mask, each at its
   mask's own resolution; a category without any defect pixel has none.
 * ``distinct`` counts files with the same bytes once; where copies bear both labels, none of them counts.
-* Also kept are the maps of the pictures that look worst as they come (``worst``), for the page of the run.
+* Also kept are the maps of the pictures that look worst as they come (``WorstSoFar``), for the page of the run.
 
 What is scored is kept in the run's folder as it comes; the same call goes on where the last one ended.
 """
 
 from __future__ import annotations
 
+import heapq
 import json
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,20 +39,19 @@ from anomaly_ov.scoring.conformal import scoring_digest
 from anomaly_ov_lab.data.hashing import sha256_file
 from anomaly_ov_lab.data.samples import DataSet, Sample, read_mask
 from anomaly_ov_lab.evaluation.figures import Figures, figures_of, mean_of
-from anomaly_ov_lab.evaluation.picture_labels import write_labels
 from anomaly_ov_lab.evaluation.pixel_metrics import MAX_EXACT, ExactPixels, HistogramPixels, PixelMetrics
-from anomaly_ov_lab.evaluation.run_folder import ContextUsed, MapFile, Row, RunFolder
+from anomaly_ov_lab.evaluation.row_file import folder_or_temporary
+from anomaly_ov_lab.evaluation.run_folder import ContextUsed, MapFile, Row, RunFolder, write_labels
 from anomaly_ov_lab.evaluation.run_notes import notes_of, nothing_scored
 from anomaly_ov_lab.evaluation.selection import measured
 from anomaly_ov_lab.evaluation.with_context import ContextDetector
-from anomaly_ov_lab.evaluation.worst import WorstSoFar
 
 METRICS_SCHEMA = "anomaly-ov.detection/1"
 METRICS_NAME = "metrics.json"
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredSample:
     """A picture and its row."""
 
     sample: Sample
@@ -84,7 +83,7 @@ class DetectionResult:
     notes: tuple[str, ...]
     provenance: dict[str, Any]
     contexts: Mapping[str, ContextUsed] = field(default_factory=dict)
-    scored: tuple[Scored, ...] = field(default=(), repr=False, compare=False)
+    scored: tuple[ScoredSample, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def context_label(self) -> str | None:
@@ -132,7 +131,7 @@ def evaluate_detection(
     """
     chosen = measured(dataset, include_train)
     used = detector.used if isinstance(detector, ContextDetector) else {}
-    with _folder(out) as folder, RunFolder(folder, detector.info) as run:
+    with folder_or_temporary(out) as folder, RunFolder(folder, detector.info) as run:
         rows, speed = _score(detector, chosen, run, batch_size, progress, used)
         result = _measure(chosen, rows, run, detector.info, speed, _Settings(draws, seed, max_fpr), used)
         if out is not None:
@@ -147,15 +146,6 @@ class _Settings:
     draws: int
     seed: int
     max_fpr: float
-
-
-@contextmanager
-def _folder(out: Path | None) -> Iterator[Path]:
-    if out is not None:
-        yield out
-        return
-    with tempfile.TemporaryDirectory(prefix="anomaly-ov-eval-") as folder:
-        yield Path(folder)
 
 
 # --- scoring --------------------------------------------------------------------------------------------------------
@@ -270,13 +260,13 @@ def _measure(
     settings: _Settings,
     used: Mapping[str, ContextUsed],
 ) -> DetectionResult:
-    scored = [Scored(sample, rows[dataset.id_of(sample)]) for sample in dataset]
+    scored = [ScoredSample(sample, rows[dataset.id_of(sample)]) for sample in dataset]
     readable = [item for item in scored if item.row.error is None]
     labelled = [item for item in readable if item.sample.label is not None]
     if not labelled:
         raise nothing_scored([item.row for item in scored])
     masked = _masked_categories(dataset)
-    by_category: dict[str, list[Scored]] = defaultdict(list)
+    by_category: dict[str, list[ScoredSample]] = defaultdict(list)
     for item in labelled:
         by_category[item.sample.category].append(item)
     categories = tuple(
@@ -315,7 +305,7 @@ def _measure(
 
 
 def _figures(
-    name: str, items: Sequence[Scored], settings: _Settings, index: int, pixels: PixelMetrics | None = None
+    name: str, items: Sequence[ScoredSample], settings: _Settings, index: int, pixels: PixelMetrics | None = None
 ) -> Figures:
     labels = [item.sample.label for item in items if item.sample.label is not None]
     # Another seed per category: their draws are averaged as if independent.
@@ -323,7 +313,7 @@ def _figures(
     return figures_of(name, [item.row for item in items], labels, draws=settings.draws, seed=seed, pixels=pixels)
 
 
-def _pixels(items: Sequence[Scored], masked: set[str], run: RunFolder, max_fpr: float) -> PixelMetrics | None:
+def _pixels(items: Sequence[ScoredSample], masked: set[str], run: RunFolder, max_fpr: float) -> PixelMetrics | None:
     """Pixel metrics of the pictures that need a map and have one stored; None if none of them has a mask."""
     usable = [item for item in items if item.row.map is not None and _needs_map(item.sample, masked)]
     if not any(item.sample.mask for item in usable):
@@ -348,9 +338,9 @@ def _pixels(items: Sequence[Scored], masked: set[str], run: RunFolder, max_fpr: 
     return counter.result()
 
 
-def _distinct(items: Sequence[Scored]) -> tuple[list[Scored], list[str]]:
+def _distinct(items: Sequence[ScoredSample]) -> tuple[list[ScoredSample], list[str]]:
     """(the first of each set of identical files, the ids of all copies that bear both labels)."""
-    copies: dict[str, list[Scored]] = defaultdict(list)
+    copies: dict[str, list[ScoredSample]] = defaultdict(list)
     for item in items:
         copies[item.row.sha256 or item.row.id].append(item)
     conflicting = [group for group in copies.values() if len({item.sample.label for item in group}) > 1]
@@ -358,12 +348,12 @@ def _distinct(items: Sequence[Scored]) -> tuple[list[Scored], list[str]]:
     return agreeing, [item.row.id for group in conflicting for item in group]
 
 
-def _uncertain(dataset: DataSet, readable: Sequence[Scored], settings: _Settings) -> Figures | None:
+def _uncertain(dataset: DataSet, readable: Sequence[ScoredSample], settings: _Settings) -> Figures | None:
     """Pooled figures with every probability above 0 as anomalous; None if no label is uncertain."""
     if all(item.sample.label is not None for item in readable):
         return None
     relabelled = {sample.image: sample for sample in dataset.uncertain_as_anomalous()}
-    items = [Scored(relabelled[item.sample.image], item.row) for item in readable]
+    items = [ScoredSample(relabelled[item.sample.image], item.row) for item in readable]
     return _figures("probability > 0 as anomalous", items, settings, 0)
 
 
@@ -383,3 +373,29 @@ def _bar(shown: bool, name: str, total: int, done: int) -> Iterator[Progress]:
     with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
         bar.add_task(name, total=total, completed=done)
         yield bar
+
+
+MOST_SHOWN = 9
+"""How many misses, and how many false alarms, a report shows."""
+
+
+class WorstSoFar:
+    """Says of each picture as it comes whether it is among the ``count`` worst of its label so far.
+
+    Worst are the lowest scores of anomalous pictures (misses) and the highest of normal ones (false alarms). So only
+    few maps need be kept: of n pictures in no order about count x (1 + ln(n / count)) of each label.
+    """
+
+    def __init__(self, count: int = MOST_SHOWN) -> None:
+        self._count = count
+        self._heaps: dict[int, list[float]] = {0: [], 1: []}
+
+    def add(self, label: int | None, score: float | None) -> bool:
+        """Whether this picture is among the worst so far. One without a label or a score never is."""
+        if label is None or score is None:
+            return False
+        heap, wrongness = self._heaps[label], score if label == 0 else -score
+        if len(heap) < self._count:
+            heapq.heappush(heap, wrongness)
+            return True
+        return heapq.heappushpop(heap, wrongness) != wrongness

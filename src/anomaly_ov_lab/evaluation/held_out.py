@@ -1,7 +1,7 @@
 """The held-out questions: synthetic pictures of combinations that no training saw, and what is right about answers.
 
 Half of the pictures show a defect whose kind never stood on that surface or object in training
-(``instruct.held_out``), half are normal. Three questions each: is there a defect (yes or no), of what kind, and where;
+(``instruct.seen``), half are normal. Three questions each: is there a defect (yes or no), of what kind, and where;
 the last two of the anomalous only. An answer is right if it reads (``instruct.reading``) as the reference answer does.
 
 The swapped-picture test puts one question to two pictures whose facts differ: the answer must change with them.
@@ -21,8 +21,8 @@ from anomaly_ov_lab.evaluation.metrics import auroc
 from anomaly_ov_lab.instruct import reading
 from anomaly_ov_lab.instruct.answers import Turn
 from anomaly_ov_lab.instruct.conversation import ask
-from anomaly_ov_lab.instruct.held_out import is_combination_held_out
 from anomaly_ov_lab.instruct.questions import Split
+from anomaly_ov_lab.instruct.seen import is_combination_held_out
 
 Topic = Literal["detect", "kind", "place"]
 TOPICS: tuple[Topic, ...] = ("detect", "kind", "place")
@@ -31,7 +31,7 @@ INTERVAL_Z = 1.96
 
 
 @dataclass(frozen=True)
-class Question:
+class HeldOutQuestion:
     """One question about the picture with index ``picture``, with the answer that would be right."""
 
     picture: int
@@ -44,7 +44,7 @@ class HeldOutSet:
     """``samples``: the pictures; ``questions``: in the order of the pictures."""
 
     samples: tuple[SyntheticSample, ...]
-    questions: tuple[Question, ...]
+    questions: tuple[HeldOutQuestion, ...]
 
     def anomalous(self, picture: int) -> bool:
         """Whether a picture shows a defect."""
@@ -65,7 +65,7 @@ def held_out_set(count: int = 500, seed: int = 0, split: Split = "held_out", siz
     questions = []
     for index, sample in enumerate(samples):
         for topic in TOPICS if sample.facts.defects else TOPICS[:1]:
-            questions.append(Question(index, topic, ask(sample.facts, topic, rng, "word", split)))
+            questions.append(HeldOutQuestion(index, topic, ask(sample.facts, topic, rng, "word", split)))
     return HeldOutSet(tuple(samples), tuple(questions))
 
 

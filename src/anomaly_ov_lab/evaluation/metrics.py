@@ -131,13 +131,13 @@ def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float | None:
 
 def average_precision(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float | None:
     """Sum over thresholds of precision times the step in recall (no interpolation)."""
-    groups = _Groups.of(*_checked(labels, scores))
+    groups = _TiedScores.of(*_checked(labels, scores))
     return float(_average_precision(*groups.hits())[0]) if groups.both_kinds else None
 
 
 def f1_max(labels: npt.ArrayLike, scores: npt.ArrayLike) -> F1Max | None:
     """Best F1 over all thresholds and where; optimistic, since the threshold is chosen on the same pictures."""
-    groups = _Groups.of(*_checked(labels, scores))
+    groups = _TiedScores.of(*_checked(labels, scores))
     if not groups.both_kinds:
         return None
     f1 = _f1(*groups.hits())[0]
@@ -203,7 +203,7 @@ def bootstrap_all(
 ) -> dict[Metric, Float64] | None:
     """``bootstrap_draws`` of several metrics on the same resamples, for little more than one of them costs."""
     y, s = _checked(labels, scores)
-    groups = _Groups.of(y, s)
+    groups = _TiedScores.of(y, s)
     if not groups.both_kinds:
         return None
     found: dict[Metric, list[Float64]] = {metric: [] for metric in metrics}
@@ -282,7 +282,7 @@ def _checked(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Int64, Float
 
 
 @dataclass(frozen=True)
-class _Groups:
+class _TiedScores:
     """Pictures in groups of tied scores, highest first: ``group`` (n,) per picture, ``values`` (G,) per group."""
 
     labels: Int64
@@ -290,7 +290,7 @@ class _Groups:
     values: Float64
 
     @classmethod
-    def of(cls, labels: Int64, scores: Float64) -> _Groups:
+    def of(cls, labels: Int64, scores: Float64) -> _TiedScores:
         values, group = np.unique(-scores, return_inverse=True)
         return cls(labels, group, -values)
 

@@ -5,6 +5,8 @@
                       ``high``, so no value is off by more than (high - low) / 131070. Written before its row. A digest
                       stands for an id that is too long for a file's name.
 ``metrics.json``      the figures (see ``detect``).
+``labels.jsonl``      what the data set said of each picture, written anew by each run. Rows hold scores alone, so that
+                      relabelling a set costs no scoring; with this a run can be compared without its data set.
 
 A row is used again only for the same bytes, model name, revision, precision, settings and context; a model without a
 revision could have other weights under the same name, so nothing of it is used again. A folder that holds rows of a
@@ -20,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +34,8 @@ from anomaly_ov.images.messages import counted
 from anomaly_ov.records import ContextKind, Finding, ModelInfo
 from anomaly_ov.scoring.anomaly_map import to_image_pixels
 from anomaly_ov.scoring.conformal import MadeContext, context_digest
+from anomaly_ov_lab.data.samples import DataSet
+from anomaly_ov_lab.evaluation.row_file import RowFile
 
 ROW_SCHEMA = "anomaly-ov.evaluation-row/1"
 ROWS_NAME = "per_image.jsonl"
@@ -138,28 +142,20 @@ class Row:
         )
 
 
-class RunFolder:
+class RunFolder(RowFile[Row]):
     """Rows and maps of one run of one model. Use as a context manager; one process at a time."""
 
     def __init__(self, folder: Path, model: ModelInfo) -> None:
-        self.folder = folder
-        self._model = model
-        self._file: IO[str] | None = None
+        super().__init__(folder / ROWS_NAME, Row, ROW_SCHEMA)
+        self.folder, self._model = folder, model
         folder.mkdir(parents=True, exist_ok=True)
-
-    def __enter__(self) -> RunFolder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
 
     def resume(self, still_holds: Callable[[Row], bool]) -> dict[str, Row]:
         """Rows of an earlier run that may be used again, by id; all others are removed from the file.
 
         Raises ``UsageError``, before anything is removed, if they are of a model of another name.
         """
-        found = self._read()
+        found = self.read()
         others = sorted({row.model.name for row in found} - {self._model.name})
         if others:
             raise UsageError(
@@ -167,15 +163,8 @@ class RunFolder:
                 hint="give another --out, or remove the folder",
             )
         rows = {row.id: row for row in found if self._usable(row) and still_holds(row)}
-        write_atomic(self.folder / ROWS_NAME, "".join(map(_line, rows.values())).encode())
+        self.replace(rows.values())
         return rows
-
-    def append(self, row: Row) -> None:
-        """Adds a row and hands it to the operating system at once."""
-        if self._file is None:
-            self._file = (self.folder / ROWS_NAME).open("a", encoding="utf-8")
-        self._file.write(_line(row))
-        self._file.flush()
 
     def write_map(self, id_: str, map_HW: npt.NDArray[np.floating]) -> MapFile:
         """Stores a map; see the module's text for its precision. Raises ``DataError`` if it is not finite."""
@@ -210,13 +199,6 @@ class RunFolder:
         resized = values if wh is None else to_image_pixels(values, wh)
         return np.clip(resized, np.float32(map_file.low), np.float32(map_file.high))
 
-    def _read(self) -> list[Row]:
-        path = self.folder / ROWS_NAME
-        if not path.is_file():
-            return []
-        rows = (_parse(line) for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
-        return [row for row in rows if row is not None]
-
     def _usable(self, row: Row) -> bool:
         same = (row.model.name, row.model.revision, row.model.dtype) == (
             self._model.name,
@@ -227,18 +209,46 @@ class RunFolder:
         return bool(self._model.revision) and same and row.error is None and has_map
 
 
-def _line(row: Row) -> str:
-    return json.dumps({"schema": ROW_SCHEMA} | asdict(row)) + "\n"
+LABELS_NAME = "labels.jsonl"
 
 
-def _parse(line: str) -> Row | None:
-    """A row, or None for a line that was cut short or is of another schema."""
+@dataclass(frozen=True)
+class PictureLabel:
+    """A picture's id in its data set, its label (0 normal, 1 anomalous, None unknown) and its category."""
+
+    id: str
+    label: int | None
+    category: str
+
+
+def write_labels(folder: Path, dataset: DataSet) -> None:
+    """Writes the labels of all pictures of ``dataset`` into ``folder``."""
+    labels = (PictureLabel(dataset.id_of(sample), sample.label, sample.category) for sample in dataset)
+    lines = (json.dumps(asdict(label)) + "\n" for label in labels)
+    write_atomic(folder / LABELS_NAME, "".join(lines).encode())
+
+
+def read_labels(folder: Path) -> dict[str, PictureLabel]:
+    """The labels of a run's folder, by id, in the data set's order. Raises ``DataError`` if they are missing or odd."""
+    path = folder / LABELS_NAME
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        raise DataError(
+            f"{folder} has no {LABELS_NAME}", hint="measure again into the same folder; its rows are used again"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}", hint="measure again into the same folder") from None
+    found = [_parsed(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    return {label.id: label for label in found}
+
+
+def _parsed(path: Path, number: int, line: str) -> PictureLabel:
     try:
         values: dict[str, Any] = json.loads(line)
-        if values.pop("schema") != ROW_SCHEMA:
-            return None
-        map_file = MapFile(**values.pop("map")) if values.get("map") else values.pop("map", None)
-        context = ContextUsed(**values.pop("context")) if values.get("context") else values.pop("context", None)
-        return Row(**values | {"model": ModelInfo(**values["model"]), "map": map_file, "context": context})
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return None
+        label = PictureLabel(**values)
+        if label.label not in (0, 1, None) or not isinstance(label.id, str) or not isinstance(label.category, str):
+            raise ValueError("unknown values")
+        return label
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}, line {number}: {error}", hint="measure again into the same folder") from None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from anomaly_ov.errors import DataError
-from anomaly_ov_lab.evaluation.figures import SCORE_NAMES
-from anomaly_ov_lab.evaluation.picture_labels import PictureLabel, read_labels
-from anomaly_ov_lab.evaluation.run_folder import ROW_SCHEMA, ROWS_NAME
+from anomaly_ov_lab.evaluation.row_file import RowFile
+from anomaly_ov_lab.evaluation.run_folder import ROW_SCHEMA, ROWS_NAME, PictureLabel, Row, read_labels
 
 _METRICS_NAME, _METRICS_SCHEMA = "metrics.json", "anomaly-ov.detection/1"
 
@@ -28,33 +28,24 @@ class Side:
 
 
 @dataclass(frozen=True)
-class ScoredPicture:
-    """What a row says of one picture: its bytes, and those of its scores that it has."""
-
-    id: str
-    sha256: str | None
-    model: str
-    scores: dict[str, float]
-    threshold: float | None
-    error: str | None
-
-
-@dataclass(frozen=True)
 class StoredRun:
     """``metrics``: the content of ``metrics.json``. ``rows`` and ``labels`` by the picture's id."""
 
     folder: Path
     metrics: dict[str, Any]
-    rows: dict[str, ScoredPicture]
+    rows: dict[str, Row]
     labels: dict[str, PictureLabel]
 
     @classmethod
     def read(cls, folder: Path) -> StoredRun:
         """The run in ``folder``. Raises ``DataError`` where a file is missing or rows are of more than one model."""
         metrics, labels = read_metrics(folder), read_labels(folder)
-        rows = {row.id: row for row in _read_rows(folder) if row.id in labels}
+        if not (folder / ROWS_NAME).is_file():
+            raise DataError(f"{folder / ROWS_NAME}: No such file", hint="measure again into that folder")
+        found = RowFile(folder / ROWS_NAME, Row, ROW_SCHEMA).read()
+        rows = {row.id: row for row in found if row.id in labels}
         named = _model_name(metrics["model"])
-        others = sorted({row.model for row in rows.values()} - {named})
+        others = sorted({_model_name(asdict(row.model)) for row in rows.values()} - {named})
         if others:
             raise DataError(
                 f"{folder} holds figures of {named}, but rows of {', '.join(others)}",
@@ -128,35 +119,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     return values
 
 
-def _read_rows(folder: Path) -> list[ScoredPicture]:
-    path = folder / ROWS_NAME
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}", hint="measure again into that folder") from None
-    rows = (_parse(line) for line in lines)
-    return [row for row in rows if row is not None]
-
-
-def _parse(line: str) -> ScoredPicture | None:
-    """A row, or None for a line that was cut short or is of another schema."""
-    try:
-        values: dict[str, Any] = json.loads(line)
-        if values["schema"] != ROW_SCHEMA:
-            return None
-        return ScoredPicture(
-            id=values["id"],
-            sha256=values["sha256"],
-            model=_model_name(values["model"]),
-            scores={name: float(values[name]) for name in SCORE_NAMES if values.get(name) is not None},
-            threshold=values.get("threshold"),
-            error=values.get("error"),
-        )
-    except (ValueError, TypeError, KeyError):
-        return None
-
-
-def _model_name(model: dict[str, Any]) -> str:
+def _model_name(model: Mapping[str, Any]) -> str:
     return f"{model['name']} {model.get('revision') or '-'} ({model.get('dtype') or '-'})"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,12 +49,13 @@ class Teller:
 
     def turn(self, wording: Wording) -> Turn:
         """Fills the wording's slot, if it has one, and answers."""
-        if wording.intent in _CHECKS:
-            slot, phrase, truth, sentence = _CHECKS[wording.intent](self)
+        answer = getattr(self, wording.intent)  # a method for each of ``questions.INTENTS``
+        if wording.intent.endswith("_check"):
+            slot, phrase, truth, sentence = answer()
             short = "Yes." if truth else "No."
             question = wording.text.replace(slot, phrase)
             return Turn(question, short if wording.form == "word" else sentence, wording.intent)
-        return Turn(wording.text, _ANSWERS[wording.intent](self, wording), wording.intent)
+        return Turn(wording.text, answer(wording), wording.intent)
 
     # Yes or no about the picture.
 
@@ -273,25 +273,3 @@ class Teller:
 
 def _number(count: int) -> str:
     return NUMBERS[count] if count < len(NUMBERS) else str(count)
-
-
-_CHECKS: dict[str, Callable[[Teller], tuple[str, str, bool, str]]] = {
-    "kind_check": Teller.kind_check,
-    "place_check": Teller.place_check,
-    "surface_check": Teller.surface_check,
-}
-_ANSWERS: dict[str, Callable[[Teller, Wording], str]] = {
-    "detect": Teller.detect,
-    "fine": Teller.fine,
-    "describe": Teller.describe,
-    "kind": Teller.kind,
-    "place": Teller.place,
-    "count": Teller.count,
-    "size": Teller.size,
-    "severity": Teller.severity,
-    "cause": Teller.cause,
-    "action": Teller.action,
-    "surface": Teller.surface,
-    "colours": Teller.colours,
-    "report": Teller.report,
-}

@@ -9,9 +9,8 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -44,33 +43,6 @@ class Skipped:
     id: str
     index: int
     reason: str
-
-
-@dataclass
-class Tally:
-    """Counts what passes through ``keep``: ``used`` records, and the ``skipped`` by what was wrong, with examples."""
-
-    used: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[str]] = field(default_factory=dict)
-
-    def keep(self, items: Iterable[Record | Skipped]) -> Iterator[Record]:
-        """The records alone, in order."""
-        for item in items:
-            if isinstance(item, Record):
-                self.used += 1
-                yield item
-                continue
-            what = item.reason.split(":")[0]
-            self.skipped[what] += 1
-            names = self.examples.setdefault(what, [])
-            if len(names) < 5:
-                names.append(f"{item.id or '?'} (sample {item.index})")
-
-    def lines(self) -> tuple[str, ...]:
-        """One line of totals, then one for each thing that was wrong, the most frequent first."""
-        total = f"{self.used} used, {self.skipped.total()} skipped"
-        return (total, *(f"{n} x {what}: {', '.join(self.examples[what])}" for what, n in self.skipped.most_common()))
 
 
 def record(id: str, images: Iterable[Path], turns: Iterable[Turn]) -> Record:

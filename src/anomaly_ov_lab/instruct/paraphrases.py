@@ -1,4 +1,4 @@
-"""Thousands of training wordings as a table: each line is a template in the syntax of ``grammar.expand``.
+"""Thousands of training wordings as a table: each line is a template in the syntax of ``phrases.expand``.
 
 A question about "the main" defect belongs to scope "main", one about whatever is there to "all". What is the biggest
 by area need not be the most obvious, so no template calls it so. Kinds, places and sizes of defects are never named.
@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from anomaly_ov_lab.instruct.grammar import expand
-from anomaly_ov_lab.instruct.phrases import capital
+from anomaly_ov_lab.instruct.phrases import capital, expand
 
 NAMES: dict[str, str] = {
     "view": "picture|image|photo",
@@ -30,7 +29,7 @@ NAMES: dict[str, str] = {
     "tell": "(Can|Could) you tell me|Please tell me|Tell me|I want to know|Let me know",
 }
 
-# (intent, scope) -> templates. Where one makes a wording that ``questions`` or ``typed`` hold out, it is dropped.
+# (intent, scope) -> templates. Where one makes a wording that ``WORDINGS`` or ``TYPED`` hold out, it is dropped.
 PARAPHRASES: dict[tuple[str, str], tuple[str, ...]] = {
     ("detect", "all"): (
         "Anything (<wrong>|<bad>|suspicious)<there>?",

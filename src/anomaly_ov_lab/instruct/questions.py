@@ -4,8 +4,12 @@
 "main" asks about the most obvious defect, "all" about every defect. Slots: {kind} "a scratch", {place} "in the
 centre", {other} "wood".
 
-``WORDINGS`` are written out here (split "typed": in ``typed``). Training draws from them and from the thousands more
+``WORDINGS`` are written out here (split "typed": in ``TYPED``). Training draws from them and from the thousands more
 that ``paraphrases`` stands for (``drawn``), none of which is held out in other dress.
+
+``TYPED``: questions as people type them, written by hand and kept out of training whole (case and signs aside). They
+measure what the wordings held out from training cannot: short, careless, everyday questions. Every intent is asked in
+every form it has. Never add one of them to the wordings of training; it is dropped there.
 """
 
 from __future__ import annotations
@@ -17,10 +21,55 @@ from typing import Literal
 
 import numpy as np
 
-from anomaly_ov_lab.instruct import manner
-from anomaly_ov_lab.instruct.grammar import bare
+from anomaly_ov_lab.instruct import phrases
 from anomaly_ov_lab.instruct.paraphrases import paraphrases
-from anomaly_ov_lab.instruct.typed import TYPED
+from anomaly_ov_lab.instruct.phrases import bare
+
+TYPED: tuple[tuple[str, Literal["word", "sentence"], Literal["main", "all"], str], ...] = (
+    ("detect", "sentence", "all", "Anything wrong?"),
+    ("detect", "sentence", "all", "is this thing broken"),
+    ("detect", "sentence", "all", "do you notice anything odd?"),
+    ("detect", "word", "all", "any defects? just yes or no"),
+    ("detect", "word", "all", "Is it damaged at all? Yes or no, please."),
+    ("fine", "sentence", "all", "looks good to you?"),
+    ("fine", "sentence", "all", "Would this pass inspection?"),
+    ("fine", "word", "all", "is it still ok? yes/no"),
+    ("describe", "sentence", "all", "tell me about this picture"),
+    ("describe", "sentence", "all", "What's going on here?"),
+    ("kind", "sentence", "all", "what's the matter with it?"),
+    ("kind", "sentence", "main", "What is the biggest problem you see?"),
+    ("kind", "word", "main", "what sort of flaw is it mainly? one or two words"),
+    ("kind_check", "sentence", "all", "could that be {kind}?"),
+    ("kind_check", "word", "all", "Got {kind} in there? Yes or no."),
+    ("place", "sentence", "main", "Where exactly?"),
+    ("place", "sentence", "main", "where do i have to look"),
+    ("place", "word", "main", "And where is that? Short answer."),
+    ("place_check", "sentence", "all", "What about {place}, anything bad there?"),
+    ("place_check", "word", "all", "is it broken {place}? yes or no"),
+    ("count", "sentence", "all", "how many did you find"),
+    ("count", "sentence", "all", "So how many problems in total?"),
+    ("count", "word", "all", "number of faults? only the number"),
+    ("size", "sentence", "main", "how large is that thing?"),
+    ("size", "word", "main", "big or small? one word"),
+    ("severity", "sentence", "main", "How bad is it really?"),
+    ("severity", "sentence", "main", "Do I need to worry?"),
+    ("severity", "word", "main", "is that serious? just a word please"),
+    ("cause", "sentence", "main", "Why?"),
+    ("cause", "sentence", "main", "How did that happen?"),
+    ("cause", "sentence", "main", "any idea where this comes from"),
+    ("action", "sentence", "main", "What should I do?"),
+    ("action", "sentence", "main", "What should I do now?"),
+    ("action", "sentence", "main", "can this be saved"),
+    ("surface", "sentence", "all", "What am I looking at?"),
+    ("surface", "sentence", "all", "what is that supposed to be"),
+    ("surface", "word", "all", "object name please, a word will do"),
+    ("surface_check", "sentence", "all", "Would you say that is {other}?"),
+    ("surface_check", "word", "all", "{other}, yes or no?"),
+    ("colours", "sentence", "all", "what color is it mostly?"),
+    ("colours", "word", "all", "colours? just a few words"),
+    ("report", "sentence", "main", "Can I have the whole story?"),
+    ("report", "sentence", "main", "report please, with everything that matters"),
+)
 
 Split = Literal["train", "held_out", "typed"]
 Form = Literal["word", "sentence"]
@@ -204,14 +253,14 @@ def drawn(
         return options[int(rng.integers(len(options)))]
     scope, stems = templates[int(rng.integers(len(templates)))]
     stem = stems[int(rng.integers(len(stems)))]
-    more = manner.YES_NO if _requests(intent) is YES_NO else manner.ONE_WORD
+    more = phrases.YES_NO if _requests(intent) is YES_NO else phrases.ONE_WORD
     requests = (*_requests(intent), *more) if form == "word" else ("",)
     request = requests[int(rng.integers(len(requests)))]
-    return Wording(intent, form, scope, split, manner.put(stem, request, rng))
+    return Wording(intent, form, scope, split, phrases.put(stem, request, rng))
 
 
 def paraphrased(intent: str, form: Form) -> tuple[tuple[Scope, str], ...]:
-    """What training may ask, each with its scope, before ``manner`` dresses it; nothing that is held out."""
+    """What training may ask, each with its scope, before ``phrases.put`` dresses it; nothing that is held out."""
     return tuple((scope, stem) for scope, stems in _templates(intent, form) for stem in stems)
 
 

@@ -1,7 +1,11 @@
-"""``Seen``: what may be said about one picture, be it from a generator's facts or from a data set's labels."""
+"""``Seen``: what may be said about one picture, be it from a generator's facts or from a data set's labels.
+
+Some combinations of a kind and what it is on are kept from training, to measure what carries over (``is_held_out``).
+"""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 from anomaly_ov_lab.data.synthetic import Facts
@@ -48,3 +52,23 @@ def seen_in(facts: Facts) -> Seen:
     thing = surface if facts.object is None else OBJECTS.get(facts.object, Thing(facts.object, "a"))
     ground = None if facts.object in (None, "head") else surface
     return Seen(thing, ground, facts.colours, defects)
+
+
+SHARE = 0.12
+_SALT = "held-out combinations, 1"
+
+
+def is_held_out(facts: Facts) -> bool:
+    """Whether any defect of the picture is of a held-out combination; never for a normal picture."""
+    return any(is_combination_held_out(defect.kind, facts.surface, facts.object) for defect in facts.defects)
+
+
+def is_combination_held_out(kind: str, surface: str, thing: str | None) -> bool:
+    """Whether ``kind`` on ``thing``, or on ``surface`` where there is no object, is held out: 12 % by hash.
+
+    A photo names nothing, so nothing on it is held out.
+    """
+    if thing is None and surface == "photo":
+        return False
+    digest = hashlib.sha256(f"{_SALT}|{kind}|{thing or surface}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") < SHARE * 2**64

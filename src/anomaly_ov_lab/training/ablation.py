@@ -16,13 +16,13 @@ from typing import Any
 
 from rich.console import Console
 
-from anomaly_ov.configuration import parse, read_yaml, to_mapping
+from anomaly_ov.configuration import parse, to_mapping
 from anomaly_ov.errors import ConfigError
 from anomaly_ov.models.hub import WEIGHTS_FILE
 from anomaly_ov.models.model import AnomalyModel
 from anomaly_ov_lab.training.checkpoint import RUN
 from anomaly_ov_lab.training.feature_cache import model_key
-from anomaly_ov_lab.training.recipe import ExpertRecipe
+from anomaly_ov_lab.training.recipe import ExpertRecipe, merged, read_recipe
 from anomaly_ov_lab.training.runs import labelled_sets, pictures_in, refuse_leakage, train_expert
 
 BASE = "full"
@@ -73,13 +73,11 @@ class Run:
         return Path(self.protocol) / self.variant / f"seed{self.seed}"
 
 
-def read_ablation_recipe(path: Path, steps: int | None = None) -> AblationRecipe:
-    """The recipe in ``path``; ``steps`` replaces the base's. Every variant is parsed here, so that a wrong field in the
-    last one is named (``ConfigError``) before the first is trained.
+def read_ablation_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> AblationRecipe:
+    """As ``read_recipe``. Every variant is parsed here: a wrong field in the last one is named (``ConfigError``)
+    before the first is trained.
     """
-    recipe = parse(AblationRecipe, read_yaml(path), str(path))
-    if steps is not None:
-        recipe = replace(recipe, base=merged(recipe.base, {"loop": {"steps": steps}}))
+    recipe = read_recipe(AblationRecipe, path, overrides)
     for name in recipe.names:
         changed = _variant(recipe, name, recipe.seeds[0])
         if changed.stage1.train_encoder != "none" or not changed.cached:
@@ -156,16 +154,6 @@ def _is_done(run: Run, out: Path, start: str) -> bool:
 
 def _say(line: str) -> None:
     Console(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with ``changes`` put in, mappings within mappings too."""
-    found = dict(base)
-    for name, value in changes.items():
-        inner = found.get(name)
-        both = isinstance(value, Mapping) and isinstance(inner, Mapping)
-        found[name] = merged(inner, value) if both else value  # type: ignore[arg-type]
-    return found
 
 
 def _variant(recipe: AblationRecipe, name: str, seed: int) -> ExpertRecipe:

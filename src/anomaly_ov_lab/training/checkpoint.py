@@ -7,9 +7,7 @@ says in words what was run (resolved recipe, commit, seed, data hashes). Both ar
 from __future__ import annotations
 
 import json
-import os
 import pickle
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from anomaly_ov.errors import CheckpointMismatch, UnsafeCheckpoint
-from anomaly_ov.files import write_atomic
+from anomaly_ov.files import replacing, write_atomic
 from anomaly_ov_lab.training.parallel import gathered, split_like
 
 CHECKPOINT = "checkpoint.pt"
@@ -26,7 +24,7 @@ RUN = "run.json"
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class RunCheckpoint:
     """State after ``step`` finished steps.
 
     ``window``: sums of the log row that was under way. ``fingerprint``: the recipe and data the run was started with.
@@ -50,7 +48,7 @@ class Checkpoint:
         window: dict[str, float],
         provenance: dict[str, Any],
         keep: bool = True,
-    ) -> Checkpoint:
+    ) -> RunCheckpoint:
         """The present state; tensors are shared with the live modules, so save before the next step.
 
         Shards are gathered, so every process of a run calls this; ``keep``: False on all but the one that saves.
@@ -137,21 +135,14 @@ def _differences(before: Any, now: Any, name: str = "") -> list[str]:
     return [found for key in keys for found in _differences(before.get(key), now.get(key), f"{name}.{key}".strip("."))]
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+def save_checkpoint(folder: Path, checkpoint: RunCheckpoint) -> None:
     """Writes ``checkpoint.pt``; a kill at any moment leaves the old or the new one whole."""
     # Straight to the disk: the state of a large model would not fit in memory twice.
-    temporary = folder / f".{secrets.token_hex(8)}.tmp"
-    try:
-        with temporary.open("xb") as file:
-            torch.save(vars(checkpoint), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, folder / CHECKPOINT)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(folder / CHECKPOINT) as file:
+        torch.save(vars(checkpoint), file)
 
 
-def load_checkpoint(folder: Path, lazily: bool = False) -> Checkpoint | None:
+def load_checkpoint(folder: Path, lazily: bool = False) -> RunCheckpoint | None:
     """The checkpoint in ``folder``, None if there is none; never unpickles anything but tensors and plain values.
 
     ``lazily``: tensors are read from the disk as they are used, so that many processes can split one large state.
@@ -160,7 +151,7 @@ def load_checkpoint(folder: Path, lazily: bool = False) -> Checkpoint | None:
     if not path.is_file():
         return None
     try:
-        return Checkpoint(**torch.load(path, map_location="cpu", weights_only=True, mmap=lazily))
+        return RunCheckpoint(**torch.load(path, map_location="cpu", weights_only=True, mmap=lazily))
     except (RuntimeError, TypeError, EOFError, pickle.UnpicklingError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UnsafeCheckpoint(

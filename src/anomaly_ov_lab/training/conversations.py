@@ -1,7 +1,7 @@
 """Instruction samples: pictures with conversations about them, from the generator, labelled sets and LLaVA JSON.
 
 Sample ``i`` is a function of (seed, i) alone: it first draws its source by weight, then a picture of it, then how that
-is read and what is said. Combinations that ``instruct.held_out`` keeps are never drawn. With ``epochs`` nothing is
+is read and what is said. Combinations that ``instruct.seen`` keeps are never drawn. With ``epochs`` nothing is
 drawn: sample ``i`` is the i-th of the files' samples in an order shuffled anew for each epoch.
 """
 
@@ -25,9 +25,9 @@ from anomaly_ov_lab.data.samples import DataSet, Sample
 from anomaly_ov_lab.data.synthetic import generate, normal
 from anomaly_ov_lab.data.synthetic.generator import MAX_SIZE, MIN_SIZE
 from anomaly_ov_lab.instruct.conversation import Conversation, from_facts, from_label
-from anomaly_ov_lab.instruct.held_out import is_held_out
 from anomaly_ov_lab.instruct.labels import known_of
 from anomaly_ov_lab.instruct.questions import Form
+from anomaly_ov_lab.instruct.seen import is_held_out
 from anomaly_ov_lab.training.crops import random_view
 from anomaly_ov_lab.training.json_talk import Entry, JsonTalk, size_wh
 
@@ -100,7 +100,7 @@ def _order(samples: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng((seed, epoch, 2)).permutation(samples)
 
 
-class Source(Protocol):
+class ConversationSource(Protocol):
     """Where pictures and what is said of them come from."""
 
     def draw(self, rng: np.random.Generator) -> Drawn:
@@ -160,7 +160,7 @@ class Conversations(Dataset[Encoded]):
     def __init__(
         self,
         config: TalkConfig,
-        sources: Sequence[tuple[Source | JsonTalk, float]],
+        sources: Sequence[tuple[ConversationSource | JsonTalk, float]],
         processor: Processor,
         views: ViewsConfig,
         seed: int,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from anomaly_ov.errors import DataError, ImageError, UnreadableImage, UsageError
-from anomaly_ov.files import write_atomic
+from anomaly_ov.files import replacing, write_atomic
 from anomaly_ov.reasoning.processor import Message, released_turns
 from anomaly_ov_lab.instruct import llava_json
 
@@ -136,7 +135,9 @@ def index_conversations(files: Sequence[Path], images: Path, folder: Path, key: 
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         (folder / SKIPPED).unlink(missing_ok=True)
-        _write_lines(path, _usable(files, images, skips))
+        with replacing(path) as file:
+            for row in _usable(files, images, skips):
+                file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
     talk = JsonTalk(path, images, skips)
     said = f"{len(talk)} conversations in {', '.join(file.name for file in files)}, {skips.settle()}"
     if not len(talk):
@@ -168,20 +169,6 @@ def _usable(files: Iterable[Path], images: Path, skips: SkipLog) -> Iterator[dic
             names = [path.relative_to(root).as_posix() for path in item.images]
             messages = released_turns(item.turns)
             yield {"file": file.name, "index": index, "id": item.id, "images": names, "messages": messages}
-
-
-def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Line by line into a temporary file that takes its name when whole."""
-    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
-    try:
-        with temporary.open("xb") as file:
-            for row in rows:
-                file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _raw_lines(path: Path) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""The one training loop: optimiser, schedule, precision, checkpoints, log and progress; what is learnt is a ``Task``.
+"""The one training loop: optimiser, schedule, precision, checkpoints, log and progress; a ``TrainingTask`` says what.
 
 Reproducible by construction: the sample with global index ``i`` depends on (seed, i) alone and the learning rate on
 the step alone, so that a killed run which resumes from its last checkpoint repeats the identical loss curve.
@@ -27,11 +27,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from anomaly_ov.errors import AnomalyOVError, ConfigError
-from anomaly_ov_lab.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from anomaly_ov_lab.training.checkpoint import RunCheckpoint, load_checkpoint, save_checkpoint
 from anomaly_ov_lab.training.parallel import Losses, Parallel, World, held_back, spread
 from anomaly_ov_lab.training.passes import Measured, Passes
-from anomaly_ov_lab.training.quiet import Quiet
-from anomaly_ov_lab.training.tracker import Tracker
+from anomaly_ov_lab.training.tracker import Quiet, Tracker
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ class LoopConfig:
         return self.batch * self.accumulate
 
 
-class Task(Protocol):
+class TrainingTask(Protocol):
     """What a run learns."""
 
     module: nn.Module
@@ -144,7 +143,9 @@ def learning_rate(config: LoopConfig, step: int) -> float:
     return config.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * position))
 
 
-def run(task: Task, config: LoopConfig, out: Path, provenance: dict[str, Any], world: World | None = None) -> nn.Module:
+def run(
+    task: TrainingTask, config: LoopConfig, out: Path, provenance: dict[str, Any], world: World | None = None
+) -> nn.Module:
     """Trains ``task.module`` for ``config.steps`` steps into folder ``out``; resumes from its checkpoint if there.
 
     Returns the module with its final (averaged, if ``ema``) weights, which are shards under ``fsdp``. Ctrl-C ends the
@@ -183,7 +184,7 @@ def run(task: Task, config: LoopConfig, out: Path, provenance: dict[str, Any], w
             # One process's clock, and any process's signal, count for all.
             is_due, is_over = (value > 0 for value in world.sums([float(due), float(bool(interrupted))]))
             if is_due or is_over or step == config.steps:
-                state = Checkpoint.capture(
+                state = RunCheckpoint.capture(
                     step, task.module, average, optimiser, tracker.window, provenance, keep=world.first
                 )
                 if world.first:
@@ -218,7 +219,7 @@ def _finish_the_step_first() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _spread(task: Task, config: LoopConfig, world: World) -> Losses:
+def _spread(task: TrainingTask, config: LoopConfig, world: World) -> Losses:
     if config.parallel == "none":
         return task.losses
     if not isinstance(task, Weighed):
@@ -228,7 +229,7 @@ def _spread(task: Task, config: LoopConfig, world: World) -> Losses:
 
 
 def _step(
-    task: Task,
+    task: TrainingTask,
     losses: Losses,
     passes: Sequence[Any],
     optimiser: torch.optim.Optimizer,
@@ -289,7 +290,7 @@ def _averaged(module: nn.Module, decay: float) -> torch.optim.swa_utils.Averaged
     return torch.optim.swa_utils.AveragedModel(module, multi_avg_fn=average, use_buffers=True)
 
 
-def _steps(task: Task, config: LoopConfig, start: int, world: World) -> Iterator[list[Any]]:
+def _steps(task: TrainingTask, config: LoopConfig, start: int, world: World) -> Iterator[list[Any]]:
     """This process's batches of each step."""
     samples = task.samples()
     measured = samples if config.group_by_length and isinstance(samples, Measured) else None

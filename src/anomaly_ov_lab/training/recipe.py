@@ -5,16 +5,65 @@ Folders in a recipe are relative to the data folder that the command is given, s
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from anomaly_ov.configuration import parse, read_yaml
+from anomaly_ov.errors import UsageError
 from anomaly_ov.images.views import ViewsConfig
 from anomaly_ov.models.config import ExpertConfig
+from anomaly_ov_lab.training.conversations import Epochs, TalkConfig
 from anomaly_ov_lab.training.defect_samples import MixConfig
 from anomaly_ov_lab.training.loop import LoopConfig
 from anomaly_ov_lab.training.stage1 import Stage1Config
+from anomaly_ov_lab.training.stage2 import Stage2Config
+
+T = TypeVar("T")
+
+
+def read_recipe(cls: type[T], path: Path, overrides: Mapping[str, Any] | None = None) -> T:
+    """The recipe in ``path`` as a ``cls``. ``overrides``: other values by dotted name (``loop.steps``), None = none.
+
+    Raises ``ConfigError``, which names a bad field.
+    """
+    values = read_yaml(path)
+    for name, value in (overrides or {}).items():
+        if value is not None:
+            values = merged(values, _nested(name, value))
+    return parse(cls, values, str(path))
+
+
+def settings_of(assignments: Iterable[str]) -> dict[str, Any]:
+    """Overrides from texts such as ``loop.steps=200``; what follows the sign is YAML. Raises ``UsageError``."""
+    import yaml
+
+    found = {}
+    for text in assignments:
+        name, sign, value = text.partition("=")
+        try:
+            if not sign or not all(name.split(".")):
+                raise ValueError("no field and value")
+            found[name] = yaml.safe_load(value)
+        except (ValueError, yaml.YAMLError):
+            raise UsageError(f"--set {text} is not understood", hint="for example --set loop.steps=200") from None
+    return found
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes`` put in, mappings within mappings too."""
+    found = dict(base)
+    for name, value in changes.items():
+        inner = found.get(name)
+        found[name] = merged(inner, value) if isinstance(value, Mapping) and isinstance(inner, Mapping) else value
+    return found
+
+
+def _nested(name: str, value: Any) -> dict[str, Any]:
+    first, _, rest = name.partition(".")
+    return {first: _nested(rest, value) if rest else value}
 
 
 @dataclass(frozen=True)
@@ -52,8 +101,76 @@ class ExpertRecipe:
             raise ValueError("nothing to train on: name sets, or ask for synthetic pictures")
 
 
-def read_expert_recipe(path: Path, overrides: dict[str, Any]) -> ExpertRecipe:
-    """The recipe with the loop's fields in ``overrides`` replaced. ``ConfigError`` names a bad field."""
-    recipe = parse(ExpertRecipe, read_yaml(path), str(path))
-    given = {name: value for name, value in overrides.items() if value is not None}
-    return replace(recipe, loop=replace(recipe.loop, **given))
+@dataclass(frozen=True)
+class FreshLanguage:
+    """A compact Qwen2 of random weights with a tokenizer of its own, learnt from generated conversations.
+
+    ``vocabulary``: most tokens of the tokenizer; ``texts``: pictures whose conversations it is learnt from.
+    """
+
+    vocabulary: int = 2048
+    texts: int = 3000
+    hidden: int = 256
+    layers: int = 4
+    heads: int = 8
+    kv_heads: int = 4
+    intermediate: int = 704
+    positions: int = 8192
+    reading: Literal["full", "focus", "highlight"] = "focus"
+    level_score: Literal["head", "fused"] = "fused"
+    annotate: bool = True
+    crop_budget: int = 64
+    focus_pool: int = 2
+
+    def __post_init__(self) -> None:
+        if self.hidden % self.heads or self.heads % self.kv_heads:
+            raise ValueError("hidden must be a multiple of heads, and heads of kv_heads")
+        if min(self.vocabulary - 300, self.texts, self.layers, self.positions) < 1:
+            raise ValueError("vocabulary must be > 300, and texts, layers and positions >= 1")
+
+
+@dataclass(frozen=True)
+class Stage2Recipe:
+    """``language``: None = the start folder's own, otherwise a fresh one. Folders and files are relative to the data
+    folder: ``sets`` (labelled), ``photos`` (backgrounds of synthetic defects), ``conversations`` (LLaVA JSON, .json or
+    .jsonl) with the folder ``images`` that their paths are relative to, "" = the data folder.
+
+    ``epochs``: > 0 = every conversation once per epoch in shuffled order, instead of drawing them; ``loop.steps`` then
+    follows from their number. ``most_steps``: ends such a run, and its schedule, sooner; 0 = never.
+    ``projector``: ``given`` = as it comes, ``standardised`` = begun anew (``projector_start``).
+    """
+
+    name: str
+    talk: TalkConfig = field(default_factory=TalkConfig)
+    stage2: Stage2Config = field(default_factory=Stage2Config)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    language: FreshLanguage | None = None
+    sets: tuple[str, ...] = ()
+    photos: tuple[str, ...] = ()
+    conversations: tuple[str, ...] = ()
+    images: str = ""
+    epochs: float = 0.0
+    most_steps: int = 0
+    projector: Literal["given", "standardised"] = "given"
+
+    def __post_init__(self) -> None:
+        if self.talk.labelled > 0 and not self.sets:
+            raise ValueError("talk.labelled > 0 needs sets")
+        if self.talk.json > 0 and not self.conversations:
+            raise ValueError("talk.json > 0 needs conversations")
+        json_alone = self.talk.json > 0 and self.talk.synthetic == self.talk.labelled == 0
+        if (self.epochs > 0 or self.loop.group_by_length) and not json_alone:
+            raise ValueError(
+                "epochs and loop.group_by_length need talk.json > 0, and talk.synthetic and talk.labelled 0"
+            )
+        if min(self.epochs, self.most_steps) < 0:
+            raise ValueError("epochs and most_steps must be >= 0")
+
+
+def with_steps(recipe: Stage2Recipe, conversations: int) -> Stage2Recipe:
+    """The recipe with the ``loop.steps`` that its ``epochs`` over so many conversations take."""
+    if recipe.epochs <= 0:
+        return recipe
+    samples = Epochs(conversations, recipe.epochs, recipe.loop.seed).total
+    steps = math.ceil(samples / recipe.loop.samples_per_step)
+    return replace(recipe, loop=replace(recipe.loop, steps=min(steps, recipe.most_steps or steps)))

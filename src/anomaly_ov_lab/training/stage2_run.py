@@ -25,18 +25,25 @@ from anomaly_ov.reasoning.processor import IMAGE_MARKER, Processor
 from anomaly_ov.reasoning.tokenizer import train_tokenizer
 from anomaly_ov_lab.data.synthetic import generate, normal
 from anomaly_ov_lab.instruct.conversation import from_facts
-from anomaly_ov_lab.instruct.held_out import is_held_out
+from anomaly_ov_lab.instruct.seen import is_held_out
 from anomaly_ov_lab.training.checkpoint import write_run
-from anomaly_ov_lab.training.conversations import Conversations, Epochs, Labelled, Source, Synthetic, TalkConfig
+from anomaly_ov_lab.training.conversations import (
+    Conversations,
+    ConversationSource,
+    Epochs,
+    Labelled,
+    Synthetic,
+    TalkConfig,
+)
 from anomaly_ov_lab.training.feature_cache import model_key
 from anomaly_ov_lab.training.json_talk import SKIPPED, JsonTalk, SkipLog, index_conversations
 from anomaly_ov_lab.training.loop import run
 from anomaly_ov_lab.training.parallel import World, gathered, joined
 from anomaly_ov_lab.training.projector_start import standardise
+from anomaly_ov_lab.training.recipe import FreshLanguage, Stage2Recipe, with_steps
 from anomaly_ov_lab.training.runs import hash_of, hash_of_set, labelled_sets, pictures_in, refuse_leakage
 from anomaly_ov_lab.training.stage1 import merge_lora
 from anomaly_ov_lab.training.stage2 import Stage2, prepare
-from anomaly_ov_lab.training.stage2_recipe import FreshLanguage, Stage2Recipe, with_steps
 
 TEXT_SIZE = 64  # pictures that only their facts are wanted of
 
@@ -180,7 +187,7 @@ def conversations(
 ) -> Conversations:
     """The samples of a run."""
     talk, seed = recipe.talk, recipe.loop.seed
-    sources: list[tuple[Source | JsonTalk, float]] = [(Synthetic(talk, photos), talk.synthetic)]
+    sources: list[tuple[ConversationSource | JsonTalk, float]] = [(Synthetic(talk, photos), talk.synthetic)]
     if sets:
         sources.append((Labelled(talk, sets), talk.labelled))
     epochs = None

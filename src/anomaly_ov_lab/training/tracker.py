@@ -95,3 +95,22 @@ def _board(folder: Path, start: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
+
+
+class Quiet:
+    """What stands in for ``Tracker`` in all processes of a run but the first: says and writes nothing."""
+
+    def __init__(self) -> None:
+        self.window: dict[str, float] = {}
+
+    def __enter__(self) -> Quiet:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        return None
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def log(self, step: int, losses: dict[str, Tensor], rate: float) -> None:
+        """Nothing."""

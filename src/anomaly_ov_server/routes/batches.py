@@ -10,13 +10,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from anomaly_ov_server.batch_view import BatchView, NewBatchView, new_view_of, view_of
-from anomaly_ov_server.faults import Fault
+from anomaly_ov_server.faults import Fault, fault_of_fields
 from anomaly_ov_server.service import Service, service_of
 from anomaly_ov_server.store.names import MAX_NAME
 from anomaly_ov_server.store.pictures import Rejected
 from anomaly_ov_server.store.rows import Item
-from anomaly_ov_server.uploads import UPLOAD_BODY, Upload, invalid, read_uploads
+from anomaly_ov_server.uploads import UPLOAD_BODY, Upload, read_uploads
+from anomaly_ov_server.views import BatchView, NewBatchView, new_view_of, view_of
 
 MAX_BODY = 64 * 2**10
 
@@ -108,7 +108,7 @@ async def create(request: Request) -> NewBatchView:
     try:
         wanted = NewBatch.model_validate_json(body or b"{}")
     except ValidationError as error:
-        raise invalid(error) from None
+        raise fault_of_fields(error.errors(include_url=False, include_input=False, include_context=False)) from None
     return await run_in_threadpool(_create, service, wanted.name, [])
 
 

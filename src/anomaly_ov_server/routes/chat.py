@@ -14,20 +14,20 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from anomaly_ov.records import Answer
+from anomaly_ov_server.chat_worker import Begun, ChatQuestion, Subject
 from anomaly_ov_server.completions import (
     ChatRequest,
+    ChatResponse,
     Completion,
-    Conversation,
-    Reply,
+    RequestConversation,
     conversation_of,
     event,
     request_of,
     request_schema,
 )
 from anomaly_ov_server.faults import Fault, fault_of
-from anomaly_ov_server.leaving import unless_gone
+from anomaly_ov_server.requests import unless_gone
 from anomaly_ov_server.service import Service, service_of
-from anomaly_ov_server.speaker import Asked, Begun, Subject
 from anomaly_ov_server.uploads import Upload, decode_picture_url, sources_of
 
 router = APIRouter(tags=["chat"])
@@ -102,7 +102,7 @@ async def completions(request: Request) -> Response:
     wanted = await asyncio.to_thread(request_of, await request.body())
     _require_model(service, wanted.model)
     said = conversation_of(wanted)
-    asked = Asked(
+    asked = ChatQuestion(
         subject=await _subject(service, wanted, said),
         question=said.question,
         history=said.history,
@@ -113,7 +113,7 @@ async def completions(request: Request) -> Response:
     )
     ignored = said.ignored + (() if service.inspector.speaks else _without_effect(wanted))
     info = service.inspector.info
-    reply = Reply(info.name, info.revision, wanted.include_usage)
+    reply = ChatResponse(info.name, info.revision, wanted.include_usage)
     if wanted.stream:
         events: Events = service.speaker.say(asked)
         begun = await unless_gone(request, anext(events))
@@ -131,7 +131,7 @@ def _without_effect(wanted: ChatRequest) -> tuple[str, ...]:
     return (*given, "anomaly.reading") if wanted.anomaly.reading is not None else given
 
 
-async def _stream(reply: Reply, events: Events, anomaly: dict[str, Any]) -> AsyncIterator[bytes]:
+async def _stream(reply: ChatResponse, events: Events, anomaly: dict[str, Any]) -> AsyncIterator[bytes]:
     """The server-sent events. A failure half-way is an event of its own, which clients raise as an error."""
     async with aclosing(events):
         try:
@@ -151,7 +151,7 @@ def _anomaly(records: tuple[dict[str, Any], ...], p_yes: float | None, ignored: 
     return {"finding": telling, **findings, "p_yes": p_yes, "ignored": list(ignored)}
 
 
-async def _subject(service: Service, wanted: ChatRequest, said: Conversation) -> Subject:
+async def _subject(service: Service, wanted: ChatRequest, said: RequestConversation) -> Subject:
     """What the question is about. Raises ``Fault`` for no picture, too many, one that cannot be had, no such item."""
     item, region = wanted.anomaly.item, wanted.anomaly.region
     if item is not None and said.pictures:

@@ -51,7 +51,7 @@ class Ready(BaseModel):
     queue: int
 
 
-class About(BaseModel):
+class ServiceDescription(BaseModel):
     """What the service is. ``map_threshold``: that of ``threshold`` again. ``palette``: colours of the map, 0..255.
     ``speaks``: whether a language model answers questions; else the record does. ``questions``: what may be asked.
     """
@@ -103,11 +103,11 @@ async def metrics(request: Request) -> Response:
 
 
 @router.get("/v1/about")
-async def about(request: Request) -> About:
+async def about(request: Request) -> ServiceDescription:
     """The model, its thresholds, the limits, and what a page needs to show findings."""
     service = service_of(request)
     inspector, settings = service.inspector, service.settings
-    return About(
+    return ServiceDescription(
         model=inspector.info,
         speaks=inspector.speaks,
         threshold=inspector.threshold,

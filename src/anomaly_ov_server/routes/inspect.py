@@ -14,13 +14,13 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from anomaly_ov.records import ErrorInfo, Finding
-from anomaly_ov_server.faults import Fault
-from anomaly_ov_server.grey_png import grey_png
-from anomaly_ov_server.leaving import unless_gone
-from anomaly_ov_server.replies import Record
+from anomaly_ov.records import Finding
+from anomaly_ov_server.faults import fault_of_picture
+from anomaly_ov_server.requests import unless_gone
 from anomaly_ov_server.service import service_of
+from anomaly_ov_server.store.renderings import grey_png
 from anomaly_ov_server.uploads import UPLOAD_BODY, read_uploads, sources_of
+from anomaly_ov_server.views import Record
 
 router = APIRouter(tags=["inspect"])
 
@@ -56,17 +56,10 @@ async def inspect(request: Request, map: MapFormat = "none") -> Response:
     inspected = await unless_gone(request, service.engine.inspect_together(sources))
     findings = [one.finding for one in inspected]
     if len(findings) == 1 and findings[0].error is not None:
-        raise fault_of_picture(findings[0].error)
+        raise fault_of_picture(findings[0].error, "file")
     if map == "none":
         return JSONResponse({"findings": [finding.to_json() for finding in findings]})
     return JSONResponse({"findings": await asyncio.to_thread(_with_maps, findings, map)})
-
-
-def fault_of_picture(error: ErrorInfo) -> Fault:
-    """A picture's error as the answer to the whole request."""
-    too_large = error.type == "ImageTooLarge"
-    kind = "image_too_large" if too_large else "unreadable_image"
-    return Fault(413 if too_large else 422, kind, error.message, hint=error.hint, param="file")
 
 
 def _with_maps(findings: list[Finding], format: MapFormat) -> list[dict[str, Any]]:

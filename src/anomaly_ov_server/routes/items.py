@@ -14,13 +14,13 @@ from starlette.responses import JSONResponse, Response
 
 from anomaly_ov_server.exports.sheet import sheet
 from anomaly_ov_server.faults import Fault
-from anomaly_ov_server.replies import Record
 from anomaly_ov_server.reviewed import Verdict
 from anomaly_ov_server.service import service_of
 from anomaly_ov_server.store.listing import Show, Sort
 from anomaly_ov_server.store.names import MAX_NAME
 from anomaly_ov_server.store.rows import Item, Step
 from anomaly_ov_server.store.store import MAX_NOTE
+from anomaly_ov_server.views import Record
 
 LARGEST = 2**53 - 1  # what JSON carries exactly
 SHORT = "private, no-cache"

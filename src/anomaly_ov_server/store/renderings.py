@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from anomaly_ov_server.grey_png import grey_png
 from anomaly_ov_server.store.folder import Folder
 
 THUMBNAIL_SIDE, PREVIEW_SIDE = 256, 1600
@@ -55,4 +54,11 @@ def _webp(pixels_HW3: npt.NDArray[np.uint8], side: int, quality: int) -> bytes:
         image = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=quality, method=WEBP_EFFORT)
+    return buffer.getvalue()
+
+
+def grey_png(map_HW: npt.NDArray[np.floating]) -> bytes:
+    """A map as a grey PNG at its own size, 8 bits, 0..255 for 0..1."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.rint(np.clip(map_HW, 0, 1) * 255).astype(np.uint8)).save(buffer, "PNG", compress_level=3)
     return buffer.getvalue()

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from anomaly_ov.images.read import DEFAULT_LIMITS, Limits
 from anomaly_ov.images.sources import Source, page_digest
-from anomaly_ov_server.engine import Inspected
 from anomaly_ov_server.faults import Fault
+from anomaly_ov_server.inference_worker import Inspected
 from anomaly_ov_server.reviewed import Reviewed, Verdict
 from anomaly_ov_server.store import contexts, decisions, scoring
 from anomaly_ov_server.store.batches import read_batch, read_batches

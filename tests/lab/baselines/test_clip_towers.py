@@ -13,8 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from anomaly_ov.errors import CheckpointMismatch, ConfigError, DeviceError, WeightsError
-from anomaly_ov_lab.baselines.clip_towers import ClipTowers, load_towers, probabilities
-from anomaly_ov_lab.baselines.prompts import Prompts
+from anomaly_ov_lab.baselines.clip_towers import ClipTowers, Prompts, load_towers, probabilities
 
 
 @pytest.fixture

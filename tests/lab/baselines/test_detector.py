@@ -15,7 +15,7 @@ from anomaly_ov.records import Detector
 from anomaly_ov_lab.baselines import detector as module
 from anomaly_ov_lab.baselines.clip import ClipConfig, ClipJudge
 from anomaly_ov_lab.baselines.clip_towers import ClipTowers
-from anomaly_ov_lab.baselines.detector import ClipDetector, Judged
+from anomaly_ov_lab.baselines.detector import ClipDetector, ClipScores
 from anomaly_ov_lab.baselines.load import is_baseline, load_baseline, told
 from anomaly_ov_lab.data.layouts import discover
 from anomaly_ov_lab.evaluation.detect import evaluate_detection
@@ -83,9 +83,9 @@ class Marked:
     def __init__(self, towers: ClipTowers, side: int, smoothing: float) -> None:
         self.towers, self.side, self.smoothing = towers, side, smoothing
 
-    def judge(self, pixels_B3SS: torch.Tensor, objects: object) -> Judged:
+    def judge(self, pixels_B3SS: torch.Tensor, objects: object) -> ClipScores:
         maps = torch.nn.functional.adaptive_avg_pool2d(pixels_B3SS.mean(dim=1, keepdim=True), 8)[:, 0]
-        return Judged(maps.amax(dim=(1, 2)).sigmoid(), (maps == maps.amax(dim=(1, 2), keepdim=True)).float())
+        return ClipScores(maps.amax(dim=(1, 2)).sigmoid(), (maps == maps.amax(dim=(1, 2), keepdim=True)).float())
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 4.0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anomaly_ov_lab.baselines.prompts import TEMPLATES, compositional, spoken, two_sentences
+from anomaly_ov_lab.baselines.clip_towers import TEMPLATES, compositional, spoken, two_sentences
 
 
 def test_counts_of_the_ensemble() -> None:

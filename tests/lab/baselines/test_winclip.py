@@ -7,9 +7,8 @@ import torch
 
 from anomaly_ov.errors import ConfigError
 from anomaly_ov_lab.baselines import winclip
-from anomaly_ov_lab.baselines.clip_towers import ClipTowers
-from anomaly_ov_lab.baselines.prompts import compositional
-from anomaly_ov_lab.baselines.windows import window_patches
+from anomaly_ov_lab.baselines.clip_towers import ClipTowers, compositional
+from anomaly_ov_lab.baselines.winclip import window_patches
 
 
 def feature_of(towers: ClipTowers, tokens: torch.Tensor, patches: list[int]) -> torch.Tensor:

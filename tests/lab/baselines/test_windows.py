@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from anomaly_ov.errors import ConfigError
-from anomaly_ov_lab.baselines.windows import harmonic_map, harmonic_mean, window_patches
+from anomaly_ov_lab.baselines.winclip import harmonic_map, harmonic_mean, window_patches
 
 
 @pytest.mark.parametrize(("size", "count"), [(1, 225), (2, 196), (3, 169), (15, 1)])

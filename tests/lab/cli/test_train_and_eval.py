@@ -30,6 +30,7 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_from_leave_one_out_to_measured_model(
     data: Path, recipe: Path, small_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -53,16 +54,7 @@ def test_from_leave_one_out_to_measured_model(
 def test_train_expert_refuses_test_pictures_among_its_own(
     data: Path, recipe: Path, small_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [
-        "--recipe",
-        str(recipe),
-        "--data",
-        str(data),
-        "--start",
-        str(small_folder),
-        "--out",
-        str(tmp_path / "x"),
-    ]
+    arguments = f"--recipe {recipe} --data {data} --start {small_folder} --out {tmp_path / 'x'}".split()
     assert run(["train", "expert", *arguments, "--test", str(data / "one")]) == 2
     assert "error: " in capsys.readouterr().err
 
@@ -87,16 +79,7 @@ def test_wrong_arguments_end_in_one_line(
 def test_what_training_says_goes_to_stderr(
     data: Path, recipe: Path, small_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [
-        "--recipe",
-        str(recipe),
-        "--data",
-        str(data),
-        "--start",
-        str(small_folder),
-        "--out",
-        str(tmp_path / "x"),
-    ]
+    arguments = f"--recipe {recipe} --data {data} --start {small_folder} --out {tmp_path / 'x'}".split()
     assert run(["train", "expert", *arguments]) == 0
     said = capfd.readouterr()
     assert said.out == ""

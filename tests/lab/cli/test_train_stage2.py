@@ -33,7 +33,7 @@ def command(place: Path, tmp_path: Path, *more: str, **changes: Any) -> list[str
 
 def test_a_run_writes_a_model_that_talks(place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     options = ["--steps", "3", "--batch", "1", "--accumulate", "2", "--workers", "0", "--threads", "1", "--seed", "4"]
-    assert run(command(place, tmp_path, *options)) == 0
+    assert run(command(place, tmp_path, *options, "--set", "loop.weight_decay=0.25")) == 0
     said = capfd.readouterr()
     assert said.out == ""
     assert "15 conversations in talk.jsonl, 4 skipped" in said.err
@@ -42,6 +42,7 @@ def test_a_run_writes_a_model_that_talks(place: Path, tmp_path: Path, capfd: pyt
     record = json.loads((tmp_path / "out/run.json").read_text())
     loop = record["recipe"]["loop"]
     assert (loop["steps"], loop["batch"], loop["accumulate"], loop["seed"]) == (3, 1, 2, 4)
+    assert loop["weight_decay"] == 0.25
     assert "defaults" not in record
 
 

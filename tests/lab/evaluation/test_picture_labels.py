@@ -6,7 +6,7 @@ import pytest
 
 from anomaly_ov.errors import DataError
 from anomaly_ov_lab.data.samples import DataSet, Sample
-from anomaly_ov_lab.evaluation.picture_labels import LABELS_NAME, PictureLabel, read_labels, write_labels
+from anomaly_ov_lab.evaluation.run_folder import LABELS_NAME, PictureLabel, read_labels, write_labels
 
 
 def test_labels_come_back_in_order(tmp_path: Path) -> None:

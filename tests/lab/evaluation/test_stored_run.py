@@ -17,7 +17,7 @@ def test_a_run_says_what_made_it(tmp_path: Path) -> None:
     side = run.side()
     assert (side.model, side.threshold, side.threshold_source) == ("ours 1 (float32)", 0.5, "fitted for ours")
     assert (side.context, side.pictures) == (None, 3)
-    assert run.rows["b.png"].scores == {"score": 0.8, "score_raw": 0.8}
+    assert (run.rows["b.png"].score, run.rows["b.png"].score_raw, run.rows["b.png"].score_map) == (0.8, 0.8, None)
     assert run.rows["c.png"].error == "UnreadableImage: broken"
     assert run.labels["b.png"].label == 1
 

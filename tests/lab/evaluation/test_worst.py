@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from anomaly_ov_lab.evaluation.worst import WorstSoFar
+from anomaly_ov_lab.evaluation.detect import WorstSoFar
 
 
 def test_the_worst_at_the_end_were_told_when_they_came() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from anomaly_ov_lab.instruct.grammar import bare, expand
+from anomaly_ov_lab.instruct.phrases import bare, expand
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import numpy as np
 
 from anomaly_ov_lab.data.synthetic import KINDS
 from anomaly_ov_lab.instruct import is_held_out
-from anomaly_ov_lab.instruct.held_out import is_combination_held_out
 from anomaly_ov_lab.instruct.knowledge import OBJECTS, SURFACES
+from anomaly_ov_lab.instruct.seen import is_combination_held_out
 from instruct_fixtures import defect, facts
 
 THINGS: list[tuple[str, str | None]] = [(surface, None) for surface in SURFACES] + [

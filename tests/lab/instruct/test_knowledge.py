@@ -7,9 +7,9 @@ from collections import Counter
 import numpy as np
 
 from anomaly_ov_lab.data.synthetic import KINDS as GENERATED
+from anomaly_ov_lab.data.synthetic.generator import random_scene
 from anomaly_ov_lab.data.synthetic.noise import stream
 from anomaly_ov_lab.data.synthetic.objects import MAKERS
-from anomaly_ov_lab.data.synthetic.scenes import random_scene
 from anomaly_ov_lab.data.synthetic.surfaces import SURFACES as DRAWN
 from anomaly_ov_lab.instruct import reading
 from anomaly_ov_lab.instruct.knowledge import KINDS, LOOK_ALIKE, OBJECTS, SURFACES, THINGS, URGENCY, may_be_confused

@@ -10,7 +10,7 @@ import pytest
 
 from anomaly_ov.errors import DataError, UsageError
 from anomaly_ov_lab.instruct import Turn, llava_json
-from anomaly_ov_lab.instruct.llava_json import Record, Skipped, Tally, read, record, write
+from anomaly_ov_lab.instruct.llava_json import Record, Skipped, read, record, write
 
 
 @pytest.fixture
@@ -183,19 +183,6 @@ def test_a_file_of_nothing_holds_nothing(tmp_path: Path, images: Path, text: str
 def test_an_absent_file_is_named(tmp_path: Path, images: Path) -> None:
     with pytest.raises(DataError, match=r"none\.json"):
         list(read(tmp_path / "none.json", images))
-
-
-def test_the_tally_counts_and_names(tmp_path: Path, images: Path) -> None:
-    bad = [sample(id=f"m{i}", image="no.png") for i in range(7)]
-    tally = Tally()
-    path = save(tmp_path / "c.jsonl", [sample(), *bad, sample(id="r", conversations=[]), sample(id="t")])
-    assert [item.id for item in tally.keep(read(path, images))] == ["s", "t"]
-    assert (tally.used, dict(tally.skipped)) == (2, {"image missing": 7, "no conversations": 1})
-    total, first, second = tally.lines()
-    assert total == "2 used, 8 skipped"
-    assert first.startswith("7 x image missing: m0 (sample 1), m1")
-    assert "m5" not in first
-    assert second == "1 x no conversations: r (sample 8)"
 
 
 def test_writing_is_whole_or_not_at_all(tmp_path: Path, images: Path) -> None:

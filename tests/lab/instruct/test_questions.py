@@ -8,7 +8,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from anomaly_ov_lab.instruct import ask, manner, reading
+from anomaly_ov_lab.instruct import ask, phrases, reading
 from anomaly_ov_lab.instruct.questions import (
     INTENTS,
     ONE_WORD,
@@ -74,10 +74,10 @@ def test_training_asks_in_the_wordings_written_out_and_in_many_more(intent: str)
 
 
 def undressed(text: str) -> str:
-    """Words in lower case without what ``manner`` and the requests for a short answer add to a stem."""
-    for request in (*YES_NO, *ONE_WORD, *manner.YES_NO, *manner.ONE_WORD):
+    """Words in lower case without what ``phrases.put`` and the requests for a short answer add to a stem."""
+    for request in (*YES_NO, *ONE_WORD, *phrases.YES_NO, *phrases.ONE_WORD):
         text = re.sub(re.escape(request.rstrip(".?")) + r"[.?]?$", "", text, flags=re.IGNORECASE)
-    text = re.sub(rf"^({'|'.join(map(re.escape, manner.OPENERS))})", "", text, flags=re.IGNORECASE)
+    text = re.sub(rf"^({'|'.join(map(re.escape, phrases.OPENERS))})", "", text, flags=re.IGNORECASE)
     words = re.findall(r"[\w{}]+", re.sub(r"(?<=what|here)'s\b", " is", text.lower()))
     return " ".join(words[:-1] if words[-1:] == ["please"] else words)
 

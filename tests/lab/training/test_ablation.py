@@ -115,7 +115,7 @@ def test_training_goes_on_where_it_ended_and_a_changed_recipe_is_refused(
     monkeypatch.setattr(ablation, "train_expert", lambda recipe, *_, **__: trained.append(recipe.name))
     assert again(runs) == models
     assert not trained
-    longer = list(planned(read_ablation_recipe(written(tmp_path), steps=3), ["four"]))
+    longer = list(planned(read_ablation_recipe(written(tmp_path), {"base.loop.steps": 3}), ["four"]))
     again(longer)
     assert len(trained) == len(longer)
 

@@ -20,6 +20,8 @@ from training_fixtures import labelled_folder
 STEPS = 80
 
 
+@pytest.mark.kill
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 def test_a_killed_run_resumes_to_the_identical_curve(small_folder: Path, tmp_path: Path) -> None:
     from anomaly_ov.cli.main import run

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from anomaly_ov_lab.training.losses import balanced_bce, map_loss
+from anomaly_ov_lab.training.stage1 import balanced_bce, map_loss
 
 
 def test_balanced_bce_weighs_both_classes_the_same() -> None:

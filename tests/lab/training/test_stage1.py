@@ -131,6 +131,7 @@ def with_graphs(start: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_features_come_from_the_graphs_where_there_are_any(
     data: Path, start: Path, with_graphs: Path, tmp_path: Path
 ) -> None:

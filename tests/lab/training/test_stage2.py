@@ -23,8 +23,8 @@ from anomaly_ov_lab.training import stage2 as module
 from anomaly_ov_lab.training import stage2_run
 from anomaly_ov_lab.training.checkpoint import CHECKPOINT, load_checkpoint
 from anomaly_ov_lab.training.conversations import cut
+from anomaly_ov_lab.training.recipe import Stage2Recipe, read_recipe
 from anomaly_ov_lab.training.stage2 import Stage2, Stage2Config, prepare, token_loss
-from anomaly_ov_lab.training.stage2_recipe import read_stage2_recipe
 from anomaly_ov_lab.training.stage2_run import train_stage2
 from anomaly_ov_lab.training.tracker import METRICS
 from model_fixtures import small_reasoner
@@ -53,7 +53,8 @@ def train(place: Path, out: Path, overrides: dict[str, Any] | None = None, **cha
     out.parent.mkdir(exist_ok=True)
     path = out.parent / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe_of(**changes)))
-    train_stage2(read_stage2_recipe(path, overrides or {}), place / "data", place / "model", out)
+    loop = {f"loop.{name}": value for name, value in (overrides or {}).items()}
+    train_stage2(read_recipe(Stage2Recipe, path, loop), place / "data", place / "model", out)
     return [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
 
 
@@ -172,6 +173,8 @@ def test_a_stopped_run_says_so_and_resumes_exactly(
     assert len(resumed) == 1
 
 
+@pytest.mark.kill
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 @pytest.mark.timeout(600)
 def test_a_killed_run_resumes_exactly(place: Path, tmp_path: Path) -> None:
@@ -195,6 +198,7 @@ def test_a_killed_run_resumes_exactly(place: Path, tmp_path: Path) -> None:
     assert train(place, tmp_path / "parts", **changes) == whole
 
 
+@pytest.mark.slow
 def test_a_run_from_before_a_field_was_added_resumes(place: Path, tmp_path: Path) -> None:
     train(place, tmp_path / "run", {"steps": 2})
     path = tmp_path / "run" / CHECKPOINT

@@ -18,8 +18,8 @@ from anomaly_ov.errors import ConfigError, UsageError
 from anomaly_ov_lab.training.checkpoint import load_checkpoint
 from anomaly_ov_lab.training.parallel import joined
 from anomaly_ov_lab.training.passes import Passes
+from anomaly_ov_lab.training.recipe import Stage2Recipe, read_recipe
 from anomaly_ov_lab.training.stage2 import Stage2Config
-from anomaly_ov_lab.training.stage2_recipe import read_stage2_recipe
 from anomaly_ov_lab.training.stage2_run import train_stage2
 from anomaly_ov_lab.training.tracker import METRICS
 from parallel_worker import __file__ as worker
@@ -40,7 +40,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, loop in (("one", {"batch": 4}), ("many", {"batch": 1, "accumulate": 4})):
         values = recipe_of(loop=loop | {"steps": STEPS, "checkpoint_seconds": 0.0}, epochs=1.0)
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(values))
-    plan = read_stage2_recipe(folder / "one.yaml", {})
+    plan = read_recipe(Stage2Recipe, folder / "one.yaml")
     for name, how in (("whole", "full"), ("one-lora", "lora"), ("one-projector", "projector")):
         stage2 = Stage2Config(how, lora_rank=2)  # type: ignore[arg-type]
         train_stage2(replace(plan, stage2=stage2), folder / "data", folder / "model", folder / name)
@@ -61,6 +61,7 @@ def curve(folder: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (folder / METRICS).read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddp", "saving", "again"])
 def test_two_processes_learn_as_one(runs: Path, name: str) -> None:
     assert curve(runs / name) == pytest.approx(curve(runs / "whole"), abs=1e-5)
@@ -87,7 +88,7 @@ def test_one_process_resumes_what_two_began(runs: Path) -> None:
     checkpoint = load_checkpoint(runs / "alone")
     assert checkpoint is not None
     assert checkpoint.step == 2
-    plan = read_stage2_recipe(runs / "many.yaml", {"parallel": "none"})
+    plan = read_recipe(Stage2Recipe, runs / "many.yaml", {"loop.parallel": "none"})
     train_stage2(plan, runs / "data", runs / "model", runs / "alone")
     assert curve(runs / "alone") == pytest.approx(curve(runs / "whole"), abs=1e-5)
 
@@ -122,4 +123,4 @@ def test_shards_and_averaged_weights_exclude_each_other(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe_of(loop={"ema": 0.9, "parallel": "fsdp"})))
     with pytest.raises(ConfigError, match="ema"):
-        read_stage2_recipe(path, {})
+        read_recipe(Stage2Recipe, path)

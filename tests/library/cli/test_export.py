@@ -26,6 +26,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return random_detector(LITE).save_pretrained(tmp_path_factory.mktemp("cli") / "model")
 
 
+@pytest.mark.slow
 def test_the_example_runs_what_the_command_writes(
     model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -59,6 +60,7 @@ def test_the_example_imports_nothing_of_ours() -> None:
     assert "import torch" not in EXAMPLE.read_text()
 
 
+@pytest.mark.slow
 def test_eight_bits_say_how_far_they_are_off(
     model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

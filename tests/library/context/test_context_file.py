@@ -193,6 +193,7 @@ def test_every_truncation_is_seen(saved: Path) -> None:
         load_context(saved)
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_is_seen(saved: Path) -> None:
     """Of the header all bytes are tried: what says 'format' may become another version, nothing passes for sound."""
     data = saved.read_bytes()

@@ -153,6 +153,7 @@ def test_folder_that_may_not_be_listed_shows_in_the_record(here: Path, monkeypat
         sources[1].read()
 
 
+@pytest.mark.slow
 def test_deep_folders_do_not_end_in_recursion(here: Path) -> None:
     folders = ["/".join(["d"] * depth) for depth in range(1, 1200)]
     for folder in folders:

@@ -191,6 +191,7 @@ def test_every_batch_norm_is_folded() -> None:
     torch.testing.assert_close(found.final_NPD, want.final_NPD, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_it_needs_no_transformers() -> None:
     import subprocess
     import sys

@@ -124,6 +124,7 @@ def test_names_shapes_and_order_are_those_of_a_released_checkpoint() -> None:
     assert sum(parameter.numel() for parameter in expert.parameters()) == 7_086_811
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["s1", "s5", "s5_3_10"])
 def test_float32_is_within_the_stated_tolerances(case: str) -> None:
     features, views = inputs(case)
@@ -137,6 +138,7 @@ def test_float32_is_within_the_stated_tolerances(case: str) -> None:
     np.testing.assert_allclose(output.logit_B, stored["final_logit"][:, 0], rtol=2e-6, atol=5e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["s1", "s5", "s5_3_10"])
 def test_float64_agrees_to_seven_digits(case: str) -> None:
     """Relative to each output's largest value: the released code divides by a float32 square root of 512."""
@@ -209,6 +211,7 @@ def test_every_recorded_mistake_lies_outside_the_tolerances() -> None:
         assert all(distance < limits[key] for key, distance in distances[run].items())
 
 
+@pytest.mark.slow
 def test_gradients_agree_with_the_released_code() -> None:
     facts = golden.read_json("meta.json")["gradients"]
     stored = golden.outputs("grads_s5_3_f64")

@@ -29,6 +29,7 @@ VIEWS = ViewsConfig(base_size=32, cap=None)
 SIZES = st.tuples(st.integers(1, 400), st.integers(1, 400))
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(size=SIZES, reading=st.sampled_from(READINGS), prompt=st.integers(1, 9), budget=st.integers(0, 60))
 def test_every_reading_has_one_prompt_one_global_and_all_local_tokens(
@@ -47,6 +48,7 @@ def test_every_reading_has_one_prompt_one_global_and_all_local_tokens(
         assert set(order.view_T[order.kind_T == NEWLINE].tolist()) == {NOWHERE}
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(size=SIZES, max_views=st.integers(1, 9))
 def test_full_holds_what_unpad_counts_and_shows_each_kept_cell_once(size: tuple[int, int], max_views: int) -> None:

@@ -98,6 +98,7 @@ class TestTraining:
         names = set(merged.state_dict())
         assert names == set(small_reasoner().model.state_dict())
 
+    @pytest.mark.slow
     def test_trainer_runs_unchanged(self, tmp_path: Any) -> None:
         from transformers import Trainer, TrainingArguments
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from anomaly_ov.remote.config import EndpointConfig
-from anomaly_ov.remote.dialect import Dialect
+from anomaly_ov.remote.endpoint import Dialect
 
 MESSAGES = [{"role": "user", "content": "Is it broken?"}]
 URL = "http://localhost/v1"

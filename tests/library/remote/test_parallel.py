@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from anomaly_ov.remote.parallel import in_order
+from anomaly_ov.remote.limits import in_order
 
 
 def test_work_is_done_in_order_and_not_beyond_a_failure() -> None:

@@ -119,6 +119,7 @@ def test_what_a_record_cannot_know_is_not_understood(question: str) -> None:
     assert understood(question) is None
 
 
+@pytest.mark.slow
 def test_length_costs_no_more_than_time_to_read_it() -> None:
     assert understood("Is there a defect " * 5000 + "?") == Understood(("detect",))
     assert understood("at the top " * 5000 + "just with " * 5000) == Understood(("region",), ("top",))

@@ -10,17 +10,6 @@ import pytest
 
 from training_fixtures import labelled_folder
 
-BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
-
-
-@pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The scripts import each other by their bare names."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import calibration
-
-    return calibration
-
 
 def test_frames_near_each_other_show_one_tile(benchmark: Any) -> None:
     names = [f"test/good/exp{e}_num_{n}.jpg" for e, n in ((1, 5000), (2, 5020), (1, 9000), (6, 5600), (2, 9601))]

@@ -21,18 +21,8 @@ from anomaly_ov_lab.data.samples import DataSet, read_mask
 from anomaly_ov_lab.evaluation.pixel_metrics import pixel_metrics
 from model_fixtures import small_model
 
-BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 ALL = ModeConfig(own=0.5, expert=0.2)
 WEIGHED = {"alone": ALL, "few": ALL, "references": ALL, "folder": ALL}
-
-
-@pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The scripts import each other by their bare names."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import detector
-
-    return detector
 
 
 def labelled(folder: Path, normal: int = 12, anomalous: int = 8, seed: int = 0) -> DataSet:

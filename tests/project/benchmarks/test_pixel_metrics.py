@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from anomaly_ov_lab.evaluation.pixel_metrics import pixel_metrics
-
-BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
-
-
-@pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The scripts import each other by their bare names."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import pixel_metrics
-
-    return pixel_metrics
 
 
 def test_both_ways_agree(benchmark: Any) -> None:

@@ -12,18 +12,8 @@ import pytest
 from model_fixtures import save_small_model
 from serving_core_fixtures import client_of, png
 
-BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
-
-@pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The scripts import each other by their bare names."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import serve_load
-
-    return serve_load
-
-
+@pytest.mark.slow
 def test_it_measures_everything_and_writes_it_down(
     benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

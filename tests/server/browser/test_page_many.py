@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from browser.fake_server import Fake
 from browser.many import measure
+
+pytestmark = pytest.mark.browser
 
 
 def test_a_thousand_findings(page: Page, server: str, fake: Fake) -> None:

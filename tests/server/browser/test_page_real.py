@@ -18,6 +18,8 @@ from browser.conftest import EXAMPLES
 from browser.test_page_work import drop
 from serving_live_fixtures import serving
 
+pytestmark = pytest.mark.browser
+
 NAMES = ("blister_good", "flange_scratched", "connector_rusty")
 
 

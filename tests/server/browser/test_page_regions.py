@@ -14,6 +14,8 @@ from anomaly_ov.scoring.regions import regions as expected
 from anomaly_ov.scoring.regions import rle_decode
 from browser.fake_server import png, spots
 
+pytestmark = pytest.mark.browser
+
 FIND = """async ([grey, width, height, threshold, imageWidth, imageHeight]) => {
   const { regions } = await import("/static/regions.js");
   const bytes = Uint8Array.from(atob(grey), (c) => c.charCodeAt(0));

@@ -10,11 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
 from browser.conftest import EXAMPLES
 from browser.fake_server import ANSWER, Fake
+
+pytestmark = pytest.mark.browser
 
 HOSTILE = "<img src=x onerror=window.owned=1>'&lt;b>.jpg"
 DROP = """([files]) => {

@@ -11,9 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from anomaly_ov_lab.data.synthetic.glyphs import glyph
 from anomaly_ov_lab.data.synthetic.noise import Array, Rng, between, blur, chance, log_between, pixel_grid, relief
-from anomaly_ov_lab.data.synthetic.palette import colour
+from anomaly_ov_lab.data.synthetic.palette import colour, glyph
 from anomaly_ov_lab.data.synthetic.scene import Part, Scene, paste
 
 Extra = Callable[[Rng, Scene], Scene]

@@ -18,11 +18,13 @@ from scipy import ndimage
 from anomaly_ov.errors import UsageError
 from anomaly_ov_lab.data.synthetic.camera import Camera, Pixels, random_camera
 from anomaly_ov_lab.data.synthetic.defects import DEFECTS, KINDS, Edit, Job
+from anomaly_ov_lab.data.synthetic.extras import dressed
 from anomaly_ov_lab.data.synthetic.facts import DefectFact, Facts, describe
 from anomaly_ov_lab.data.synthetic.noise import Array, Rng, chance, log_between, stream
+from anomaly_ov_lab.data.synthetic.objects import objects_on, plain_ground
 from anomaly_ov_lab.data.synthetic.palette import main_colours
 from anomaly_ov_lab.data.synthetic.scene import Scene, photo_scene
-from anomaly_ov_lab.data.synthetic.scenes import random_scene
+from anomaly_ov_lab.data.synthetic.surfaces import SURFACES
 
 SCENE, DEFECT, CAMERA, DECOY = range(4)
 MIN_SIZE, MAX_SIZE = 64, 1024
@@ -228,3 +230,18 @@ def _finish(camera: Camera, exposed_HW3: Pixels) -> Pixels:
 
 def _facts(seed: int, scene: Scene, pixels_HW3: Pixels, defects: tuple[DefectFact, ...]) -> Facts:
     return Facts(seed, scene.surface, scene.object, main_colours(pixels_HW3), defects)
+
+
+GROUNDS = ("painted", "paper", "rubber", "fabric", "brushed_metal", "wood", "concrete", "circuit_board", "stone")
+OFTEN = ("solar_cell", "tissue", "cast_metal", "rubber", "circuit_board")  # drawn twice as often: they vary most
+NAMES = (*SURFACES, *OFTEN)
+
+
+def random_scene(rng: Rng, size: int) -> Scene:
+    """One in three shows objects, on a plain backdrop or on a surface; the others a surface alone."""
+    if not chance(rng, 0.33):
+        scene = SURFACES[NAMES[int(rng.integers(len(NAMES)))]](rng, size)
+        return dressed(rng, scene) if scene.object is None and not scene.parts and chance(rng, 0.4) else scene
+    if chance(rng, 0.55):
+        return objects_on(rng, plain_ground(rng, size))
+    return objects_on(rng, SURFACES[GROUNDS[int(rng.integers(len(GROUNDS)))]](rng, size))

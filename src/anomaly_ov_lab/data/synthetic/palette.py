@@ -1,4 +1,4 @@
-"""Colours: random material colours, two-tone mixes, and everyday names for measured colours."""
+"""Colours: random material colours, two-tone mixes, and everyday names for measured colours; and made-up letters."""
 
 from __future__ import annotations
 
@@ -67,3 +67,24 @@ def main_colours(image_HW3: npt.NDArray[np.uint8], most: int = 2) -> tuple[str, 
         counts[name] = counts.get(name, 0) + 1
     ranked = sorted(counts, key=lambda name: (-counts[name], name))
     return tuple(name for i, name in enumerate(ranked[:most]) if i == 0 or counts[name] >= 29)
+
+
+def glyph(rng: Rng, d: int) -> Array:
+    """A letter-like sign (d, d): a few straight and round strokes on a 3 x 5 frame."""
+    line = np.arange(d, dtype=np.float32) / (d - 1) * 2 - 1
+    y, x = line[:, None], line[None, :]
+    pen, soft = np.float32(between(rng, 0.1, 0.22)), np.float32(d / 2)
+    sign = np.zeros((d, d), np.float32)
+    for _ in range(int(rng.integers(2, 5))):
+        style = int(rng.integers(4))
+        at = np.float32(rng.choice([-0.7, 0.0, 0.7]))
+        if style == 0:
+            bar = np.maximum(np.abs(x - at * 0.8), (np.abs(y) - 0.85) + pen)
+        elif style == 1:
+            bar = np.maximum(np.abs(y - at), (np.abs(x) - 0.65) + pen)
+        elif style == 2:
+            bar = np.maximum(np.abs(x - y * np.float32(rng.choice([-0.7, 0.7]))), np.abs(y) - 0.85 + pen)
+        else:
+            bar = np.abs(np.sqrt((x * 1.2) ** 2 + (y - at * 0.6) ** 2) - 0.42)
+        sign = np.maximum(sign, np.clip((pen - bar) * soft + 0.5, 0, 1))
+    return sign

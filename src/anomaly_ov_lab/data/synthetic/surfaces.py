@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from anomaly_ov_lab.data.synthetic.glyphs import glyph
 from anomaly_ov_lab.data.synthetic.noise import (
     Array,
     Rng,
@@ -27,7 +26,7 @@ from anomaly_ov_lab.data.synthetic.noise import (
     streaks,
     white,
 )
-from anomaly_ov_lab.data.synthetic.palette import colour, mix, near, tint
+from anomaly_ov_lab.data.synthetic.palette import colour, glyph, mix, near, tint
 from anomaly_ov_lab.data.synthetic.scene import Part, Scene, paste, random_light
 
 Surface = Callable[[Rng, int], Scene]

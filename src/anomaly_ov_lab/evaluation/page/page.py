@@ -18,19 +18,18 @@ from anomaly_ov.files import write_atomic
 from anomaly_ov.images.messages import printable
 from anomaly_ov.scoring.conformal import binomial_interval
 from anomaly_ov_lab.evaluation import report
-from anomaly_ov_lab.evaluation.detect import DetectionResult, Scored
+from anomaly_ov_lab.evaluation.detect import MOST_SHOWN, DetectionResult, ScoredSample
 from anomaly_ov_lab.evaluation.figures import Figures
-from anomaly_ov_lab.evaluation.page.charts import precision_recall_chart, roc_chart
+from anomaly_ov_lab.evaluation.page.curves import precision_recall_chart, roc_chart
 from anomaly_ov_lab.evaluation.page.thumbnails import Thumbnail, thumbnail
 from anomaly_ov_lab.evaluation.run_folder import RunFolder
-from anomaly_ov_lab.evaluation.worst import MOST_SHOWN
 
 MARKDOWN_NAME, PAGE_NAME = "report.md", "report.html"
 MOST_CATEGORIES = 500
 
 
 @dataclass(frozen=True)
-class Tile:
+class FigureTile:
     """A figure to quote: its name, its value, and its interval or other remark."""
 
     name: str
@@ -122,23 +121,27 @@ def _threshold(result: DetectionResult) -> float | None:
     return next((item.row.threshold for item in result.scored if item.row.threshold is not None), None)
 
 
-def _tiles(result: DetectionResult) -> list[Tile]:
+def _tiles(result: DetectionResult) -> list[FigureTile]:
     main, point, pixels = result.main.scores["score"], result.pooled.at_threshold, result.main.pixels
     interval = main.interval
     tiles = [
-        Tile("AUROC", _percent(main.auroc), _range(interval.low, interval.high) if interval else "one label only"),
-        Tile("average precision", _percent(main.average_precision)),
-        Tile("F1-max", _percent(main.f1_max), f"at {main.f1_threshold:.3f}" if main.f1_threshold is not None else ""),
+        FigureTile(
+            "AUROC", _percent(main.auroc), _range(interval.low, interval.high) if interval else "one label only"
+        ),
+        FigureTile("average precision", _percent(main.average_precision)),
+        FigureTile(
+            "F1-max", _percent(main.f1_max), f"at {main.f1_threshold:.3f}" if main.f1_threshold is not None else ""
+        ),
     ]
     if point is not None:
         found, lost = point.true_positives, point.false_negatives
         right, alarms = point.true_negatives, point.false_positives
-        tiles.append(Tile("false alarms", _percent(point.false_alarms), _of(alarms, right + alarms)))
-        tiles.append(Tile("misses", _percent(point.misses), _of(lost, found + lost)))
-        tiles.append(Tile("balanced accuracy", _percent(point.balanced_accuracy)))
+        tiles.append(FigureTile("false alarms", _percent(point.false_alarms), _of(alarms, right + alarms)))
+        tiles.append(FigureTile("misses", _percent(point.misses), _of(lost, found + lost)))
+        tiles.append(FigureTile("balanced accuracy", _percent(point.balanced_accuracy)))
     if pixels is not None:
-        tiles.append(Tile("pixel AUROC", _percent(pixels.auroc), f"AP {_percent(pixels.average_precision)}"))
-        tiles.append(Tile("PRO", _percent(pixels.pro), f"to {_percent(pixels.max_fpr)} false alarms"))
+        tiles.append(FigureTile("pixel AUROC", _percent(pixels.auroc), f"AP {_percent(pixels.average_precision)}"))
+        tiles.append(FigureTile("PRO", _percent(pixels.pro), f"to {_percent(pixels.max_fpr)} false alarms"))
     return tiles
 
 
@@ -146,7 +149,7 @@ def _of(hits: int, of: int) -> str:
     return f"{_range(*binomial_interval(hits, of))}, {hits} of {of}" if of else "no such pictures"
 
 
-def _charts(labelled: Sequence[Scored], pooled: Figures, threshold: float | None) -> list[Chart]:
+def _charts(labelled: Sequence[ScoredSample], pooled: Figures, threshold: float | None) -> list[Chart]:
     """Of one label only the histogram; of none nothing."""
     labels = [item.sample.label for item in labelled if item.sample.label is not None]
     scores = [item.row.score for item in labelled if item.row.score is not None]
@@ -160,16 +163,16 @@ def _charts(labelled: Sequence[Scored], pooled: Figures, threshold: float | None
     return charts
 
 
-def _worst(labelled: Sequence[Scored], label: int) -> list[Scored]:
+def _worst(labelled: Sequence[ScoredSample], label: int) -> list[ScoredSample]:
     own = [item for item in labelled if item.sample.label == label]
     return sorted(own, key=lambda item: (item.row.score or 0.0) * (1 if label else -1))[:MOST_SHOWN]
 
 
-def _shown(items: Sequence[Scored], run: RunFolder, threshold: float | None) -> list[Shown]:
+def _shown(items: Sequence[ScoredSample], run: RunFolder, threshold: float | None) -> list[Shown]:
     return [_shown_one(item, run, threshold) for item in items]
 
 
-def _shown_one(item: Scored, run: RunFolder, threshold: float | None) -> Shown:
+def _shown_one(item: ScoredSample, run: RunFolder, threshold: float | None) -> Shown:
     row, sample = item.row, item.sample
     flagged = row.score is not None and threshold is not None and row.score >= threshold
     verdict = "" if threshold is None else "flagged" if flagged else "not flagged"
@@ -183,7 +186,7 @@ def _shown_one(item: Scored, run: RunFolder, threshold: float | None) -> Shown:
     )
 
 
-def _map(item: Scored, run: RunFolder) -> Any:
+def _map(item: ScoredSample, run: RunFolder) -> Any:
     """The stored map; None where there is none or it cannot be read any more."""
     if item.row.map is None:
         return None

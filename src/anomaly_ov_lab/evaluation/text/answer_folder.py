@@ -12,16 +12,15 @@ answers is refused, for they may have been paid for.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from anomaly_ov.errors import UsageError
-from anomaly_ov.files import write_atomic
 from anomaly_ov.records import ModelInfo
-from anomaly_ov_lab.evaluation.text.judge import TRANSCRIPTS_NAME, Graded, read_transcripts, transcript_line
+from anomaly_ov_lab.evaluation.row_file import RowFile
+from anomaly_ov_lab.evaluation.text.judge import TRANSCRIPTS_NAME, Graded
 
 ROW_SCHEMA = "anomaly-ov.answer-row/1"
 ROWS_NAME = "per_question.jsonl"
@@ -54,22 +53,18 @@ class AnswerRow:
     error: str | None = None
 
 
-class AnswerFolder:
-    """Answers of one model. Use as a context manager; one process at a time."""
+class AnswerFolder(RowFile[AnswerRow]):
+    """Answers of one model; ``judged``: exchanges with the judge. Use as a context manager; one process at a time."""
 
     def __init__(self, folder: Path, model: ModelInfo, settings: str) -> None:
+        super().__init__(folder / ROWS_NAME, AnswerRow, ROW_SCHEMA)
         self.folder, self._model, self._settings = folder, model, settings
-        self._file: IO[str] | None = None
-        self._judged: IO[str] | None = None
+        self.judged = RowFile(folder / TRANSCRIPTS_NAME, Graded, None)
         folder.mkdir(parents=True, exist_ok=True)
 
-    def __enter__(self) -> AnswerFolder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for file in (self._file, self._judged):
-            if file is not None:
-                file.close()
+    def __exit__(self, *of: Any) -> None:
+        super().__exit__(*of)
+        self.judged.__exit__(*of)
 
     def resume(self, asked: Callable[[AnswerRow], bool], still_holds: Callable[[AnswerRow], bool]) -> list[AnswerRow]:
         """Rows that may be used again. ``asked``: whether a row's question is one of this call's.
@@ -77,34 +72,13 @@ class AnswerFolder:
         Rows to be asked again are removed from the file, those of other questions stay. Raises ``UsageError`` if the
         folder holds answers of another model, or under other settings.
         """
-        rows = list({row.id: row for row in self._read()}.values())
+        rows = list({row.id: row for row in self.read()}.values())
         for row in rows:
             self._require_own(row)
         usable = [row for row in rows if asked(row) and row.error is None and still_holds(row)]
         others = [row for row in rows if not asked(row)]
-        write_atomic(self.folder / ROWS_NAME, "".join(map(_line, [*others, *usable])).encode())
+        self.replace([*others, *usable])
         return usable
-
-    def append(self, row: AnswerRow) -> None:
-        """Adds a row and hands it to the operating system at once."""
-        if self._file is None:
-            self._file = (self.folder / ROWS_NAME).open("a", encoding="utf-8")
-        self._file.write(_line(row))
-        self._file.flush()
-
-    def judged(self) -> dict[str, Graded]:
-        """Grades of earlier calls, by key."""
-        return read_transcripts(self.folder / TRANSCRIPTS_NAME)
-
-    def keep_judged(self, graded: Graded) -> None:
-        """Adds an exchange with the judge."""
-        if self._judged is None:
-            path = self.folder / TRANSCRIPTS_NAME
-            torn = path.is_file() and not path.read_bytes().endswith(b"\n")
-            self._judged = path.open("a", encoding="utf-8")
-            self._judged.write("\n" if torn else "")
-        self._judged.write(transcript_line(graded))
-        self._judged.flush()
 
     def _require_own(self, row: AnswerRow) -> None:
         theirs, ours = (row.model.name, row.model.revision, row.model.dtype), _identity(self._model)
@@ -116,28 +90,6 @@ class AnswerFolder:
             what = f"{self.folder} holds answers given with {row.settings}; now it is {self._settings}"
             raise UsageError(what, hint=hint)
 
-    def _read(self) -> list[AnswerRow]:
-        path = self.folder / ROWS_NAME
-        if not path.is_file():
-            return []
-        rows = (_parse(line) for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
-        return [row for row in rows if row is not None]
-
 
 def _identity(model: ModelInfo) -> tuple[str, str, str]:
     return model.name, model.revision, model.dtype
-
-
-def _line(row: AnswerRow) -> str:
-    return json.dumps({"schema": ROW_SCHEMA} | asdict(row)) + "\n"
-
-
-def _parse(line: str) -> AnswerRow | None:
-    """A row, or None for a line that was cut short or is of another schema."""
-    try:
-        values: dict[str, Any] = json.loads(line)
-        if values.pop("schema") != ROW_SCHEMA:
-            return None
-        return AnswerRow(**values | {"model": ModelInfo(**values["model"])})
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return None

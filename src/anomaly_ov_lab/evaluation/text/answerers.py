@@ -1,6 +1,6 @@
 """Who is asked: one protocol for our own model and for any model behind an OpenAI-compatible endpoint.
 
-An ``Answerer`` is given ``Asked`` objects, each a picture with its questions, and yields one list of replies per
+An ``Answerer`` is given ``ImageToAsk`` objects, each a picture with its questions, and yields one list of replies per
 object, in order. A reply is an ``Answer``, or an ``ErrorInfo`` where the picture could not be read or the endpoint
 gave none; the rest of the run goes on.
 """
@@ -18,14 +18,14 @@ from anomaly_ov.images.read import read
 from anomaly_ov.images.sources import Source
 from anomaly_ov.records import Answer, ErrorInfo, Finding, ModelInfo
 from anomaly_ov.remote.endpoint import Endpoint
-from anomaly_ov.remote.parallel import in_order
+from anomaly_ov.remote.limits import in_order
 from anomaly_ov.remote.pictures import shrunk
 
 Reply = Answer | ErrorInfo
 
 
 @dataclass(frozen=True)
-class Asked:
+class ImageToAsk:
     """``questions`` about the picture ``image``, in order. ``remember``: each one after the earlier ones."""
 
     image: Path
@@ -46,7 +46,7 @@ class Answerer(Protocol):
         """What else changes answers: a run is gone on with only under the same settings."""
         ...
 
-    def stream(self, asked: Sequence[Asked]) -> Iterator[list[Reply]]:
+    def stream(self, asked: Sequence[ImageToAsk]) -> Iterator[list[Reply]]:
         """One list of replies per item, in order, as long as its questions."""
         ...
 
@@ -99,7 +99,7 @@ class InspectorAnswerer:
     def settings(self) -> str:
         return f"reading {self._reading}, at most {self._max_tokens} tokens, greedy"
 
-    def stream(self, asked: Sequence[Asked]) -> Iterator[list[Reply]]:
+    def stream(self, asked: Sequence[ImageToAsk]) -> Iterator[list[Reply]]:
         sources = [Source(str(one.image), str(one.image)) for one in asked]
         results = self._inspector.stream_with_previews(sources, self._batch_size, previews=False, talk=True)
         pairs = zip(asked, (finding for finding, _ in results), strict=True)
@@ -109,7 +109,7 @@ class InspectorAnswerer:
             except (RuntimeError, MemoryError) as error:
                 raise _of_memory(error, self.info.device) from error
 
-    def _answered(self, batch: Sequence[tuple[Asked, Finding]]) -> list[list[Reply]]:
+    def _answered(self, batch: Sequence[tuple[ImageToAsk, Finding]]) -> list[list[Reply]]:
         from anomaly_ov.reasoning.chat import answer_each
 
         single = [(one, finding) for one, finding in batch if len(one.questions) == 1 and finding.talk is not None]
@@ -120,7 +120,7 @@ class InspectorAnswerer:
         of = {id(finding): answer for (_, finding), answer in zip(single, together, strict=True)}
         return [[of[id(f)]] if id(f) in of else self._talk(one, f) for one, f in batch]
 
-    def _talk(self, one: Asked, finding: Finding) -> list[Reply]:
+    def _talk(self, one: ImageToAsk, finding: Finding) -> list[Reply]:
         if finding.talk is None:
             return [finding.error or ErrorInfo("UnreadableImage", f"{one.image} was not read")] * len(one.questions)
         chat = finding.talk.open(self._reading)
@@ -152,10 +152,10 @@ class EndpointAnswerer:
         chosen = "the endpoint's temperature" if config.temperature is None else f"temperature {config.temperature:g}"
         return f"pictures of at most {config.image_side} pixels, at most {config.max_tokens} tokens, {chosen}"
 
-    def stream(self, asked: Sequence[Asked]) -> Iterator[list[Reply]]:
+    def stream(self, asked: Sequence[ImageToAsk]) -> Iterator[list[Reply]]:
         return in_order(self._talk, asked, self._parallel)
 
-    def _talk(self, one: Asked) -> list[Reply]:
+    def _talk(self, one: ImageToAsk) -> list[Reply]:
         try:
             image = shrunk(read(one.image).pixels_HW3, self._endpoint.config.image_side)
         except ImageError as error:

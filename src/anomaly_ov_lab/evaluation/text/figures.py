@@ -39,7 +39,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Group:
+class AnswerGroup:
     """Figures of a class, of all pooled, or the mean over classes. ``values``: by metric, None = undefined."""
 
     name: str
@@ -57,9 +57,9 @@ class Group:
 class Detection:
     """Of one phrasing."""
 
-    mean: Group
-    pooled: Group
-    categories: tuple[Group, ...]
+    mean: AnswerGroup
+    pooled: AnswerGroup
+    categories: tuple[AnswerGroup, ...]
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values."""
@@ -102,7 +102,7 @@ def over_phrasings(found: Sequence[Detection]) -> dict[str, dict[str, float | No
 
 def _measured(
     name: str, verdicts: Sequence[Verdict], draws: int, seed: int
-) -> tuple[Group, Mapping[str, Float64 | None]]:
+) -> tuple[AnswerGroup, Mapping[str, Float64 | None]]:
     """A group's figures, and what they are in every draw."""
     anomalous = [verdict for verdict in verdicts if verdict.label]
     normal = [verdict for verdict in verdicts if not verdict.label]
@@ -130,7 +130,7 @@ def _measured(
             _binomial(rng, passes, len(normal), draws), len(normal),
         )  # fmt: skip
         drawn["auroc_p_yes"] = bootstrap_draws(labels, scores, "auroc", draws, seed) if told else None
-    return Group(name, counts, values, {metric: _interval(drawn[metric]) for metric in METRICS}), drawn
+    return AnswerGroup(name, counts, values, {metric: _interval(drawn[metric]) for metric in METRICS}), drawn
 
 
 def _rates(hits: Any, anomalous: int, passes: Any, normal: int) -> dict[str, Float64]:
@@ -155,7 +155,7 @@ def _binomial(rng: np.random.Generator, right: int, total: int, draws: int) -> F
     return rng.binomial(total, right / total if total else 0.0, draws).astype(np.float64)
 
 
-def _mean(groups: Sequence[Group], drawn: Sequence[Mapping[str, Float64 | None]]) -> Group:
+def _mean(groups: Sequence[AnswerGroup], drawn: Sequence[Mapping[str, Float64 | None]]) -> AnswerGroup:
     values: dict[str, float | None] = {}
     intervals: dict[str, Interval | None] = {}
     for metric in METRICS:
@@ -164,7 +164,7 @@ def _mean(groups: Sequence[Group], drawn: Sequence[Mapping[str, Float64 | None]]
         of = [draw for one in drawn if (draw := one[metric]) is not None and not np.isnan(draw).any()]
         intervals[metric] = _interval(np.mean(of, axis=0)) if of else None
     counts = {name: sum(group.counts[name] for group in groups) for name in groups[0].counts}
-    return Group("mean", counts | {"classes": len(groups)}, values, intervals)
+    return AnswerGroup("mean", counts | {"classes": len(groups)}, values, intervals)
 
 
 def _interval(drawn: Float64 | None) -> Interval | None:
@@ -218,7 +218,7 @@ BALANCED_TOPIC = "Anomaly Detection"
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChoiceAnswer:
     """One choice. ``right``: whether it was; ``truth``: the right option's text; ``unread``: no letter was read."""
 
     topic: str
@@ -228,13 +228,13 @@ class Choice:
     unread: bool
 
 
-def choice_figures(choices: Sequence[Choice]) -> dict[str, Any]:
+def choice_figures(choices: Sequence[ChoiceAnswer]) -> dict[str, Any]:
     """Accuracy per question type with its Wilson interval, their mean, and what guessing would get; JSON-ready.
 
     ``balanced_accuracy`` of "Anomaly Detection" is the mean over its right answers (yes, no), None where all have the
     same; ``mean_balanced`` takes it instead of that type's accuracy. An answer without a letter is wrong.
     """
-    by: dict[str, list[Choice]] = defaultdict(list)
+    by: dict[str, list[ChoiceAnswer]] = defaultdict(list)
     for one in choices:
         by[one.topic or "choice"].append(one)
     types = {topic: _of_topic(topic, of) for topic, of in by.items()}
@@ -249,7 +249,7 @@ def choice_figures(choices: Sequence[Choice]) -> dict[str, Any]:
     }
 
 
-def _of_topic(topic: str, choices: Sequence[Choice]) -> dict[str, Any]:
+def _of_topic(topic: str, choices: Sequence[ChoiceAnswer]) -> dict[str, Any]:
     right = share([one.right for one in choices])
     found: dict[str, Any] = {
         "n": right["n"],

@@ -12,13 +12,13 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from anomaly_ov.errors import EndpointError, EndpointRefused
 from anomaly_ov.remote.endpoint import Endpoint
-from anomaly_ov.remote.parallel import in_order
+from anomaly_ov.remote.limits import in_order
 
 PROMPT_FILE = Path(__file__).with_name("judge_prompt.md")
 VERSION = "anomaly-ov.judge/1"
@@ -117,26 +117,9 @@ def score_of(reply: str) -> int | None:
     return found[0] if len(found) == 1 and found[0] <= HIGHEST else None
 
 
-def read_transcripts(path: Path) -> dict[str, Graded]:
-    """Exchanges of earlier calls that have a grade, by key; lines cut short are passed over."""
-    if not path.is_file():
-        return {}
-    rows = (_parsed(line) for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
-    return {row.key: row for row in rows if row is not None and row.score is not None}
-
-
-def transcript_line(graded: Graded) -> str:
-    """One line of ``judge.jsonl``."""
-    return json.dumps(asdict(graded)) + "\n"
-
-
-def _parsed(line: str) -> Graded | None:
-    try:
-        row = Graded(**json.loads(line))
-    except (ValueError, TypeError):
-        return None
-    sound = row.score is None or (type(row.score) is int and 0 <= row.score <= HIGHEST)
-    return row if sound and isinstance(row.key, str) else None
+def graded_before(rows: Iterable[Graded]) -> dict[str, Graded]:
+    """Exchanges of earlier calls that have a grade, by key."""
+    return {row.key: row for row in rows if row.score is not None and 0 <= row.score <= HIGHEST}
 
 
 def failures(graded: Iterable[Graded]) -> list[Graded]:

@@ -31,7 +31,7 @@ from anomaly_ov_lab.data.layouts.lists import json_of, lines
 from anomaly_ov_lab.evaluation.selection import measured
 from anomaly_ov_lab.evaluation.text.questions import (
     OPEN,
-    Conversation,
+    ImageQuestions,
     Kind,
     Question,
     QuestionSet,
@@ -103,7 +103,7 @@ def load_questions(
 
 
 def _named(
-    path: Path, layout: str, conversations: list[Conversation], texts: tuple[str, ...], skipped: int
+    path: Path, layout: str, conversations: list[ImageQuestions], texts: tuple[str, ...], skipped: int
 ) -> QuestionSet:
     if not conversations:
         raise DataError(f"{path} holds no question", hint="is it the right list?")
@@ -115,7 +115,7 @@ def _named(
     return found if found.has("detect") else QuestionSet(found.name, layout, found.conversations, (), found.notes)
 
 
-_Read = Callable[[Any, _List], list[Conversation]]
+_Read = Callable[[Any, _List], list[ImageQuestions]]
 
 
 def _entries(path: Path) -> tuple[list[Any], str, _Read]:
@@ -156,7 +156,7 @@ def _root(path: Path, images: str | Path | None, names: Sequence[str]) -> Path:
 # --- one entry of each list -----------------------------------------------------------------------------------------
 
 
-def _test_data(entry: Any, source: _List) -> list[Conversation]:
+def _test_data(entry: Any, source: _List) -> list[ImageQuestions]:
     name = _text(entry, "image")
     label = _label(entry.get("anomaly"))
     if label is None:
@@ -164,7 +164,7 @@ def _test_data(entry: Any, source: _List) -> list[Conversation]:
     return [_conversation(source, name, _second(name), label, ())]
 
 
-def _visa_dr(entry: Any, source: _List) -> list[Conversation]:
+def _visa_dr(entry: Any, source: _List) -> list[ImageQuestions]:
     name = _text(entry, "image")
     if any(skipped in name for skipped in SKIPPED_CLASSES):
         return []
@@ -179,7 +179,7 @@ def _visa_dr(entry: Any, source: _List) -> list[Conversation]:
     return [_open(source, name, _second(name), cast("list[tuple[Kind, str, str]]", turns))]
 
 
-def _mmad(entry: Any, source: _List) -> list[Conversation]:
+def _mmad(entry: Any, source: _List) -> list[ImageQuestions]:
     name = _text(entry, "image")
     asked = entry.get("conversation")
     if not isinstance(asked, list) or not asked:
@@ -188,10 +188,10 @@ def _mmad(entry: Any, source: _List) -> list[Conversation]:
     questions = tuple(
         _choice(f"{id_}#{k}", one, ("Question", "Options", "Answer", "type")) for k, one in enumerate(asked)
     )
-    return [Conversation(id_, source.image(name), "/".join(Path(name).parts[:2]), questions)]
+    return [ImageQuestions(id_, source.image(name), "/".join(Path(name).parts[:2]), questions)]
 
 
-def _own(entry: Any, source: _List) -> list[Conversation]:
+def _own(entry: Any, source: _List) -> list[ImageQuestions]:
     if not isinstance(entry, dict):
         raise ValueError("needs an object with the text field 'image'")
     name, category = _text(entry, "image"), entry.get("category")
@@ -220,18 +220,18 @@ def _turn(one: dict[str, Any]) -> tuple[Kind, str, str]:
 
 def _conversation(
     source: _List, name: str, category: str, label: int | None, choices: Sequence[dict[str, Any]]
-) -> Conversation:
+) -> ImageQuestions:
     """Questions that stand alone: the detection question of a labelled picture, and choices."""
     id_ = source.id_of(name)
     questions = () if label is None else detection(id_, label, source.detect)
     lettered = [_choice(f"{id_}#{k}", one, ("question", "options", "answer", "type")) for k, one in enumerate(choices)]
-    return Conversation(id_, source.image(name), category, (*questions, *lettered))
+    return ImageQuestions(id_, source.image(name), category, (*questions, *lettered))
 
 
-def _open(source: _List, name: str, category: str, turns: Sequence[tuple[Kind, str, str]]) -> Conversation:
+def _open(source: _List, name: str, category: str, turns: Sequence[tuple[Kind, str, str]]) -> ImageQuestions:
     id_ = source.id_of(name)
     questions = tuple(Question(f"{id_}#{k}", kind, asked, answer) for k, (kind, asked, answer) in enumerate(turns))
-    return Conversation(id_, source.image(name), category, questions, remember=True)
+    return ImageQuestions(id_, source.image(name), category, questions, remember=True)
 
 
 def _choice(id_: str, one: Any, keys: tuple[str, str, str, str]) -> Question:
@@ -254,7 +254,7 @@ def _choice(id_: str, one: Any, keys: tuple[str, str, str, str]) -> Question:
 def _of_folder(path: Path, texts: tuple[str, ...]) -> QuestionSet:
     dataset = measured(discover(path), include_train=False).labelled()
     made = [
-        Conversation(id_, sample.image, sample.category, detection(id_, sample.label, texts))
+        ImageQuestions(id_, sample.image, sample.category, detection(id_, sample.label, texts))
         for sample in dataset
         if sample.label is not None and (id_ := dataset.id_of(sample))
     ]

@@ -1,6 +1,6 @@
 """Questions about pictures with their right answers, whatever file they came from (see ``layouts``).
 
-A ``Conversation`` is what is asked about one picture: turns that build on each other (``remember``), or questions that
+``ImageQuestions`` are what is asked about one image: turns that build on each other (``remember``), or questions that
 each stand alone. Four kinds of question:
 
 * ``detect``: yes or no; asked of every labelled picture in several phrasings, of which the first is the released one.
@@ -47,7 +47,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Conversation:
+class ImageQuestions:
     """What is asked about ``image``, in order. ``id``: unique within its set, the picture's path in the list.
 
     ``remember``: whether later questions are asked after the earlier ones with the model's own answers.
@@ -66,7 +66,7 @@ class QuestionSet:
 
     name: str
     layout: str
-    conversations: tuple[Conversation, ...]
+    conversations: tuple[ImageQuestions, ...]
     phrasings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -112,7 +112,7 @@ class QuestionSet:
         return replace(self, conversations=tuple(one for one in self.conversations if one.image in kept[one.category]))
 
 
-def _label(one: Conversation) -> str:
+def _label(one: ImageQuestions) -> str:
     """The right answer to the detection question, empty where it is not asked."""
     return next((question.reference for question in one.questions if question.kind == "detect"), "")
 

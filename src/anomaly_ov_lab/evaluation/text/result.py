@@ -14,7 +14,7 @@ from anomaly_ov_lab.evaluation.run_notes import ENDPOINT_HINT, FEW, named
 from anomaly_ov_lab.evaluation.text.answer_folder import AnswerRow
 from anomaly_ov_lab.evaluation.text.answerers import Answerer
 from anomaly_ov_lab.evaluation.text.figures import (
-    Choice,
+    ChoiceAnswer,
     Detection,
     Grades,
     Verdict,
@@ -25,9 +25,9 @@ from anomaly_ov_lab.evaluation.text.figures import (
     over_phrasings,
 )
 from anomaly_ov_lab.evaluation.text.judge import Graded, Judge, failures
-from anomaly_ov_lab.evaluation.text.parsing import Parser
-from anomaly_ov_lab.evaluation.text.questions import OPEN, Conversation, Question, QuestionSet
+from anomaly_ov_lab.evaluation.text.questions import OPEN, ImageQuestions, Question, QuestionSet
 from anomaly_ov_lab.evaluation.text.similarity import Similarity
+from anomaly_ov_lab.instruct.reading import Parser
 
 METRICS_SCHEMA = "anomaly-ov.reasoning/1"
 
@@ -91,10 +91,10 @@ class Scorers:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredAnswer:
     """An answered question with what was read from the answer: yes or no, a letter, or grades by metric."""
 
-    one: Conversation
+    one: ImageQuestions
     question: Question
     row: AnswerRow
     yes: bool | None = None
@@ -120,7 +120,7 @@ def measure(
     answerer: Answerer,
     questions: QuestionSet,
     rows: Mapping[str, AnswerRow],
-    scored: Sequence[Scored],
+    scored: Sequence[ScoredAnswer],
     scorers: Scorers,
     speed: dict[str, float | int | None],
     draws: int,
@@ -169,7 +169,7 @@ def _nothing_answered(lost: Sequence[AnswerRow]) -> AnomalyOVError:
     return DataError(what, hint="--images says where the paths of a list start, if not at the list's own folder")
 
 
-def _verdicts(scored: Sequence[Scored], phrasing: int) -> list[Verdict]:
+def _verdicts(scored: Sequence[ScoredAnswer], phrasing: int) -> list[Verdict]:
     return [
         Verdict(s.one.category, int(s.question.reference == "yes"), s.yes, s.row.p_yes)
         for s in scored
@@ -177,10 +177,10 @@ def _verdicts(scored: Sequence[Scored], phrasing: int) -> list[Verdict]:
     ]
 
 
-def _choice(scored: Scored) -> Choice:
+def _choice(scored: ScoredAnswer) -> ChoiceAnswer:
     question, options = scored.question, dict(scored.question.options)
     truth = options[question.reference]
-    return Choice(
+    return ChoiceAnswer(
         question.topic, truth, len(options), scored.letter == question.reference, unread=scored.letter is None
     )
 
@@ -191,7 +191,7 @@ def _judge_json(judge: Judge, judged: Sequence[Graded]) -> dict[str, Any]:
 
 
 def _notes(
-    lost: Sequence[AnswerRow], scored: Sequence[Scored], detection: Sequence[Detection], judged: Sequence[Graded]
+    lost: Sequence[AnswerRow], scored: Sequence[ScoredAnswer], detection: Sequence[Detection], judged: Sequence[Graded]
 ) -> Iterator[str]:
     if lost:
         yield named("not answered, left out", [f"{row.id} ({row.error})" for row in lost])

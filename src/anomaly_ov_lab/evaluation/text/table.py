@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from anomaly_ov.images.messages import printable
-from anomaly_ov_lab.evaluation.text.figures import METRICS, Group
+from anomaly_ov_lab.evaluation.text.figures import METRICS, AnswerGroup
 from anomaly_ov_lab.evaluation.text.judge import HIGHEST
 from anomaly_ov_lab.evaluation.text.result import ReasoningResult
 
@@ -81,7 +81,7 @@ def _detection(result: ReasoningResult, per_category: bool) -> Rows:
     return rows
 
 
-def _group(name: str, question: str, group: Group) -> tuple[str, ...]:
+def _group(name: str, question: str, group: AnswerGroup) -> tuple[str, ...]:
     cells = []
     for metric in METRICS:
         interval = group.intervals[metric] if metric in _SHOWN_INTERVALS else None
@@ -90,7 +90,7 @@ def _group(name: str, question: str, group: Group) -> tuple[str, ...]:
     return (name, question, _labels(group), *cells, str(group.counts["unread"]))
 
 
-def _labels(group: Group) -> str:
+def _labels(group: AnswerGroup) -> str:
     return f"{group.counts['normal']} / {group.counts['anomalous']}"
 
 

@@ -100,6 +100,7 @@ def negatives(cases: list[Case]) -> list[np.ndarray]:
     return [features(case.trace.twin_HW3, case.rings) for case in cases]
 
 
+@pytest.mark.slow
 def test_ring_outside_defects_gives_nothing_away(cases: list[Case], negatives: list[np.ndarray]) -> None:
     positives = [features(case.trace.sample.image_HW3, case.rings) for case in cases]
     assert len(positives) > 0.8 * COUNT

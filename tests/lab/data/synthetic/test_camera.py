@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from anomaly_ov_lab.data.synthetic.camera import random_camera
+from anomaly_ov_lab.data.synthetic.generator import random_scene
 from anomaly_ov_lab.data.synthetic.noise import stream
-from anomaly_ov_lab.data.synthetic.scenes import random_scene
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -12,9 +12,8 @@ from scipy import ndimage
 from anomaly_ov.errors import UsageError
 from anomaly_ov_lab.data.synthetic import KINDS, generate, normal
 from anomaly_ov_lab.data.synthetic.defects import DEFECTS, Job
-from anomaly_ov_lab.data.synthetic.generator import trace, visible
+from anomaly_ov_lab.data.synthetic.generator import random_scene, trace, visible
 from anomaly_ov_lab.data.synthetic.noise import stream
-from anomaly_ov_lab.data.synthetic.scenes import random_scene
 
 FLAT = np.full((40, 60, 3), 120, np.uint8)
 

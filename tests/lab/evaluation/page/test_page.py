@@ -15,10 +15,9 @@ from PIL import Image
 
 from anomaly_ov.records import ErrorInfo, Finding, ImageInfo, ModelInfo, Threshold
 from anomaly_ov_lab.data.layouts import discover
-from anomaly_ov_lab.evaluation.detect import DetectionResult, evaluate_detection
+from anomaly_ov_lab.evaluation.detect import MOST_SHOWN, DetectionResult, evaluate_detection
 from anomaly_ov_lab.evaluation.page.page import write_report
 from anomaly_ov_lab.evaluation.page.thumbnails import thumbnail
-from anomaly_ov_lab.evaluation.worst import MOST_SHOWN
 
 
 class Brightest:

@@ -11,7 +11,7 @@ from anomaly_ov.errors import EndpointRefused, WeightsError
 from anomaly_ov.records import Answer, ErrorInfo
 from anomaly_ov.remote.config import EndpointConfig
 from anomaly_ov.remote.endpoint import Endpoint
-from anomaly_ov_lab.evaluation.text.answerers import Answerer, Asked, EndpointAnswerer, InspectorAnswerer
+from anomaly_ov_lab.evaluation.text.answerers import Answerer, EndpointAnswerer, ImageToAsk, InspectorAnswerer
 from question_fixtures import picture
 from remote_fixtures import FakeTime, Server, failing, ok, serving, token
 from talk_fixtures import small_talker
@@ -38,11 +38,11 @@ def test_our_model_answers_as_its_chat_does(talker: Path, image: Path, tmp_path:
     inspector = load(str(talker))
     answerer: Answerer = InspectorAnswerer(inspector, batch_size=2, max_tokens=4)
     asked = [
-        Asked(image, ("Is there a defect?",)),
-        Asked(tmp_path / "none.png", ("Is there a defect?", "Where is it?")),
-        Asked(tmp_path / "b.png", ("Is there a defect?",)),
-        Asked(image, ("Is there a defect?", "Where is it?")),
-        Asked(image, ("Is there a defect?", "Where is it?"), remember=True),
+        ImageToAsk(image, ("Is there a defect?",)),
+        ImageToAsk(tmp_path / "none.png", ("Is there a defect?", "Where is it?")),
+        ImageToAsk(tmp_path / "b.png", ("Is there a defect?",)),
+        ImageToAsk(image, ("Is there a defect?", "Where is it?")),
+        ImageToAsk(image, ("Is there a defect?", "Where is it?"), remember=True),
     ]
     found = list(answerer.stream(asked))
     assert [len(replies) for replies in found] == [1, 2, 1, 2, 2]
@@ -65,7 +65,7 @@ def test_a_model_that_does_not_speak_says_so(small_folder: Path) -> None:
 def test_an_endpoint_is_shown_the_picture_and_nothing_else(image: Path) -> None:
     with serving(ok("Yes", logprobs=[token("Yes", -0.1, ("No", -3.0))])) as server:
         answerer = remote(server)
-        ((answer,),) = answerer.stream([Asked(image, ("Is it broken?",))])
+        ((answer,),) = answerer.stream([ImageToAsk(image, ("Is it broken?",))])
     assert isinstance(answer, Answer)
     assert answer.text == "Yes"
     assert answer.p_yes is not None
@@ -79,7 +79,7 @@ def test_an_endpoint_is_shown_the_picture_and_nothing_else(image: Path) -> None:
 
 def test_a_remembered_conversation_is_sent_whole(image: Path) -> None:
     with serving(ok("a dent"), ok("a fall")) as server:
-        list(remote(server).stream([Asked(image, ("What?", "Why?"), remember=True)]))
+        list(remote(server).stream([ImageToAsk(image, ("What?", "Why?"), remember=True)]))
     first, answer, second = server.bodies[1]["messages"]
     assert first["content"][1]["text"] == "What?"
     assert answer == {"role": "assistant", "content": "a dent"}
@@ -90,10 +90,10 @@ def test_failures_of_an_endpoint_end_up_beside_the_question(image: Path, tmp_pat
     with serving(failing(500), ok("fine"), failing(500), ok("a dent")) as server:
         alone, together, missing, rest = remote(server).stream(
             [
-                Asked(image, ("What?", "Why?")),
-                Asked(image, ("What?", "Why?"), remember=True),
-                Asked(tmp_path / "none.png", ("What?",)),
-                Asked(image, ("What?",)),
+                ImageToAsk(image, ("What?", "Why?")),
+                ImageToAsk(image, ("What?", "Why?"), remember=True),
+                ImageToAsk(tmp_path / "none.png", ("What?",)),
+                ImageToAsk(image, ("What?",)),
             ]
         )
     assert isinstance(alone[0], ErrorInfo)
@@ -108,4 +108,4 @@ def test_failures_of_an_endpoint_end_up_beside_the_question(image: Path, tmp_pat
 
 def test_an_endpoint_that_refuses_ends_the_run(image: Path) -> None:
     with serving(failing(401)) as server, pytest.raises(EndpointRefused):
-        list(remote(server, parallel=2).stream([Asked(image, ("What?",))] * 5))
+        list(remote(server, parallel=2).stream([ImageToAsk(image, ("What?",))] * 5))

@@ -10,15 +10,15 @@ import pytest
 from anomaly_ov.errors import EndpointRefused
 from anomaly_ov.remote.config import EndpointConfig
 from anomaly_ov.remote.endpoint import Endpoint
+from anomaly_ov_lab.evaluation.row_file import RowFile
 from anomaly_ov_lab.evaluation.text.judge import (
     PROMPT_FILE,
     VERSION,
     Graded,
     Judge,
     ToGrade,
-    read_transcripts,
+    graded_before,
     score_of,
-    transcript_line,
 )
 from remote_fixtures import FakeTime, Scripted, Server, failing, ok, serving
 
@@ -95,8 +95,10 @@ def test_graded_once_is_not_paid_twice(tmp_path: Path) -> None:
     with serving(ok("Score: 4"), ok("nonsense"), ok("Score: 5")) as server:
         judge = judge_at(server)
         first = list(judge.grade(ITEMS[:2], {}, lambda graded: None))
-        path.write_text("".join(map(transcript_line, first)) + '{"id": "cut')
-        known = read_transcripts(path)
+        kept = RowFile(path, Graded, None)
+        kept.replace(first)
+        path.write_text(path.read_text() + '{"id": "cut')
+        known = graded_before(kept.read())
         again = list(judge.grade(ITEMS[:2], known, lambda graded: None))
         assert [one.score for one in again] == [4, 5]
         assert len(server.bodies) == 3
@@ -111,9 +113,9 @@ def test_transcripts_of_others_are_not_trusted(tmp_path: Path) -> None:
     path = tmp_path / "judge.jsonl"
     lines = [json.dumps(row), json.dumps(row | {"score": "7"}), json.dumps(row | {"extra": 1}), "[]", "null", "x"]
     path.write_text("\n".join(lines))
-    assert read_transcripts(path) == {}
+    assert graded_before(RowFile(path, Graded, None).read()) == {}
     path.write_text(json.dumps(row | {"score": 7}))
-    assert read_transcripts(path)["k"].score == 7
+    assert graded_before(RowFile(path, Graded, None).read())["k"].score == 7
 
 
 def test_an_empty_answer_is_put_as_such() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from anomaly_ov_lab.evaluation.text.parsing import letter, says_yes
+from anomaly_ov_lab.instruct.reading import letter, says_yes
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from sklearn import metrics as sklearn
 
 from anomaly_ov_lab.evaluation.text.figures import (
     METRICS,
-    Choice,
+    ChoiceAnswer,
     Grades,
     Verdict,
     always_yes,
@@ -133,9 +133,9 @@ def test_free_text_leaves_out_what_has_no_grade() -> None:
 
 
 def test_choices_by_type() -> None:
-    detect = [Choice("Anomaly Detection", "Yes.", 2, True, False)] * 3
-    detect += [Choice("Anomaly Detection", "No", 2, False, False)]
-    other = [Choice("Defect Analysis", "x", 4, True, False), Choice("Defect Analysis", "y", 4, False, True)]
+    detect = [ChoiceAnswer("Anomaly Detection", "Yes.", 2, True, False)] * 3
+    detect += [ChoiceAnswer("Anomaly Detection", "No", 2, False, False)]
+    other = [ChoiceAnswer("Defect Analysis", "x", 4, True, False), ChoiceAnswer("Defect Analysis", "y", 4, False, True)]
     found = choice_figures([*detect, *other])
     assert found["types"]["Anomaly Detection"]["accuracy"] == 0.75
     assert found["types"]["Anomaly Detection"]["balanced_accuracy"] == 0.5
@@ -148,6 +148,6 @@ def test_choices_by_type() -> None:
 
 
 def test_balanced_accuracy_needs_both_truths() -> None:
-    found = choice_figures([Choice("Anomaly Detection", "Yes", 2, True, False)] * 3)
+    found = choice_figures([ChoiceAnswer("Anomaly Detection", "Yes", 2, True, False)] * 3)
     assert found["types"]["Anomaly Detection"]["balanced_accuracy"] is None
     assert (found["mean"], found["mean_balanced"]) == (1, None)

@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 
 from anomaly_ov.errors import MissingExtra, WeightsError
-from anomaly_ov_lab.evaluation.text import overlap
-from anomaly_ov_lab.evaluation.text.overlap import rouge_l
-from anomaly_ov_lab.evaluation.text.similarity import Similarity
+from anomaly_ov_lab.evaluation.text.similarity import Similarity, rouge, rouge_l
 
 
 @pytest.mark.parametrize(
@@ -35,7 +33,7 @@ def test_what_is_missing_says_how_to_get_it(module: str, monkeypatch: pytest.Mon
         monkeypatch.setitem(sys.modules, "sentence_transformers", object())  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, module, None)  # type: ignore[arg-type]
     with pytest.raises(MissingExtra) as raised:
-        overlap.require() if module.startswith("rouge") else Similarity()
+        rouge() if module.startswith("rouge") else Similarity()
     assert raised.value.hint == 'pip install "anomaly-ov[lab]"'
 
 

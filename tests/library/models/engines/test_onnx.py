@@ -34,6 +34,7 @@ def in_torch(folder: Path) -> TorchEngine:
     return TorchEngine(AnomalyModel.from_pretrained(folder), "cpu", "float32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["lite_folder", "siglip_folder"])
 def test_same_as_torch(which: str, request: pytest.FixtureRequest) -> None:
     folder = request.getfixturevalue(which)

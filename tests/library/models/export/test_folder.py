@@ -26,6 +26,8 @@ from anomaly_ov.models.export.traced import trace_encoder
 from anomaly_ov.models.model import AnomalyModel
 from engine_fixtures import LITE, SIGLIP, pictures, random_detector, same_outputs
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:

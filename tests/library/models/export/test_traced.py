@@ -19,6 +19,7 @@ GRID = (3, 5)
 WIDTHS = (8, 12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "switches",
     [

@@ -1,4 +1,4 @@
-"""``Speaker``: what is read once, what is kept, how an answer ends early, when questions are refused."""
+"""``ChatWorker``: what is read once, what is kept, how an answer ends early, when questions are refused."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from anomaly_ov.inspector import Inspector, load
 from anomaly_ov.reasoning.chat import Chat
 from anomaly_ov.records import Answer
 from anomaly_ov.words.from_record import answer, answer_together
-from anomaly_ov_server.engine import Engine
+from anomaly_ov_server.chat_worker import Begun, ChatQuestion, ChatWorker, Subject
 from anomaly_ov_server.faults import Fault
-from anomaly_ov_server.speaker import Asked, Begun, Speaker, Subject
+from anomaly_ov_server.inference_worker import InferenceWorker
 from model_fixtures import save_small_model
 from talk_fixtures import small_talker
 
@@ -38,16 +38,16 @@ def inspector(tmp_path_factory: pytest.TempPathFactory) -> Inspector:
 
 
 @pytest.fixture(scope="module")
-def engine(inspector: Inspector) -> Iterator[Engine]:
-    engine = Engine(inspector)
+def engine(inspector: Inspector) -> Iterator[InferenceWorker]:
+    engine = InferenceWorker(inspector)
     engine.start()
     yield engine
     engine.stop()
 
 
 @contextmanager
-def speaking(inspector: Inspector, engine: Engine, **options: int) -> Iterator[Speaker]:
-    speaker = Speaker(inspector, engine, **options)
+def speaking(inspector: Inspector, engine: InferenceWorker, **options: int) -> Iterator[ChatWorker]:
+    speaker = ChatWorker(inspector, engine, **options)
     speaker.start()
     try:
         yield speaker
@@ -56,7 +56,7 @@ def speaking(inspector: Inspector, engine: Engine, **options: int) -> Iterator[S
 
 
 @pytest.fixture
-def speaker(inspector: Inspector, engine: Engine) -> Iterator[Speaker]:
+def speaker(inspector: Inspector, engine: InferenceWorker) -> Iterator[ChatWorker]:
     with speaking(inspector, engine) as speaker:
         yield speaker
 
@@ -73,8 +73,8 @@ def subject(*pictures: bytes) -> Subject:
     return Subject(sources, tuple(hashlib.sha256(data).hexdigest() for data in pictures))
 
 
-def asked(*pictures: bytes, question: str = FIRST, max_tokens: int = 6, **options: Any) -> Asked:
-    return Asked(subject(*(pictures or (picture(),))), question, max_tokens=max_tokens, **options)
+def asked(*pictures: bytes, question: str = FIRST, max_tokens: int = 6, **options: Any) -> ChatQuestion:
+    return ChatQuestion(subject(*(pictures or (picture(),))), question, max_tokens=max_tokens, **options)
 
 
 def run(work: Callable[[], Awaitable[Result]]) -> Result:
@@ -101,7 +101,7 @@ def counted(inspector: Inspector) -> Iterator[dict[str, list[int]]]:
         hook.remove()
 
 
-def test_the_second_question_reads_only_what_is_new(inspector: Inspector, speaker: Speaker) -> None:
+def test_the_second_question_reads_only_what_is_new(inspector: Inspector, speaker: ChatWorker) -> None:
     """The client resends picture and conversation; neither is decoded, encoded or read again."""
     with counted(inspector) as first:
         told = run(lambda: speaker.answer(asked()))
@@ -121,7 +121,7 @@ def test_the_second_question_reads_only_what_is_new(inspector: Inspector, speake
     assert (told.records[0]["id"], told.records[0]["image"]["path"]) == ("p0.png", "p0.png")
 
 
-def test_conversations_about_one_picture_do_not_mix(speaker: Speaker) -> None:
+def test_conversations_about_one_picture_do_not_mix(speaker: ChatWorker) -> None:
     """Two clients talk about the same picture by turns, each with its own history."""
 
     async def both() -> list[str]:
@@ -134,7 +134,7 @@ def test_conversations_about_one_picture_do_not_mix(speaker: Speaker) -> None:
     assert first == third
 
 
-def test_only_so_many_conversations_are_kept(inspector: Inspector, engine: Engine) -> None:
+def test_only_so_many_conversations_are_kept(inspector: Inspector, engine: InferenceWorker) -> None:
     with speaking(inspector, engine, max_open=2) as speaker, counted(inspector) as found:
         calls = []
         for seed in (0, 1, 0, 2, 0, 1):
@@ -148,32 +148,32 @@ def test_only_so_many_conversations_are_kept(inspector: Inspector, engine: Engin
 
 @pytest.mark.parametrize("other", [{"reading": "full"}, {"context_id": "c_1"}])
 def test_what_is_kept_belongs_to_reading_and_context(
-    inspector: Inspector, speaker: Speaker, other: dict[str, str]
+    inspector: Inspector, speaker: ChatWorker, other: dict[str, str]
 ) -> None:
     one = asked(reading=other.get("reading") and "focus")
-    two = Asked(Subject(one.subject.pictures, one.subject.digests, None, other.get("context_id")), FIRST,
+    two = ChatQuestion(Subject(one.subject.pictures, one.subject.digests, None, other.get("context_id")), FIRST,
                 max_tokens=6, reading=other.get("reading"))  # fmt: skip
     run(lambda: speaker.answer(one))
     run(lambda: speaker.answer(two))
     assert speaker.open == 2
 
 
-def test_a_context_has_its_say(inspector: Inspector, speaker: Speaker, tmp_path: Path) -> None:
+def test_a_context_has_its_say(inspector: Inspector, speaker: ChatWorker, tmp_path: Path) -> None:
     for seed in range(3):
         (tmp_path / f"{seed}.png").write_bytes(picture(seed + 10))
     context = inspector.context([str(path) for path in tmp_path.iterdir()])
     one = asked()
-    told = run(lambda: speaker.answer(Asked(Subject(*_parts(one), context, "c_1"), FIRST, max_tokens=4)))
+    told = run(lambda: speaker.answer(ChatQuestion(Subject(*_parts(one), context, "c_1"), FIRST, max_tokens=4)))
     expected = inspector.inspect(picture(), context)
     assert told.records[0]["context"]["kind"] == "references"
     assert told.records[0]["score"] == pytest.approx(expected.score)
 
 
-def _parts(one: Asked) -> tuple[tuple[Source, ...], tuple[str, ...]]:
+def _parts(one: ChatQuestion) -> tuple[tuple[Source, ...], tuple[str, ...]]:
     return one.subject.pictures, one.subject.digests
 
 
-def test_several_pictures_are_views_of_one_thing(inspector: Inspector, speaker: Speaker) -> None:
+def test_several_pictures_are_views_of_one_thing(inspector: Inspector, speaker: ChatWorker) -> None:
     pictures = picture(0), picture(1, 30, 90)
     told = run(lambda: speaker.answer(asked(*pictures)))
     expected = inspector.chat(list(pictures), views=True).ask(FIRST, max_tokens=6)
@@ -184,18 +184,18 @@ def test_several_pictures_are_views_of_one_thing(inspector: Inspector, speaker: 
     assert found["encoder"] == []
 
 
-def test_a_picture_goes_by_the_name_it_was_sent_under(inspector: Inspector, speaker: Speaker) -> None:
+def test_a_picture_goes_by_the_name_it_was_sent_under(inspector: Inspector, speaker: ChatWorker) -> None:
     one = subject(picture())
     other = Subject((Source(picture(), "other.png"),), one.digests)
-    first = run(lambda: speaker.answer(Asked(one, FIRST, max_tokens=1)))
+    first = run(lambda: speaker.answer(ChatQuestion(one, FIRST, max_tokens=1)))
     with counted(inspector) as found:
-        second = run(lambda: speaker.answer(Asked(other, FIRST, max_tokens=1)))
+        second = run(lambda: speaker.answer(ChatQuestion(other, FIRST, max_tokens=1)))
     assert found["encoder"] == []
     assert (first.records[0]["id"], second.records[0]["id"]) == ("p0.png", "other.png")
     assert second.records[0]["image"] == first.records[0]["image"] | {"path": "other.png"}
 
 
-def test_a_region_is_put_into_words(inspector: Inspector, speaker: Speaker) -> None:
+def test_a_region_is_put_into_words(inspector: Inspector, speaker: ChatWorker) -> None:
     plain = run(lambda: speaker.answer(asked()))
     assert plain.records[0]["regions"], "the fixture's picture has a region"
     with pytest.raises(Fault, match="counted from 0") as caught:
@@ -205,8 +205,8 @@ def test_a_region_is_put_into_words(inspector: Inspector, speaker: Speaker) -> N
     assert about.answer.tokens_in > plain.answer.tokens_in
 
 
-def test_pieces_add_up_to_the_answer(inspector: Inspector, speaker: Speaker) -> None:
-    async def pieces(one: Asked) -> tuple[list[Any], Answer]:
+def test_pieces_add_up_to_the_answer(inspector: Inspector, speaker: ChatWorker) -> None:
+    async def pieces(one: ChatQuestion) -> tuple[list[Any], Answer]:
         *events, answer = [event async for event in speaker.say(one)]
         return events, answer
 
@@ -219,7 +219,7 @@ def test_pieces_add_up_to_the_answer(inspector: Inspector, speaker: Speaker) -> 
 
 
 @pytest.mark.parametrize("told", ["  One two ", "\n", "One\n\n two\n"])
-def test_blanks_around_an_answer_are_not_sent(speaker: Speaker, monkeypatch: pytest.MonkeyPatch, told: str) -> None:
+def test_blanks_around_an_answer_are_not_sent(speaker: ChatWorker, monkeypatch: pytest.MonkeyPatch, told: str) -> None:
     def ask(self: Chat, question: str, *, on_text: Any, **options: Any) -> Answer:
         for letter in told:
             on_text(letter)
@@ -233,7 +233,7 @@ def test_blanks_around_an_answer_are_not_sent(speaker: Speaker, monkeypatch: pyt
     assert run(texts) == told.strip()
 
 
-def test_nobody_listens_any_more(inspector: Inspector, speaker: Speaker) -> None:
+def test_nobody_listens_any_more(inspector: Inspector, speaker: ChatWorker) -> None:
     """The answer ends, and the next question finds the conversation as it was."""
     most = 300
     whole = inspector.chat(picture()).ask(FIRST, max_tokens=most)
@@ -255,7 +255,7 @@ def test_nobody_listens_any_more(inspector: Inspector, speaker: Speaker) -> None
 
 
 def test_a_question_that_is_cancelled_while_it_waits_is_never_asked(
-    speaker: Speaker, monkeypatch: pytest.MonkeyPatch
+    speaker: ChatWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go, questions = threading.Event(), []
 
@@ -283,7 +283,9 @@ def test_a_question_that_is_cancelled_while_it_waits_is_never_asked(
     assert questions == [FIRST]
 
 
-def test_too_many_questions_are_refused(inspector: Inspector, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_questions_are_refused(
+    inspector: Inspector, engine: InferenceWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     go = threading.Event()
 
     def ask(self: Chat, question: str, **options: Any) -> Answer:
@@ -309,8 +311,8 @@ def test_too_many_questions_are_refused(inspector: Inspector, engine: Engine, mo
         run(main)
 
 
-def test_stopping_finishes_what_was_taken(inspector: Inspector, engine: Engine) -> None:
-    speaker = Speaker(inspector, engine)
+def test_stopping_finishes_what_was_taken(inspector: Inspector, engine: InferenceWorker) -> None:
+    speaker = ChatWorker(inspector, engine)
     for state in ("not started", "stopped"):
         with pytest.raises(Fault) as caught:
             run(lambda: speaker.answer(asked()))
@@ -329,7 +331,7 @@ def test_stopping_finishes_what_was_taken(inspector: Inspector, engine: Engine) 
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_picture_that_cannot_be_read(speaker: Speaker, count: int) -> None:
+def test_a_picture_that_cannot_be_read(speaker: ChatWorker, count: int) -> None:
     pictures = [picture()[:60], picture(1)][:count]
     with pytest.raises(Fault) as caught:
         run(lambda: speaker.answer(asked(*pictures)))
@@ -342,7 +344,7 @@ def test_a_picture_that_cannot_be_read(speaker: Speaker, count: int) -> None:
 @pytest.mark.parametrize(
     ("one", "part"), [({"question": "What is <image>?"}, "<image>"), ({"max_tokens": 10**6}, "model reads")]
 )
-def test_a_question_that_cannot_be_asked(speaker: Speaker, one: dict[str, Any], part: str) -> None:
+def test_a_question_that_cannot_be_asked(speaker: ChatWorker, one: dict[str, Any], part: str) -> None:
     with pytest.raises(Fault, match=part) as caught:
         run(lambda: speaker.answer(asked(**one)))
     assert (caught.value.status, caught.value.param) == (400, "messages")
@@ -352,7 +354,7 @@ def test_a_question_that_cannot_be_asked(speaker: Speaker, one: dict[str, Any], 
 def test_a_model_that_does_not_speak(tmp_path: Path) -> None:
     """Answers from the record: of one picture, of one of its regions, of several views."""
     silent = load(str(save_small_model(tmp_path / "model")), device="cpu", threshold=0.0)
-    engine = Engine(silent)
+    engine = InferenceWorker(silent)
     engine.start()
     try:
         with speaking(silent, engine) as speaker:
@@ -374,7 +376,7 @@ def test_a_model_that_does_not_speak(tmp_path: Path) -> None:
         engine.stop()
 
 
-def test_memory_that_runs_out_is_given_back(speaker: Speaker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_runs_out_is_given_back(speaker: ChatWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     def ask(self: Chat, question: str, **options: Any) -> Answer:
         raise RuntimeError("CUDA out of memory")
 

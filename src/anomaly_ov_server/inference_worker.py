@@ -66,7 +66,7 @@ class _Job:
         return id(self.context), self.preview, self.talk
 
 
-class Engine:
+class InferenceWorker:
     """Inspects pictures for many at a time with one ``Inspector``. Safe to call from any thread.
 
     ``max_waiting``: interactive pictures that may wait, or fewer where these take ``LONGEST_WAIT``; from then on

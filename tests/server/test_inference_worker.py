@@ -13,8 +13,8 @@ import pytest
 
 from anomaly_ov.images.sources import Source
 from anomaly_ov.inspector import Inspector
-from anomaly_ov_server.engine import Engine, Inspected
 from anomaly_ov_server.faults import Fault
+from anomaly_ov_server.inference_worker import InferenceWorker, Inspected
 from model_fixtures import small_model
 from serving_core_fixtures import FakeInspector, png
 
@@ -37,8 +37,8 @@ def fake() -> FakeInspector:
 
 
 @pytest.fixture
-def engine(fake: FakeInspector) -> Iterator[Engine]:
-    engine = Engine(fake, batch_size=4, max_waiting=5, pass_seconds=math.inf)  # type: ignore[arg-type]
+def engine(fake: FakeInspector) -> Iterator[InferenceWorker]:
+    engine = InferenceWorker(fake, batch_size=4, max_waiting=5, pass_seconds=math.inf)  # type: ignore[arg-type]
     engine.start()
     yield engine
     fake.gate.set()
@@ -50,7 +50,7 @@ async def begun(fake: FakeInspector) -> None:
     assert await asyncio.to_thread(fake.entered.acquire, timeout=10)
 
 
-async def occupied(engine: Engine, fake: FakeInspector) -> asyncio.Task[Inspected]:
+async def occupied(engine: InferenceWorker, fake: FakeInspector) -> asyncio.Task[Inspected]:
     """A pass that runs until the gate opens."""
     fake.gate.clear()
     first = asyncio.create_task(engine.inspect(source("first")))
@@ -58,7 +58,7 @@ async def occupied(engine: Engine, fake: FakeInspector) -> asyncio.Task[Inspecte
     return first
 
 
-async def waits(engine: Engine, count: int) -> None:
+async def waits(engine: InferenceWorker, count: int) -> None:
     for _ in range(1000):
         if engine.waiting == count:
             return
@@ -66,12 +66,12 @@ async def waits(engine: Engine, count: int) -> None:
     raise AssertionError(f"{engine.waiting} wait, not {count}")
 
 
-async def test_a_picture_is_inspected(engine: Engine) -> None:
+async def test_a_picture_is_inspected(engine: InferenceWorker) -> None:
     inspected = await engine.inspect(source("a"))
     assert (inspected.finding.id, inspected.finding.score, inspected.preview_HW3) == ("a", 0.25, None)
 
 
-async def test_while_a_pass_runs_the_next_collects(engine: Engine, fake: FakeInspector) -> None:
+async def test_while_a_pass_runs_the_next_collects(engine: InferenceWorker, fake: FakeInspector) -> None:
     first = await occupied(engine, fake)
     others = [asyncio.create_task(engine.inspect(source(f"p{i}"))) for i in range(5)]
     await waits(engine, 5)
@@ -80,7 +80,7 @@ async def test_while_a_pass_runs_the_next_collects(engine: Engine, fake: FakeIns
     assert fake.passes == [["first"], ["p0", "p1", "p2", "p3"], ["p4"]]
 
 
-async def test_only_alike_jobs_share_a_pass_and_keep_their_turn(engine: Engine, fake: FakeInspector) -> None:
+async def test_only_alike_jobs_share_a_pass_and_keep_their_turn(engine: InferenceWorker, fake: FakeInspector) -> None:
     first = await occupied(engine, fake)
     context: Any = object()
     kinds = [{}, {"preview": True}, {}, {"preview": True}, {"talk": True, "context": context}]
@@ -95,7 +95,7 @@ async def test_only_alike_jobs_share_a_pass_and_keep_their_turn(engine: Engine, 
     assert [one.preview_HW3 is not None for one in results] == [False, False, True, False, True, False]
 
 
-async def test_what_nobody_waits_for_is_never_computed(engine: Engine, fake: FakeInspector) -> None:
+async def test_what_nobody_waits_for_is_never_computed(engine: InferenceWorker, fake: FakeInspector) -> None:
     first = await occupied(engine, fake)
     left, stays = (asyncio.create_task(engine.inspect(source(name))) for name in ("left", "stays"))
     await waits(engine, 2)
@@ -108,7 +108,7 @@ async def test_what_nobody_waits_for_is_never_computed(engine: Engine, fake: Fak
     assert fake.passes == [["first"], ["stays"]]
 
 
-async def test_cancelling_during_the_pass_harms_nobody(engine: Engine, fake: FakeInspector) -> None:
+async def test_cancelling_during_the_pass_harms_nobody(engine: InferenceWorker, fake: FakeInspector) -> None:
     first = await occupied(engine, fake)
     first.cancel()
     second = asyncio.create_task(engine.inspect(source("second")))
@@ -117,7 +117,7 @@ async def test_cancelling_during_the_pass_harms_nobody(engine: Engine, fake: Fak
     assert (await second).finding.id == "second"
 
 
-async def test_too_many_are_told_when_to_come_back(engine: Engine, fake: FakeInspector) -> None:
+async def test_too_many_are_told_when_to_come_back(engine: InferenceWorker, fake: FakeInspector) -> None:
     first = await occupied(engine, fake)
     tasks = [asyncio.create_task(engine.inspect(source(f"p{i}"))) for i in range(5)]
     await waits(engine, 5)
@@ -133,7 +133,7 @@ async def test_too_many_are_told_when_to_come_back(engine: Engine, fake: FakeIns
     assert (await engine.inspect(source("again"))).finding.id == "again"
 
 
-async def test_several_are_taken_together_or_not_at_all(engine: Engine, fake: FakeInspector) -> None:
+async def test_several_are_taken_together_or_not_at_all(engine: InferenceWorker, fake: FakeInspector) -> None:
     first = await occupied(engine, fake)
     together = asyncio.create_task(engine.inspect_together([source(f"p{i}") for i in range(9)]))
     await waits(engine, 9)  # more than may wait: they were let in because fewer waited
@@ -146,7 +146,7 @@ async def test_several_are_taken_together_or_not_at_all(engine: Engine, fake: Fa
     assert fake.passes == [["first"]]
 
 
-async def test_interactive_pictures_go_before_a_batch(engine: Engine, fake: FakeInspector) -> None:
+async def test_interactive_pictures_go_before_a_batch(engine: InferenceWorker, fake: FakeInspector) -> None:
     fake.gate.clear()
     with ThreadPoolExecutor(1) as pool:
         many = pool.submit(engine.inspect_many, [source(f"b{i}") for i in range(10)])
@@ -161,7 +161,7 @@ async def test_interactive_pictures_go_before_a_batch(engine: Engine, fake: Fake
     assert fake.passes == [["b0", "b1", "b2", "b3"], ["quick"], ["b4", "b5", "b6", "b7"], ["b8", "b9"]]
 
 
-async def test_errors_reach_those_they_belong_to_alone(engine: Engine, fake: FakeInspector) -> None:
+async def test_errors_reach_those_they_belong_to_alone(engine: InferenceWorker, fake: FakeInspector) -> None:
     first = await occupied(engine, fake)
     names = ["a", "bad", "b", "worse"]
     tasks = [asyncio.create_task(engine.inspect(source(name))) for name in names]
@@ -178,7 +178,7 @@ async def test_errors_reach_those_they_belong_to_alone(engine: Engine, fake: Fak
     assert (await engine.inspect(source("alive"))).finding.id == "alive"
 
 
-async def test_a_failing_inspector_fails_every_waiting_job(engine: Engine, fake: FakeInspector) -> None:
+async def test_a_failing_inspector_fails_every_waiting_job(engine: InferenceWorker, fake: FakeInspector) -> None:
     first = await occupied(engine, fake)
     tasks = [asyncio.create_task(engine.inspect(source(f"p{i}"))) for i in range(3)]
     await waits(engine, 3)
@@ -194,7 +194,9 @@ async def test_a_failing_inspector_fails_every_waiting_job(engine: Engine, fake:
         await asyncio.to_thread(engine.inspect_many, [source("b")])
 
 
-async def test_stopping_finishes_what_was_taken_and_refuses_the_rest(engine: Engine, fake: FakeInspector) -> None:
+async def test_stopping_finishes_what_was_taken_and_refuses_the_rest(
+    engine: InferenceWorker, fake: FakeInspector
+) -> None:
     first = await occupied(engine, fake)
     tasks = [asyncio.create_task(engine.inspect(source(f"p{i}"))) for i in range(3)]
     await waits(engine, 3)
@@ -215,10 +217,12 @@ async def test_stopping_finishes_what_was_taken_and_refuses_the_rest(engine: Eng
 
 async def test_before_the_start_it_refuses_instead_of_hanging(fake: FakeInspector) -> None:
     with pytest.raises(Fault):
-        await Engine(fake).inspect(source("early"))  # type: ignore[arg-type]
+        await InferenceWorker(fake).inspect(source("early"))  # type: ignore[arg-type]
 
 
-async def test_many_clients_that_come_and_go_get_their_own_answers(engine: Engine, fake: FakeInspector) -> None:
+async def test_many_clients_that_come_and_go_get_their_own_answers(
+    engine: InferenceWorker, fake: FakeInspector
+) -> None:
     random = np.random.default_rng(0)
 
     async def patient(index: int) -> str:
@@ -245,7 +249,7 @@ async def test_many_clients_that_come_and_go_get_their_own_answers(engine: Engin
 
 
 async def test_slow_pictures_go_in_small_passes_and_few_may_wait(fake: FakeInspector) -> None:
-    engine = Engine(fake, batch_size=2, max_waiting=100, pass_seconds=0.02)  # type: ignore[arg-type]
+    engine = InferenceWorker(fake, batch_size=2, max_waiting=100, pass_seconds=0.02)  # type: ignore[arg-type]
     stream = fake.stream_with_previews
 
     def slow(sources: Any, *rest: Any, **more: Any) -> Any:
@@ -276,7 +280,7 @@ def test_the_real_inspector_scores_as_alone() -> None:
     pictures = [Source(png(40, 30, seed), f"p{seed}") for seed in range(6)]
     alone = [inspector.inspect(picture) for picture in pictures]
     passes: list[int] = []
-    engine = Engine(
+    engine = InferenceWorker(
         inspector, batch_size=4, pass_seconds=math.inf, observe=lambda pictures, seconds: passes.append(pictures)
     )
     engine.start()

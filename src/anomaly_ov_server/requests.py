@@ -1,4 +1,7 @@
-"""Work that ends with its reader: when the client goes, what was done for it alone is cancelled."""
+"""What a request may cost: work ends when its client goes, and JSON of very many values is not parsed.
+
+A list of two bytes a value takes a hundred times that in memory.
+"""
 
 from __future__ import annotations
 
@@ -34,3 +37,13 @@ async def unless_gone(request: Request, awaitable: Awaitable[Result]) -> Result:
 async def _gone(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         continue
+
+
+MOST_COMMAS = 200_000
+"""More than any request needs: pictures are long strings, and a language model reads some thousand words."""
+
+
+def require_modest(body: bytes) -> None:
+    """Raises ``Fault`` 413 for JSON of very many values: each but the first follows a comma."""
+    if body.count(b",") > MOST_COMMAS:
+        raise Fault(413, "too_large", f"the JSON holds more than {MOST_COMMAS} commas", hint="send less at a time")

@@ -2,9 +2,9 @@
 
 Who asks brings the whole conversation each time, as OpenAI's clients do. What is kept of a picture is what the language
 model has read of it (``chat.Chat``), under the digest of its bytes and its context: a second question neither decodes
-nor encodes the picture, and only what is new in the conversation is read. Pictures are looked at by the ``Engine``;
-several views of one thing by the inspector, in this thread. When nobody listens any more, the answer ends at its next
-token, and the conversation stays as it was. Without a language model, answers are taken from the record
+nor encodes the picture, and only what is new in the conversation is read. Pictures are looked at by the inference
+worker; several views of one thing by the inspector, in this thread. When nobody listens any more, the answer ends at
+its next token, and the conversation stays as it was. Without a language model, answers are taken from the record
 (``record_chat``), in the same way.
 
 Not here: the format of requests and answers (``completions``).
@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any
 from anomaly_ov.errors import AnomalyOVError, DeviceError, ImageError, UsageError
 from anomaly_ov.images.sources import Source
 from anomaly_ov.records import Answer, Finding
-from anomaly_ov_server.engine import Engine
-from anomaly_ov_server.faults import Fault, fault_of
+from anomaly_ov_server.faults import Fault, fault_of, fault_of_picture
+from anomaly_ov_server.inference_worker import InferenceWorker
 from anomaly_ov_server.record_chat import RecordChat
 from anomaly_ov_server.region_words import about_number, about_region
 
@@ -58,7 +58,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ChatQuestion:
     """One question. ``history``: what was said before, (role, text), the user first. ``temperature`` 0: the most likely
     answer. ``reading``: full, focus, highlight or None for the model's own. ``region``: of the finding, from 0.
     """
@@ -94,20 +94,20 @@ class Told:
 
 @dataclass(frozen=True)
 class _Open:
-    """A conversation that is kept. Only the speaker's thread uses ``chat``."""
+    """A conversation that is kept. Only the worker's thread uses ``chat``."""
 
     chat: Chat | RecordChat
     records: tuple[dict[str, Any], ...]
 
 
-class Speaker:
+class ChatWorker:
     """Answers questions one at a time. ``max_open``: conversations kept; ``max_waiting``: questions that may wait.
 
     ``say`` and ``answer`` belong on one event loop; ``start`` and ``stop`` block.
     """
 
     def __init__(
-        self, inspector: Inspector, engine: Engine, max_open: int = 16, *, max_waiting: int = MAX_WAITING
+        self, inspector: Inspector, engine: InferenceWorker, max_open: int = 16, *, max_waiting: int = MAX_WAITING
     ) -> None:
         self._inspector, self._engine = inspector, engine
         self._max_open, self._max_waiting = max_open, max_waiting
@@ -119,7 +119,7 @@ class Speaker:
 
     def start(self) -> None:
         """Starts the thread and has it load the language model, so that the first question need not wait for it."""
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="speaker")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="chat-worker")
         if self._inspector.speaks:
             self._thread.submit(self._load)
 
@@ -139,7 +139,7 @@ class Speaker:
         """Conversations that are kept."""
         return len(self._open)
 
-    async def say(self, asked: Asked) -> AsyncGenerator[Begun | str | Answer, None]:
+    async def say(self, asked: ChatQuestion) -> AsyncGenerator[Begun | str | Answer, None]:
         """``Begun``, then pieces of text as they come, at last the ``Answer``, whose text they add up to.
 
         Closing the generator stops the answer. Raises ``Fault``: 400 (a question that cannot be asked, no such
@@ -171,7 +171,7 @@ class Speaker:
             gone.set()
             self._taken -= 1
 
-    async def answer(self, asked: Asked) -> Told:
+    async def answer(self, asked: ChatQuestion) -> Told:
         """The whole answer; raises what ``say`` raises. Cancelling stops it."""
         records: tuple[dict[str, Any], ...] = ()
         async with aclosing(self.say(asked)) as events:
@@ -191,8 +191,8 @@ class Speaker:
             raise Fault(429, "overloaded", what, hint=f"try again in {seconds} s", retry_after=seconds)
         return self._thread
 
-    async def _looked_at(self, asked: Asked) -> Callable[[], _Open]:
-        """How the speaker's thread comes by the conversation: kept, or opened from what the engine has just found."""
+    async def _looked_at(self, asked: ChatQuestion) -> Callable[[], _Open]:
+        """How the worker's thread comes by the conversation: kept, or opened from what the engine has just found."""
         with self._lock:
             kept = self._open.get(asked.key)
             if kept is not None:
@@ -211,9 +211,10 @@ class Speaker:
         except ImageError as error:
             raise _as_message_fault(error) from None
 
-    def _opened(self, asked: Asked, findings: list[Finding]) -> _Open:
+    def _opened(self, asked: ChatQuestion, findings: list[Finding]) -> _Open:
         for finding in findings:
-            _require_read(finding, param="messages")
+            if finding.error is not None:
+                raise fault_of_picture(finding.error, "messages")
         chat: Chat | RecordChat = RecordChat(findings)
         if self._inspector.speaks:
             chat = self._inspector.chat(findings, views=True, reading=asked.reading)
@@ -226,12 +227,12 @@ class Speaker:
 
     def _tell(
         self,
-        asked: Asked,
+        asked: ChatQuestion,
         look: Callable[[], _Open],
         emit: Callable[[Begun | str], None],
         stopped: Callable[[], bool],
     ) -> Answer:
-        """One question answered, in the speaker's thread."""
+        """One question answered, in the worker's thread."""
         started = time.perf_counter()
         try:
             opened = look()
@@ -243,7 +244,7 @@ class Speaker:
             opened.chat.history = list(asked.history)
             _require_askable(opened.chat, question, asked.max_tokens)
             emit(Begun(records))
-            text = _Pieces(emit)
+            text = _TrimmedText(emit)
             answer = opened.chat.ask(
                 question,
                 max_tokens=asked.max_tokens,
@@ -270,7 +271,7 @@ class Speaker:
             log.error("the language model cannot be loaded: %s", error)
 
 
-class _Pieces:
+class _TrimmedText:
     """Hands on text without the blanks around it: the pieces add up to the answer's text, which has none."""
 
     def __init__(self, emit: Callable[[str], None]) -> None:
@@ -311,13 +312,6 @@ def _require_askable(chat: Chat | RecordChat, question: str, max_tokens: int) ->
         chat.check(question, max_tokens=max_tokens)
     except UsageError as error:
         raise Fault(400, "bad_request", error.message, hint=error.hint, param="messages") from None
-
-
-def _require_read(finding: Finding, param: str | None) -> None:
-    if finding.error is not None:
-        too_large = finding.error.type == "ImageTooLarge"
-        status, kind = (413, "image_too_large") if too_large else (422, "unreadable_image")
-        raise Fault(status, kind, finding.error.message, hint=finding.error.hint, param=param)
 
 
 def _as_message_fault(error: ImageError) -> Fault:

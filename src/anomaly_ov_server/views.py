@@ -1,11 +1,17 @@
-"""A batch as the HTTP interface shows it: what is stored, and how fast it goes."""
+"""What the HTTP interface shows: a batch with how fast it goes, and the record as the OpenAPI document describes it.
+
+The latter is made from ``records``, so that the two cannot differ.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, get_type_hints
 
-from anomaly_ov.records import ModelInfo
+from pydantic import BaseModel, Field, create_model
+
+from anomaly_ov import records
+from anomaly_ov.records import IN_MEMORY, SCHEMA, Finding, ModelInfo
 from anomaly_ov_server.service import Service
 from anomaly_ov_server.store.pictures import Rejected
 from anomaly_ov_server.store.rows import Batch, BatchContext, Counts, ThresholdUsed
@@ -69,3 +75,10 @@ def new_view_of(service: Service, batch: Batch, rejected: list[Rejected]) -> New
     view = view_of(service, batch)
     values = {name: getattr(view, name) for name in view.__dataclass_fields__}
     return NewBatchView(**values, rejected=rejected)
+
+
+_FIELDS: dict[str, Any] = {name: (hint, ...) for name, hint in get_type_hints(Finding).items() if name not in IN_MEMORY}
+_SCHEMA: dict[str, Any] = {"schema_": (Literal[SCHEMA], Field(alias="schema"))}
+
+Record: type[BaseModel] = create_model("Record", __doc__=records.__doc__, **_SCHEMA, **_FIELDS)
+"""``Finding.to_json()``."""
