@@ -89,11 +89,11 @@ def metric(
     from anomaly_ov.cli.console import Bar
     from anomaly_ov.models.hub import resolve
     from anomaly_ov_lab.training.metric_fit import MetricPlan, learn_metrics
-    from anomaly_ov_lab.training.recipe import read_expert_recipe
+    from anomaly_ov_lab.training.recipe import ExpertRecipe, read_recipe
     from anomaly_ov_lab.training.runs import labelled_sets
     from anomaly_ov_lab.training.scoring_fit import ScoringPlan
 
-    sets = labelled_sets([data / folder for folder in read_expert_recipe(recipe, {}).sets])
+    sets = labelled_sets([data / folder for folder in read_recipe(ExpertRecipe, recipe).sets])
     plan = MetricPlan(steps=steps or MetricPlan.steps, seed=seed or 0)
     drawn = ScoringPlan(images, categories, seed or 0)
     with Bar(None, "") as bar:
