@@ -48,8 +48,9 @@ demo: $(DEMO_VENV)/.installed
 	@echo "Now the page, with the same pictures; drop your own onto it:"
 	@$(DEMO_BIN)/anomaly-ov serve examples --data demo/service --port $(PORT)
 
+# On every core, at most four; each file in one process, because what its tests share is dear.
 test: $(STAMP)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from anomaly_ov.cli.console import Bar
 from anomaly_ov.inspector import load
 from anomaly_ov.scoring.conformal import CERTAINTY, conformal, fewest
 from anomaly_ov_lab.data.layouts import discover
@@ -102,7 +103,8 @@ def good_scores(data: Path, rows: Path, model: str, batch_size: int) -> tuple[st
     goods = dataset.keep(sample for sample in dataset if sample.label == 0)
     inspector = load(model, dtype="float32")
     folder = rows / dataset.name
-    evaluate_detection(inspector, goods, folder, batch_size, progress=True, include_train=True, draws=1)
+    with Bar(None, goods.name) as bar:
+        evaluate_detection(inspector, goods, folder, batch_size, bar.at, include_train=True, draws=1)
     with RunFolder(folder, inspector.info) as run:
         kept = run.resume(lambda row: row.score is not None)
     distinct = list({row.sha256: row for row in reversed(kept.values())}.values())[::-1]

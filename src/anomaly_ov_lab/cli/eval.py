@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anomaly_ov.cli import contexts
-from anomaly_ov.cli.console import note, print_error, stdout_console
+from anomaly_ov.cli.console import Bar, note, print_error, stdout_console
 from anomaly_ov.errors import UsageError
 from anomaly_ov_lab.cli import ablation, eval_reason
 
@@ -91,9 +91,10 @@ def detect(
                 detector, tested = _with_context(wanted, inspector, one, draw, batch_size, include_train)
             else:
                 detector, tested = told(inspector, {str(one.id_of(s)): s.category for s in one}), one
-            result = evaluate_detection(
-                detector, tested, folder, batch_size, progress=True, include_train=include_train, seed=seed
-            )
+            with Bar(None, one.name) as bar:
+                result = evaluate_detection(
+                    detector, tested, folder, batch_size, bar.at, include_train=include_train, seed=seed
+                )
         except KeyboardInterrupt:
             _say_interrupted(one, folder)
             raise typer.Exit(130) from None

@@ -235,19 +235,12 @@ def _run(
 
 
 def _print(results: list[ReasoningResult]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
+    from anomaly_ov_lab.evaluation.report import terminal_table
     from anomaly_ov_lab.evaluation.text.table import remarks, tables
 
     console = stdout_console()
     for title, columns, rows in tables(results):
-        shown = Table(title=title)
-        for index, column in enumerate(columns):
-            shown.add_column(column, justify="left" if index < 2 else "right")
-        for row in rows:
-            shown.add_row(*map(Text, row))  # questions and names are never read as rich's markup
-        console.print(shown)
+        console.print(terminal_table(title, columns, rows, names=2))
     for result in results:
         for line in remarks(result):
             console.print(line, style="dim", markup=False, highlight=False)

@@ -19,16 +19,12 @@ import heapq
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
 from anomaly_ov.errors import DataError
 from anomaly_ov.files import write_atomic
@@ -114,7 +110,7 @@ def evaluate_detection(
     dataset: DataSet,
     out: Path | None = None,
     batch_size: int = 8,
-    progress: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
     *,
     include_train: bool = False,
     draws: int = 2000,
@@ -123,10 +119,10 @@ def evaluate_detection(
 ) -> DetectionResult:
     """Scores ``dataset`` with ``detector`` and measures it. See the module's text for the rules.
 
-    ``out``: the run's folder, kept and gone on with; None keeps nothing. ``progress``: a bar with rate and time left
-    on stderr. ``include_train``: also measure the normals of the train split. ``draws``, ``seed``: of the bootstrap.
-    ``max_fpr``: where PRO ends. The detector is given ``images.sources.Source`` objects, one per picture; one with a
-    context (``with_context``) has that recorded.
+    ``out``: the run's folder, kept and gone on with; None keeps nothing. ``progress``: told how many of the pictures
+    that had still to be scored are done, and how many there are. ``include_train``: also measure the normals of the
+    train split. ``draws``, ``seed``: of the bootstrap. ``max_fpr``: where PRO ends. The detector is given
+    ``images.sources.Source`` objects, one per picture; one with a context (``with_context``) has that recorded.
     Raises ``DataError`` if nothing is labelled, or the detector's output is broken.
     """
     chosen = measured(dataset, include_train)
@@ -156,7 +152,7 @@ def _score(
     dataset: DataSet,
     run: RunFolder,
     batch_size: int,
-    progress: bool,
+    progress: Callable[[int, int], None],
     used: Mapping[str, ContextUsed],
 ) -> tuple[dict[str, Row], dict[str, float | int | None]]:
     """A row per picture, by id, and how fast the missing ones were made."""
@@ -178,15 +174,14 @@ def _score(
     for row in rows.values():
         worst.add(samples[row.id].label, row.score)
     started = time.perf_counter()
-    with _bar(progress, dataset.name, len(samples), len(rows)) as bar:
-        findings = detector.stream(sources, batch_size) if sources else iter(())
-        for (id_, sample), finding in _paired(pending, findings):
-            wanted = worst.add(sample.label, finding.score) or _needs_map(sample, masked)
-            map_file = _map_file(id_, finding, run) if wanted else None
-            sha256 = finding.image.sha256 or (sha256_file(sample.image) if sample.image.is_file() else None)
-            rows[id_] = Row.of(id_, finding, sha256, map_file, used.get(sample.category), settings)
-            run.append(rows[id_])
-            bar.advance(bar.task_ids[0])
+    findings = detector.stream(sources, batch_size) if sources else iter(())
+    for done, ((id_, sample), finding) in enumerate(_paired(pending, findings), 1):
+        wanted = worst.add(sample.label, finding.score) or _needs_map(sample, masked)
+        map_file = _map_file(id_, finding, run) if wanted else None
+        sha256 = finding.image.sha256 or (sha256_file(sample.image) if sample.image.is_file() else None)
+        rows[id_] = Row.of(id_, finding, sha256, map_file, used.get(sample.category), settings)
+        run.append(rows[id_])
+        progress(done, len(pending))
     seconds = time.perf_counter() - started
     scored = sum(rows[id_].error is None for id_ in pending)
     return rows, {
@@ -357,22 +352,7 @@ def _uncertain(dataset: DataSet, readable: Sequence[ScoredSample], settings: _Se
     return _figures("probability > 0 as anomalous", items, settings, 0)
 
 
-# --- progress -------------------------------------------------------------------------------------------------------
-
-
-class _Rate(ProgressColumn):
-    """Pictures per second."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.1f}/s" if task.speed else "-/s", style="progress.data.speed")
-
-
-@contextmanager
-def _bar(shown: bool, name: str, total: int, done: int) -> Iterator[Progress]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
-        bar.add_task(name, total=total, completed=done)
-        yield bar
+# --- the worst --------------------------------------------------------------------------------------------------------
 
 
 MOST_SHOWN = 9

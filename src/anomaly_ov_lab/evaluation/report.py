@@ -55,20 +55,24 @@ def rows(results: Sequence[DetectionResult], per_category: bool = False) -> list
 
 def markdown(results: Sequence[DetectionResult], per_category: bool = False) -> str:
     """A markdown table of ``results``, followed by one line per note."""
-    head = columns(results)
-    lines = [f"| {' | '.join(head)} |", f"|{'-|' * len(head)}"]
-    lines += [f"| {' | '.join(_escaped(cell) for cell in cells)} |" for cells in rows(results, per_category)]
+    lines = markdown_table(columns(results), rows(results, per_category))
     notes = [f"- {printable(f'{result.dataset}: {note}')}" for result in results for note in result.notes]
     return "\n".join([*lines, "", *notes] if notes else lines) + "\n"
 
 
-def table(results: Sequence[DetectionResult], per_category: bool = False) -> Table:
-    """The same table for a terminal."""
-    shown = Table(title="detection, %")
-    for index, column in enumerate(columns(results)):
-        shown.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
-    for cells in rows(results, per_category):
-        shown.add_row(*map(Text, cells))  # names come from folders: never read as rich's markup
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table in Markdown, signs of its own escaped."""
+    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    return [f"| {' | '.join(columns)} |", f"|{'-|' * len(columns)}", *(f"| {' | '.join(row)} |" for row in cells)]
+
+
+def terminal_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], names: int = 1) -> Table:
+    """A table for a terminal; the first ``names`` columns hold names, the others figures."""
+    shown = Table(title=title)
+    for index, column in enumerate(columns):
+        shown.add_column(column, justify="left" if index < names else "right", no_wrap=index == 0)
+    for row in rows:
+        shown.add_row(*map(Text, row))  # names come from folders and files: never read as rich's markup
     return shown
 
 
@@ -77,7 +81,7 @@ def print_report(
 ) -> None:
     """Prints the table and the notes to ``console`` (stdout by default)."""
     console = console or Console()
-    console.print(table(results, per_category))
+    console.print(terminal_table("detection, %", columns(results), rows(results, per_category)))
     for result in results:
         for note in result.notes:
             console.print(printable(f"{result.dataset}: {note}"), style="dim", markup=False, highlight=False)
@@ -108,24 +112,24 @@ def _cells(
     scores, pixels = figures.scores, figures.pixels
     point = (point_of or figures).at_threshold
     interval = scores["score"].interval
-    main = _percent(scores["score"].auroc)
+    main = percent(scores["score"].auroc)
     return (
         printable(name),
         f"{figures.normal} / {figures.anomalous}",
-        f"{main} [{_percent(interval.low)}, {_percent(interval.high)}]" if interval else main,
-        *([_percent(scores["score_expert"].auroc)] if alone else []),
-        _percent(scores["score_raw"].auroc),
-        _percent(scores["score_map"].auroc),
-        _percent(scores["score"].average_precision),
-        _percent(scores["score"].f1_max),
-        _percent(point.balanced_accuracy if point else None),
-        _percent(point.false_alarms if point else None),
-        _percent(point.misses if point else None),
-        _percent(scores["score"].calibration_error),
-        _percent(pixels.auroc if pixels else None),
-        _percent(pixels.average_precision if pixels else None),
-        _percent(pixels.f1_max if pixels else None),
-        _percent(pixels.pro if pixels else None),
+        f"{main} [{percent(interval.low)}, {percent(interval.high)}]" if interval else main,
+        *([percent(scores["score_expert"].auroc)] if alone else []),
+        percent(scores["score_raw"].auroc),
+        percent(scores["score_map"].auroc),
+        percent(scores["score"].average_precision),
+        percent(scores["score"].f1_max),
+        percent(point.balanced_accuracy if point else None),
+        percent(point.false_alarms if point else None),
+        percent(point.misses if point else None),
+        percent(scores["score"].calibration_error),
+        percent(pixels.auroc if pixels else None),
+        percent(pixels.average_precision if pixels else None),
+        percent(pixels.f1_max if pixels else None),
+        percent(pixels.pro if pixels else None),
         speed,
     )
 
@@ -135,9 +139,6 @@ def _speed(result: DetectionResult) -> str:
     return "-" if rate is None else f"{rate:.1f}"
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
+    """In percent, "-" where undefined."""
     return "-" if value is None else f"{100 * value:.1f}"
-
-
-def _escaped(cell: str) -> str:
-    return cell.replace("|", "\\|").replace("\n", " ")

@@ -14,8 +14,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from anomaly_ov.configuration import parse, to_mapping
 from anomaly_ov.errors import ConfigError
 from anomaly_ov.models.hub import WEIGHTS_FILE
@@ -24,6 +22,7 @@ from anomaly_ov_lab.training.checkpoint import RUN
 from anomaly_ov_lab.training.feature_cache import model_key
 from anomaly_ov_lab.training.recipe import ExpertRecipe, merged, read_recipe
 from anomaly_ov_lab.training.runs import labelled_sets, pictures_in, refuse_leakage, train_expert
+from anomaly_ov_lab.training.tracker import say
 
 BASE = "full"
 """The variant that changes nothing, which the others are compared with."""
@@ -125,7 +124,7 @@ def train(
     for index, run in enumerate(runs):
         if _is_done(run, out, starts[run.recipe.views]):
             continue
-        _say(f"run {index + 1} of {len(runs)}: {run.folder}")
+        say(f"run {index + 1} of {len(runs)}: {run.folder}")
         train_expert(run.recipe, data, start, out / run.folder, cache=cache, device=device)
     return {run: out / run.folder / "model" for run in runs}
 
@@ -150,10 +149,6 @@ def _is_done(run: Run, out: Path, start: str) -> bool:
     trained: Any = json.loads(record.read_text(encoding="utf-8"))
     same_recipe = trained.get("recipe") == json.loads(json.dumps(to_mapping(run.recipe)))
     return bool(same_recipe and trained.get("data", {}).get("start") == start)
-
-
-def _say(line: str) -> None:
-    Console(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _variant(recipe: AblationRecipe, name: str, seed: int) -> ExpertRecipe:

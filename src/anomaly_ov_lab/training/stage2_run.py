@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from transformers import Qwen2Config
 
 from anomaly_ov.configuration import to_mapping
@@ -44,6 +43,7 @@ from anomaly_ov_lab.training.recipe import FreshLanguage, Stage2Recipe, with_ste
 from anomaly_ov_lab.training.runs import hash_of, hash_of_set, labelled_sets, pictures_in, refuse_leakage
 from anomaly_ov_lab.training.stage1 import merge_lora
 from anomaly_ov_lab.training.stage2 import Stage2, prepare
+from anomaly_ov_lab.training.tracker import say
 
 TEXT_SIZE = 64  # pictures that only their facts are wanted of
 
@@ -86,7 +86,7 @@ def train_stage2(
         trained = run(task, plan.loop, out, record, world)
         assert isinstance(trained, AnomalyOV)
         if talk is not None and world.first:
-            _say(f"conversations: {SkipLog(out / SKIPPED).settle()}")
+            say(f"conversations: {SkipLog(out / SKIPPED).settle()}")
         final = _whole(trained, recipe, detector, world)
         if final is not None:
             export(final, reasoner.tokenizer, start, out / "model")
@@ -108,7 +108,7 @@ def _json_talk(recipe: Stage2Recipe, data: Path, out: Path, key: str, world: Wor
     files, talk = [data / name for name in recipe.conversations], None
     if world.first:
         talk, said = index_conversations(files, data / recipe.images, out, key)
-        _say(said)
+        say(said)
     world.wait()
     return talk or index_conversations(files, data / recipe.images, out, key)[0]
 
@@ -127,10 +127,6 @@ def _whole(trained: AnomalyOV, recipe: Stage2Recipe, detector: AnomalyModel, wor
         merge_lora(trained.model.language_model)
     whole: AnomalyOV = trained.cpu().eval()
     return whole
-
-
-def _say(line: str) -> None:
-    Console(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def fresh(language: FreshLanguage, talk: TalkConfig, detector_folder: Path) -> Reasoner:

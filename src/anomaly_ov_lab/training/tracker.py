@@ -80,6 +80,11 @@ class Tracker:
         self._progress.update(self._bar, loss=f"loss {row['loss']:.4f}")
 
 
+def say(line: str) -> None:
+    """A line on stderr, whole and as it is."""
+    Console(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True)
+
+
 def _cut_after(path: Path, step: int) -> None:
     if not path.is_file():
         return

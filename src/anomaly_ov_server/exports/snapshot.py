@@ -76,3 +76,18 @@ def _from_line(line: bytes) -> Reviewed:
     values |= {name: None if values[name] is None else Path(values[name]) for name in _PATHS}
     values["decision"] = None if values["decision"] is None else Decision(**values["decision"])
     return Reviewed(**values)
+
+
+LEAST = 2**16
+
+
+def in_blocks(pieces: Iterable[bytes], least: int = LEAST) -> Iterator[bytes]:
+    """The same bytes in pieces of at least ``least``, but for the last: each costs its own way to the network."""
+    block = bytearray()
+    for piece in pieces:
+        block += piece
+        if len(block) >= least:
+            yield bytes(block)
+            block.clear()
+    if block:
+        yield bytes(block)

@@ -14,13 +14,12 @@ from fastapi.responses import StreamingResponse
 from anomaly_ov.records import ModelInfo, Threshold
 from anomaly_ov_server.exports.about import CHOSEN, About
 from anomaly_ov_server.exports.archive import archive
-from anomaly_ov_server.exports.blocks import in_blocks
 from anomaly_ov_server.exports.coco import coco
 from anomaly_ov_server.exports.csv_table import csv_table
 from anomaly_ov_server.exports.jsonl import jsonl
 from anomaly_ov_server.exports.rejudged import rejudged
 from anomaly_ov_server.exports.report import report
-from anomaly_ov_server.exports.snapshot import Snapshot
+from anomaly_ov_server.exports.snapshot import Snapshot, in_blocks
 from anomaly_ov_server.service import Service, service_of
 from anomaly_ov_server.store.rows import Batch
 

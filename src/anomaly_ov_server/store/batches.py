@@ -1,10 +1,12 @@
-"""Batches as they are read: their row, what is counted of their items, and the context they want."""
+"""Batches: what is read of them, what every change to one begins with, and which files belong to rows."""
 
 from __future__ import annotations
 
 import sqlite3
+from pathlib import Path
 
-from anomaly_ov_server.store.changes import require_batch
+from anomaly_ov_server.faults import Fault
+from anomaly_ov_server.store.folder import Folder
 from anomaly_ov_server.store.rows import Batch, BatchContext, Counts, ScoredBy, problem_of
 
 _COUNTS = """
@@ -55,3 +57,63 @@ def _batch(connection: sqlite3.Connection, row: sqlite3.Row) -> Batch:
         context_id=row["context"],
         scored_by=ScoredBy.of_json(scored_by["value"]) if scored_by else None,
     )
+
+
+def require_batch(connection: sqlite3.Connection, batch: str) -> sqlite3.Row:
+    """The row of ``batch``. Raises ``Fault`` 404."""
+    row: sqlite3.Row | None = connection.execute("SELECT * FROM batch WHERE id = ?", (batch,)).fetchone()
+    if row is None:
+        raise Fault(404, "not_found", "there is no such batch", hint="GET /v1/batches lists them")
+    return row
+
+
+def require_item(connection: sqlite3.Connection, item: str) -> sqlite3.Row:
+    """The row of ``item``. Raises ``Fault`` 404."""
+    row: sqlite3.Row | None = connection.execute("SELECT * FROM item WHERE id = ?", (item,)).fetchone()
+    if row is None:
+        raise Fault(404, "not_found", "there is no such item", hint="GET /v1/batches/{id}/items lists them")
+    return row
+
+
+def next_revision(connection: sqlite3.Connection, batch: str) -> int:
+    """Counts a change to ``batch``; the number is for the items that changed. Raises ``Fault`` 404."""
+    row = connection.execute(
+        "UPDATE batch SET revision = revision + 1 WHERE id = ? RETURNING revision", (batch,)
+    ).fetchone()
+    if row is None:
+        raise Fault(404, "not_found", "there is no such batch", hint="GET /v1/batches lists them")
+    return int(row[0])
+
+
+def expected(connection: sqlite3.Connection) -> tuple[set[str], set[str], set[str], set[str]]:
+    """Digests of pictures and of their pages, names of maps (ITEM-CONTEXT), ids of contexts."""
+
+    def column(query: str) -> set[str]:
+        return {row[0] for row in connection.execute(query)}
+
+    return (
+        column("SELECT DISTINCT sha256 FROM item"),
+        column("SELECT DISTINCT digest FROM item"),
+        column("SELECT item || '-' || context FROM finding WHERE has_map = 1"),
+        column("SELECT id FROM context"),
+    )
+
+
+def leftovers(connection: sqlite3.Connection, folder: Folder, batch: str) -> list[Path]:
+    """The files that nothing needs once ``batch`` is gone. Pictures that another batch has too are not among them."""
+    pictures = connection.execute(
+        "SELECT DISTINCT sha256, digest FROM item AS own WHERE batch = :batch AND NOT EXISTS "
+        "(SELECT 1 FROM item AS other WHERE other.sha256 = own.sha256 AND other.batch <> :batch)",
+        {"batch": batch},
+    ).fetchall()
+    maps = connection.execute(
+        "SELECT finding.item, finding.context FROM finding JOIN item ON item.id = finding.item WHERE item.batch = ?",
+        (batch,),
+    )
+    made = connection.execute("SELECT id FROM context WHERE batch = ?", (batch,))
+    return [
+        *(path(row["digest"]) for row in pictures for path in (folder.thumbnail, folder.preview)),
+        *{folder.picture(row["sha256"]) for row in pictures},
+        *(folder.map(row["item"], row["context"]) for row in maps),
+        *(folder.context(row["id"]) for row in made),
+    ]

@@ -16,7 +16,7 @@ from typing import Literal
 
 from anomaly_ov.context.build import FEWEST_FOR_AUTO
 from anomaly_ov_server.faults import Fault
-from anomaly_ov_server.store.changes import next_revision, require_batch
+from anomaly_ov_server.store.batches import next_revision, require_batch
 from anomaly_ov_server.store.names import new_id
 from anomaly_ov_server.store.rows import ContextJob, Problem, Task, Wanted
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 
 from anomaly_ov_server.reviewed import Verdict
-from anomaly_ov_server.store.changes import next_revision, require_item
-from anomaly_ov_server.store.times import now
+from anomaly_ov_server.store.batches import next_revision, require_item
+from anomaly_ov_server.store.names import now
 
 
 def decide(connection: sqlite3.Connection, item: str, verdict: Verdict, note: str) -> None:

@@ -7,7 +7,7 @@ import sqlite3
 from typing import Any, Literal
 
 from anomaly_ov_server.reviewed import Decision, Reviewed
-from anomaly_ov_server.store.changes import require_batch
+from anomaly_ov_server.store.batches import require_batch
 from anomaly_ov_server.store.folder import Folder
 from anomaly_ov_server.store.rows import Item, ItemDetail, Page, Step, item_of
 

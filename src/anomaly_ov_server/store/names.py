@@ -1,9 +1,10 @@
-"""Names and ids: text from people made fit to be kept and shown, and ids that cannot be guessed."""
+"""Names, ids, times: text from people made fit to be kept and shown, ids that cannot be guessed, and the UTC time."""
 
 from __future__ import annotations
 
 import re
 import secrets
+from datetime import UTC, datetime
 
 MAX_NAME = 200
 _DIGITS = re.compile(r"[0-9]+")
@@ -30,3 +31,8 @@ def sort_name(name: str) -> str:
 def new_id(kind: str) -> str:
     """``b_``, ``i_`` or ``c_`` and 64 random bits."""
     return f"{kind}_{secrets.token_hex(8)}"
+
+
+def now() -> str:
+    """UTC, ISO 8601 to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

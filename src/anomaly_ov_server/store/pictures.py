@@ -10,7 +10,7 @@ from typing import Protocol
 from anomaly_ov.images.read import KNOWN_FORMATS, Limits, is_picture
 from anomaly_ov.images.sources import page_count, page_digest
 from anomaly_ov_server.faults import Fault
-from anomaly_ov_server.store.changes import next_revision, require_batch
+from anomaly_ov_server.store.batches import next_revision, require_batch
 from anomaly_ov_server.store.folder import Folder
 from anomaly_ov_server.store.names import clean, new_id, sort_name
 from anomaly_ov_server.store.rows import Problem

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from anomaly_ov_server.store.changes import next_revision
+from anomaly_ov.records import Finding
+from anomaly_ov_server.store.batches import next_revision
+from anomaly_ov_server.store.names import now
 from anomaly_ov_server.store.rows import ScoredBy, Task, Work
-from anomaly_ov_server.store.times import now
 
 ALONE_FROM = 3
 """From this attempt on a picture is scored alone: those before ended with the process, and it may be the cause."""
@@ -134,3 +135,14 @@ def summary_of(record: dict[str, Any]) -> dict[str, Any]:
         "threshold": record["threshold"],
         "model": f"{record['model']['name']} {record['model']['revision']}",
     }
+
+
+def published(finding: Finding, task: Task) -> dict[str, Any]:
+    """The record of ``finding`` about ``task`` under the picture's own name, with no path of the data folder.
+
+    Of an unreadable picture too it tells the digest.
+    """
+    record = finding.to_json()
+    record["id"] = task.name
+    record["image"] = record["image"] | {"path": task.name, "sha256": task.sha256}
+    return record

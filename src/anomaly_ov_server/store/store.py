@@ -18,15 +18,20 @@ from anomaly_ov_server.faults import Fault
 from anomaly_ov_server.inference_worker import Inspected
 from anomaly_ov_server.reviewed import Reviewed, Verdict
 from anomaly_ov_server.store import contexts, decisions, scoring
-from anomaly_ov_server.store.batches import read_batch, read_batches
-from anomaly_ov_server.store.changes import next_revision, require_batch, require_item
+from anomaly_ov_server.store.batches import (
+    expected,
+    leftovers,
+    next_revision,
+    read_batch,
+    read_batches,
+    require_batch,
+    require_item,
+)
 from anomaly_ov_server.store.database import Database
 from anomaly_ov_server.store.folder import Folder, discard
-from anomaly_ov_server.store.leftovers import expected, leftovers
 from anomaly_ov_server.store.listing import Show, Sort, read_detail, read_item, read_page, read_reviewed
-from anomaly_ov_server.store.names import clean, clean_note, new_id
+from anomaly_ov_server.store.names import clean, clean_note, new_id, now
 from anomaly_ov_server.store.pictures import Rejected, Sent, add, stored
-from anomaly_ov_server.store.published import published
 from anomaly_ov_server.store.renderings import write_renderings
 from anomaly_ov_server.store.rows import (
     Batch,
@@ -40,7 +45,7 @@ from anomaly_ov_server.store.rows import (
     Wanted,
     Work,
 )
-from anomaly_ov_server.store.times import now
+from anomaly_ov_server.store.scoring import published
 
 FILE = "store.sqlite3"
 MAX_NOTE = 2000

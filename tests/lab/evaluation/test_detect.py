@@ -401,8 +401,10 @@ def test_nothing_labelled_is_an_error(tmp_path: Path) -> None:
         evaluate_detection(Brightest(), discover(tmp_path / "list.jsonl"))
 
 
-def test_progress_goes_to_stderr_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _run(_two_categories(tmp_path / "set"), progress=True)
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert "25/25" in captured.err
+def test_each_picture_that_had_still_to_be_scored_is_told(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    for _ in range(2):
+        _run(
+            _two_categories(tmp_path / "set"), tmp_path / "out", progress=lambda done, total: told.append((done, total))
+        )
+    assert told == [(k, 25) for k in range(1, 26)]

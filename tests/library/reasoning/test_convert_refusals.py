@@ -93,7 +93,7 @@ def test_all_that_is_wrong_is_named_at_once(stock: Stock, folder: Path) -> None:
 def test_shapes_are_refused_before_anything_is_read(
     stock: Stock, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("anomaly_ov.reasoning.checkpoint.RunCheckpoint.read", lambda *a: pytest.fail("was read"))
+    monkeypatch.setattr("anomaly_ov.reasoning.checkpoint.Checkpoint.read", lambda *a: pytest.fail("was read"))
     rewrite_config(folder, text_config=Qwen2Config(**(TEXT | {"vocab_size": ROWS + 1})).to_dict())
     said = refused(stock, folder, CheckpointMismatch)
     assert f"embed_tokens.weight is [{ROWS}, 32], must be [{ROWS + 1}, 32]" in said

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from anomaly_ov_server.exports.blocks import in_blocks
-from anomaly_ov_server.exports.snapshot import Snapshot
+from anomaly_ov_server.exports.snapshot import Snapshot, in_blocks
 from serving_export_fixtures import batch
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from anomaly_ov.images.messages import printable
+from anomaly_ov_lab.evaluation.report import markdown_table, percent
 from anomaly_ov_lab.evaluation.text.figures import METRICS, AnswerGroup
 from anomaly_ov_lab.evaluation.text.judge import HIGHEST
 from anomaly_ov_lab.evaluation.text.result import ReasoningResult
@@ -40,9 +41,7 @@ def markdown(results: Sequence[ReasoningResult], per_category: bool = False) -> 
     """All tables, then which model answered and how, then the notes."""
     lines: list[str] = []
     for title, columns, rows in tables(results, per_category):
-        lines += [f"**{title}**", "", f"| {' | '.join(columns)} |", f"|{'-|' * len(columns)}"]
-        lines += [f"| {' | '.join(_escaped(cell) for cell in row)} |" for row in rows]
-        lines.append("")
+        lines += [f"**{title}**", "", *markdown_table(columns, rows), ""]
     lines += [f"- {line}" for result in results for line in remarks(result)]
     return "\n".join(lines) + "\n"
 
@@ -72,7 +71,7 @@ def _detection(result: ReasoningResult, per_category: bool) -> Rows:
         cells = [_spread(result.spread[metric]) for metric in METRICS]
         rows.append((name, f"mean ± sd over {len(result.detection)} questions", _labels(first.mean), *cells, "-"))
     if result.always_yes is not None:
-        cells = [_percent(result.always_yes[metric]) for metric in METRICS]
+        cells = [percent(result.always_yes[metric]) for metric in METRICS]
         rows.append((name, "always Yes", _labels(first.mean), *cells, "-"))
     if len(first.categories) > 1:
         rows.append(_group(name, "pooled, first question", first.pooled))
@@ -85,8 +84,8 @@ def _group(name: str, question: str, group: AnswerGroup) -> tuple[str, ...]:
     cells = []
     for metric in METRICS:
         interval = group.intervals[metric] if metric in _SHOWN_INTERVALS else None
-        cell = _percent(group.values[metric])
-        cells.append(f"{cell} [{_percent(interval.low)}, {_percent(interval.high)}]" if interval else cell)
+        cell = percent(group.values[metric])
+        cells.append(f"{cell} [{percent(interval.low)}, {percent(interval.high)}]" if interval else cell)
     return (name, question, _labels(group), *cells, str(group.counts["unread"]))
 
 
@@ -114,20 +113,12 @@ def _graded(found: Mapping[str, Any], metric: str) -> str:
 def _choices(name: str, found: Mapping[str, Any]) -> Rows:
     rows = []
     for topic, of in found["types"].items():
-        accuracy = f"{_percent(of['accuracy'])} [{_percent(of['interval'][0])}, {_percent(of['interval'][1])}]"
-        balanced = _percent(of.get("balanced_accuracy"))
-        rows.append((name, topic, str(of["n"]), accuracy, balanced, _percent(of["chance"]), str(of["unread"])))
-    mean = (_percent(found["mean"]), _percent(found["mean_balanced"]), _percent(found["chance"]))
+        accuracy = f"{percent(of['accuracy'])} [{percent(of['interval'][0])}, {percent(of['interval'][1])}]"
+        balanced = percent(of.get("balanced_accuracy"))
+        rows.append((name, topic, str(of["n"]), accuracy, balanced, percent(of["chance"]), str(of["unread"])))
+    mean = (percent(found["mean"]), percent(found["mean_balanced"]), percent(found["chance"]))
     return [*rows, (name, "mean over types", str(found["n"]), *mean, str(found["unread"]))]
 
 
 def _spread(of: Mapping[str, float | None]) -> str:
-    return _percent(of["mean"]) + (f" ± {_percent(of['sd'])}" if of["sd"] is not None else "")
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
-
-
-def _escaped(cell: str) -> str:
-    return cell.replace("|", "\\|").replace("\n", " ")
+    return percent(of["mean"]) + (f" ± {percent(of['sd'])}" if of["sd"] is not None else "")
