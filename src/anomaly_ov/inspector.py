@@ -313,6 +313,7 @@ class Inspector:
             error, timing = prepared.error, prepared.timing_ms
             source = ContextInfo() if context is None else ContextInfo(context.kind, context.source, len(context.bank))
             return Finding(prepared.id, prepared.image, self._info, timing_ms=timing, error=error, context=source)
+        from anomaly_ov.scoring.appearance import shown_at
         from anomaly_ov.scoring.regions import regions
 
         started = time.perf_counter()
@@ -325,7 +326,8 @@ class Inspector:
             together = replace(evidence, references=compared.references)
             judged = judge(together, cells, context.mode(compared.kind), self._scoring, compared.usual)
         threshold = self.threshold_with(context if compared is not None else None)
-        found = regions(judged.map_HW, threshold.value, geometry.image_wh)
+        shown = partial(shown_at, prepared.views.pixels_NHW3[0], geometry, judged.map_HW.shape)
+        found = regions(judged.map_HW, threshold.value, geometry.image_wh, shown=shown)
         timing = prepared.timing_ms | {"model": looked.output.ms, "maps": ms_since(started)}
         seen = [Seen(looked.output, judged.score, geometry)]
         return Finding(

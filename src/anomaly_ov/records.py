@@ -3,9 +3,10 @@
 The JSON form is published (``schema``: name/version) and never changes meaning under one version:
 
 ``schema, id, image{path,width,height,sha256}, model{name,revision,device,dtype}, score_raw, score, score_map,
-threshold{value,source}, anomalous, level, map{path,grid}, regions[{box,area,score,score_mean,rle}], timing_ms, error,
-score_expert, score_context, context{kind,source,references,group,distance,note},
-answer{text,p_yes,finish,tokens_in,tokens_out,timing_ms}``
+threshold{value,source}, anomalous, level, map{path,grid},
+regions[{box,area,score,score_mean,rle,contrast,elongation}], timing_ms, error, score_expert, score_context,
+context{kind,source,references,group,distance,note},
+answer{text,p_yes,finish,tokens_in,tokens_out,timing_ms,contradiction}``
 
 * ``score``      all evidence as one number, 0..1: the highest value of the anomaly map. At or above ``threshold`` the
   image is anomalous, and then there is a region. ``level`` follows it.
@@ -15,6 +16,8 @@ answer{text,p_yes,finish,tokens_in,tokens_out,timing_ms}``
   there. Kind ``folder`` is transductive: the score depends on the other pictures of the run.
 * ``box``        [x0, y0, x1, y1] in image pixels, x1 and y1 exclusive; ``area`` in pixels.
 * ``rle``        COCO uncompressed run lengths, {"size": [h, w], "counts": [...]}, column-major, starting with zeros.
+* ``contrast``   [red, green, blue] of the region minus those of its surroundings, each -1..1, and ``elongation``, long
+  axis over short axis; null where they were not measured.
 
 * ``answer``     what a language model said of it, if it was asked.
 
@@ -87,13 +90,18 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Region:
-    """One connected suspicious area, in image pixels. ``score`` is the peak of the map in it, 0..1."""
+    """One connected suspicious area, in image pixels. ``score`` is the peak of the map in it, 0..1.
+
+    ``contrast``: mean red, green and blue inside minus around it, -1..1. ``elongation``: long over short axis, >= 1.
+    """
 
     box: tuple[int, int, int, int]
     area: int
     score: float
     score_mean: float
     rle: dict[str, Any]
+    contrast: tuple[float, float, float] | None = None
+    elongation: float | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +153,7 @@ class Answer:
     ``p_yes``: P(yes) / (P(yes) + P(no)) of the first answer token, 0..1; null where the model does not say.
     ``finish``: "stop" (said all), "length" (cut at the most tokens allowed), "unknown", or the endpoint's own word.
     ``tokens_in``, ``tokens_out``: as counted by the model, null where unknown. ``timing_ms``: milliseconds per part.
+    ``contradiction``: the record's verdict, in words, where the text says the opposite.
     """
 
     text: str
@@ -153,6 +162,7 @@ class Answer:
     tokens_in: int | None = None
     tokens_out: int | None = None
     timing_ms: dict[str, float] = field(default_factory=dict)
+    contradiction: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values."""

@@ -21,13 +21,14 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from anomaly_ov.errors import AnomalyOVError, DeviceError, ImageError, UsageError
 from anomaly_ov.images.sources import Source
 from anomaly_ov.records import Answer, Finding
+from anomaly_ov.words.agreement import checked
 from anomaly_ov_server.faults import Fault, fault_of, fault_of_picture
 from anomaly_ov_server.inference_worker import InferenceWorker
 from anomaly_ov_server.record_chat import RecordChat
@@ -97,7 +98,12 @@ class _Open:
     """A conversation that is kept. Only the worker's thread uses ``chat``."""
 
     chat: Chat | RecordChat
-    records: tuple[dict[str, Any], ...]
+    findings: tuple[Finding, ...]
+
+    @cached_property
+    def records(self) -> tuple[dict[str, Any], ...]:
+        """As published."""
+        return tuple(finding.to_json() for finding in self.findings)
 
 
 class ChatWorker:
@@ -218,7 +224,7 @@ class ChatWorker:
         chat: Chat | RecordChat = RecordChat(findings)
         if self._inspector.speaks:
             chat = self._inspector.chat(findings, views=True, reading=asked.reading)
-        opened = _Open(chat, tuple(finding.to_json() for finding in findings))
+        opened = _Open(chat, tuple(replace(finding, significance_map=None, talk=None) for finding in findings))
         with self._lock:
             self._open[asked.key] = opened
             while len(self._open) > self._max_open:
@@ -253,6 +259,8 @@ class ChatWorker:
                 stopped=stopped,
             )
             text.end(answer.text)
+            if self._inspector.speaks:
+                answer = checked(answer, opened.findings, asked.question)
             self._seconds_each += 0.2 * (time.perf_counter() - started - self._seconds_each)
             return answer
         except RuntimeError as error:

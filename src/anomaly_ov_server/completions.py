@@ -11,7 +11,7 @@ ways. Three kinds of fields:
   named in the reply, in ``anomaly.ignored``; system messages too: the model was taught with one fixed system message.
 
 In a stream the first piece brings ``anomaly`` with the finding, before a word is said; the piece that ends the answer
-brings ``anomaly`` with ``p_yes`` alone, which is null until then.
+brings ``anomaly`` with ``p_yes``, which is null until then, and ``contradiction`` if there is one.
 
 Not here: answering (``chat_worker``), reading pictures out of URLs (``uploads``).
 """
@@ -245,13 +245,15 @@ def _unsupported(name: str, what: str, hint: str) -> Fault:
 class AnomalyReply(BaseModel):
     """Ours. ``finding``: the published record of the picture, of several views the most anomalous one's; ``findings``:
     all views', if there are several. ``p_yes``: P(yes) / (P(yes) + P(no)) of the answer, where it says either.
-    ``ignored``: what the request asked for that has no effect here.
+    ``ignored``: what the request asked for that has no effect here. ``contradiction``: the record's verdict where a
+    language model's text says the opposite.
     """
 
     finding: Record  # type: ignore[valid-type]
     findings: list[Record] | None = None  # type: ignore[valid-type]
     p_yes: float | None
     ignored: list[str]
+    contradiction: str | None = None
 
 
 class Usage(BaseModel):
@@ -318,7 +320,10 @@ class ChatResponse:
 
     def last(self, answer: Answer) -> bytes:
         """The events that end a stream: why it ended and P(yes), the usage if it is wanted, ``[DONE]``."""
-        end = self._event({}, {"anomaly": {"p_yes": answer.p_yes}}, answer.finish)
+        ours: dict[str, Any] = {"p_yes": answer.p_yes}
+        if answer.contradiction is not None:
+            ours["contradiction"] = answer.contradiction
+        end = self._event({}, {"anomaly": ours}, answer.finish)
         if self.include_usage:
             end += event(self._head("chat.completion.chunk", []) | {"usage": usage_of(answer)})
         return end + b"data: [DONE]\n\n"

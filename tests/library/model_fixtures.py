@@ -80,8 +80,8 @@ def _small_tokenizer() -> Any:
     return train_tokenizer(texts * 20, 400)
 
 
-def small_reasoner(seed: int = 0, **config: Any) -> Reasoner:
-    """``small_model`` with a two-layer Qwen2 of width 32 and a tokenizer of its own, in eval mode.
+def small_reasoner(seed: int = 0, *, decoder: str = "qwen2", **config: Any) -> Reasoner:
+    """``small_model`` with a two-layer ``decoder`` of width 32 and a tokenizer of its own, in eval mode.
 
     The same weights for the same seed; ``config``: fields of ``AnomalyOVConfig``. Tied embeddings, annotation on.
     """
@@ -92,7 +92,7 @@ def small_reasoner(seed: int = 0, **config: Any) -> Reasoner:
 
     tokenizer = deepcopy(_small_tokenizer())
     language = {
-        "model_type": "qwen2",
+        "model_type": decoder,
         "vocab_size": len(tokenizer),
         "hidden_size": 32,
         "intermediate_size": 48,
@@ -115,6 +115,22 @@ def small_reasoner(seed: int = 0, **config: Any) -> Reasoner:
         for parameter in model.parameters():  # large enough that every input token moves the logits
             parameter.normal_(1 if parameter.ndim == 1 else 0, 0.2)
     return Reasoner(model.eval(), Processor(tokenizer, model.config, detector.encoder.grid_hw))
+
+
+def small_decoder(folder: Path) -> Path:
+    """A Llama of random weights in a folder of its own, with a tokenizer that knows no image."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from anomaly_ov.models.talk_model import Shape, config_of
+
+    tokenizer = deepcopy(_small_tokenizer())
+    torch.manual_seed(3)
+    shape = Shape(len(tokenizer), 32, 2, 4, 2, 48, 2048)
+    LlamaForCausalLM(LlamaConfig(**config_of(shape, "float32"))).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    for path in folder.glob("tokenizer*.json"):
+        path.write_text(path.read_text().replace("<image>", "<other>"))
+    return folder
 
 
 def _picture(width: int, height: int, seed: int = 0) -> np.ndarray:

@@ -21,6 +21,7 @@ from PIL import Image
 from anomaly_ov.inspector import Inspector, load
 from anomaly_ov.reasoning.chat import Chat
 from anomaly_ov.records import SCHEMA, Answer
+from anomaly_ov.words.agreement import checked
 from anomaly_ov.words.from_record import REFUSAL, answer
 from model_fixtures import save_small_model
 from serving_live_fixtures import serving, until
@@ -96,7 +97,9 @@ def test_a_conversation_of_several_turns(
         finding = completion.anomaly["finding"]
         assert finding["schema"] == SCHEMA
         assert finding["score"] == pytest.approx(inspector.inspect(picture()).score)
-        assert completion.anomaly["p_yes"] == (None if expected.p_yes is None else pytest.approx(expected.p_yes))
+        wanted = checked(expected, inspector.inspect(picture()), question)
+        assert completion.anomaly["p_yes"] == (None if wanted.p_yes is None else pytest.approx(wanted.p_yes))
+        assert completion.anomaly["contradiction"] == wanted.contradiction
         assert len(calls) == 1, f"question {number} encoded the picture again"
         messages += [answer.message.model_dump(), user(SECOND if number == 0 else FIRST)]
 
@@ -322,7 +325,7 @@ def test_a_model_that_does_not_speak(tmp_path: Path) -> None:
         assert client.models.list().data[0].anomaly["speaks"] is False
         whole = client.chat.completions.create(**request, max_tokens=3, extra_body={"anomaly": {"reading": "full"}})
         chunks = list(client.chat.completions.create(**request, stream=True))
-        refused = client.chat.completions.create(model="small", messages=[user("What is it?", picture())])
+        refused = client.chat.completions.create(model="small", messages=[user("Who won?", picture())])
     expected = answer(finding, FIRST)
     assert whole.choices[0].message.content == expected.text
     assert (whole.choices[0].finish_reason, whole.usage.total_tokens) == ("stop", 0)

@@ -17,6 +17,7 @@ from anomaly_ov.cli import brain, contexts, spoken
 from anomaly_ov.cli.console import Bar, note, print_error, print_json_line
 from anomaly_ov.errors import AnomalyOVError, EndpointError, EndpointRefused, ImageError, UsageError
 from anomaly_ov.images.messages import counted, printable
+from anomaly_ov.words.agreement import checked
 from anomaly_ov.words.from_record import answer
 
 if TYPE_CHECKING:
@@ -196,7 +197,8 @@ def _answered_remotely(
             continue
         try:
             with brain.in_options():
-                yield replace(light, answer=endpoint.ask(finding, source.read(), question))
+                said = endpoint.ask(finding, source.read(), question)
+                yield replace(light, answer=checked(said, finding, question))
         except EndpointRefused:
             raise
         except (EndpointError, ImageError) as error:

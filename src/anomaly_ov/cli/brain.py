@@ -18,6 +18,7 @@ import typer
 
 from anomaly_ov.errors import AnomalyOVError, DeviceError, UsageError
 from anomaly_ov.records import Answer, Finding
+from anomaly_ov.words.agreement import checked
 from anomaly_ov.words.from_record import answer_together
 
 if TYPE_CHECKING:
@@ -224,7 +225,8 @@ def answered(
             answers = answer_each(
                 inspector.reasoner, evidence, questions, reading=reading, max_tokens=max_tokens or MAX_TOKENS
             )
-        of = {id(finding): answer for finding, answer in zip(asked, answers, strict=True)}
+        pairs = zip(asked, answers, strict=True)
+        of = {id(finding): checked(answer, finding, question) for finding, answer in pairs}
         for finding, other in batch:
             yield replace(finding, answer=of.get(id(finding)), talk=None), other
 
@@ -258,12 +260,13 @@ class BuiltIn:
     ) -> None:
         from anomaly_ov.reasoning.chat import MAX_TOKENS
 
-        self._inspector, self._max_tokens = inspector, max_tokens or MAX_TOKENS
+        self._inspector, self._findings, self._max_tokens = inspector, findings, max_tokens or MAX_TOKENS
         self._chat = inspector.chat(findings, views=True, reading=reading)
 
     def ask(self, question: str, on_text: OnText) -> Answer:
         with _within_memory(self._inspector):
-            return self._chat.ask(question, max_tokens=self._max_tokens, on_text=on_text)
+            said = self._chat.ask(question, max_tokens=self._max_tokens, on_text=on_text)
+        return checked(said, self._findings, question)
 
     def forget(self) -> None:
         self._chat.history = []
@@ -305,7 +308,7 @@ class Remote:
             stream.close()
         if stream.answer.text.strip():  # an answer that was cut before it began is no turn
             self._history.append((question, stream.answer.text))
-        return stream.answer
+        return checked(stream.answer, self._finding, question)
 
     def forget(self) -> None:
         self._history = []

@@ -225,4 +225,6 @@ def _ending(answer: Answer) -> str:
         parts.append("[...]")
     if answer.p_yes is not None:
         parts.append(f"[P(yes) {answer.p_yes:.2f}]")
+    if answer.contradiction:
+        parts.append(f"\n{spoken.contradicted(answer.contradiction)}")
     return " ".join(parts)

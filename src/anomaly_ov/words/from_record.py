@@ -1,7 +1,7 @@
-"""Describes a finding and answers questions about it from its record alone.
+"""Describes a finding and answers questions about it from its record alone. The one answerer of all that speak here.
 
-What the record cannot know (kinds, causes, materials, remedies, anything unrelated) is refused, in one sentence that
-says what can be asked and who may know more.
+Of kind, cause, remedy and severity the answer says what can be seen and that the rest cannot be told: no part of this
+package names them with a measured confidence. Questions that are not about the image are declined.
 """
 
 from __future__ import annotations
@@ -9,14 +9,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from anomaly_ov.records import Answer, Finding
+from anomaly_ov.words.beyond import Beyond, beyond
 from anomaly_ov.words.question import Topic, Understood, understood
 from anomaly_ov.words.sentences import Sentences
 
 REFUSAL = (
-    "This model measures and does not name: ask whether the image is anomalous, where, in how many regions, how large, "
-    "with what score, why, or compared with what; anything else needs a language model ('anomaly-ov ask' with "
-    "--endpoint URL)."
+    "The record of this image does not answer that: ask whether it is anomalous, where, in how many regions, how "
+    "large, how it looks, with what score, why, or compared with what; anything else needs a language model "
+    "('anomaly-ov ask' with --endpoint URL)."
 )
+UNTOLD: dict[Beyond, str] = {
+    "medical": "This is no medical finding and no advice: ask a physician.",
+    "remedy": "What to do with it, a person has to decide; this model gives no advice.",
+    "cause": "What caused it cannot be told from the image.",
+    "severity": "How serious it is cannot be told from the image.",
+    "looks": "",
+    "kind": "What kind of defect it is cannot be told with confidence.",
+    "thing": "What the image shows beyond that, this model does not know.",
+}
 NAMED = "What the image shows, this model does not know."
 QUESTIONS = ("Is there a defect?", "Where?", "How big?", "How sure?", "Why?")
 """What a page may offer to ask."""
@@ -35,21 +45,28 @@ def answer(finding: Finding, question: str) -> Answer:
     if finding.error is not None or finding.score is None:
         return Answer(_failure(finding), None, "stop")
     asked = understood(question)
-    if asked is None:
-        return Answer(REFUSAL, None, "stop")
     told = Sentences(finding)
+    if asked is None:
+        about = beyond(question)
+        said = REFUSAL if about is None else f"{told.seen()} {_untold(finding, about)}".strip()
+        return Answer(said, None, "stop")
     text = " ".join(_told(told, topic, asked) for topic in asked.topics)
     return Answer(f"{text} {NAMED}" if asked.named else text, _p_yes(finding, asked), "stop")
 
 
 def answer_together(findings: Sequence[Finding], question: str) -> Answer:
     """One answer about several views of one thing: the most anomalous view's, which is named by its number."""
-    index = max(range(len(findings)), key=lambda at: (bool(findings[at].anomalous), findings[at].score or 0.0))
+    index = findings.index(most_anomalous(findings))
     given = answer(findings[index], question)
     if len(findings) == 1 or given.text == REFUSAL:
         return given
     which = f"This is view {index + 1} of {len(findings)}, the one with the highest score."
     return Answer(f"{given.text} {which}", given.p_yes, given.finish)
+
+
+def most_anomalous(findings: Sequence[Finding]) -> Finding:
+    """The view that speaks for all: an anomalous one before others, then the highest score."""
+    return max(findings, key=lambda one: (bool(one.anomalous), one.score or 0.0))
 
 
 def _told(told: Sentences, topic: Topic, asked: Understood) -> str:
@@ -71,6 +88,13 @@ def _told(told: Sentences, topic: Topic, asked: Understood) -> str:
         "why": told.why,
     }
     return whole[topic]()
+
+
+def _untold(finding: Finding, about: Beyond) -> str:
+    """Where no region stands out, there is no "it" whose kind, cause or severity could be spoken of."""
+    if about in ("kind", "cause", "severity") and not finding.regions:
+        return "There is nothing else to be told of it."
+    return UNTOLD[about]
 
 
 def _p_yes(finding: Finding, asked: Understood) -> float | None:

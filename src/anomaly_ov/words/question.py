@@ -95,9 +95,9 @@ def _replacing(*pairs: tuple[str, str]) -> tuple[tuple[re.Pattern[str], str], ..
 _DEFECT = _words(
     "defect defects defective anomaly anomalies anomalous abnormal abnormality abnormalities damage damaged damages "
     "fault faults faulty flaw flaws flawed problem problems issue issues wrong unusual odd strange suspicious bad "
-    "irregular irregularity irregularities"
+    "irregular irregularity irregularities fail fails failed reject ng"
 )
-_FINE = _words("ok fine good normal intact undamaged flawless faultless")
+_FINE = _words("ok fine good normal intact undamaged flawless faultless pass passes")
 _REGION = _words("region regions area areas spot spots box boxes")
 _OBJECT = _words("object objects part parts item items thing things product products piece pieces sample component")
 _IMAGE = _words("image images picture pictures photo photos")
@@ -114,7 +114,7 @@ _FILLERS = _words(
     "anywhere something somewhere some everything and or but so then now please just only also too really actually "
     "exactly still all at of in on with for by about you your if whether see seen find found detect detected detects "
     "notice look looks looking show shows tell say give think know check contain contains what which how both every "
-    "each one ones stand stands out place places total together"
+    "each one ones stand stands out place places total together marked flagged called considered rated judged labelled"
 )
 _MEASURED = _words(
     "compared compare compares comparison reference references context baseline score scores sure certain certainty "

@@ -26,7 +26,8 @@ from anomaly_ov.configuration import parse, to_mapping
 from anomaly_ov.errors import CheckpointMismatch, ConfigError, UsageError, WeightsError
 from anomaly_ov.files import write_atomic
 from anomaly_ov.models import weights
-from anomaly_ov.models.pickled import read_tensors, require_numbers, sha256_of
+from anomaly_ov.models.fetching import sha256_of
+from anomaly_ov.models.pickled import read_tensors, require_numbers
 from anomaly_ov_lab.baselines.clip_towers import ClipTowers, load_towers
 
 MAX_PROMPT_BYTES = 256 * 2**20

@@ -22,7 +22,8 @@ from anomaly_ov.errors import CheckpointMismatch, UsageError, WeightsError
 from anomaly_ov.files import write_atomic
 from anomaly_ov.models import weights
 from anomaly_ov.models.backbones import CLIP_STATISTICS
-from anomaly_ov.models.pickled import read_tensors, require_numbers, sha256_of
+from anomaly_ov.models.fetching import sha256_of
+from anomaly_ov.models.pickled import read_tensors, require_numbers
 
 MAX_CLIP_BYTES = 16 * 2**30
 HEAD_WIDTH = 64

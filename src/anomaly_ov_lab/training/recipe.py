@@ -103,11 +103,15 @@ class ExpertRecipe:
 
 @dataclass(frozen=True)
 class FreshLanguage:
-    """A compact Qwen2 of random weights with a tokenizer of its own, learnt from generated conversations.
+    """A compact Qwen2 of random weights with a tokenizer of its own, learnt from generated conversations, or another
+    decoder.
 
+    ``decoder``: the folder of a language model that transformers loads, or ``talk``, the one that ``anomaly-ov models
+    pull talk`` fetched; the fields from ``vocabulary`` to ``positions`` then mean nothing.
     ``vocabulary``: most tokens of the tokenizer; ``texts``: pictures whose conversations it is learnt from.
     """
 
+    decoder: str = ""
     vocabulary: int = 2048
     texts: int = 3000
     hidden: int = 256

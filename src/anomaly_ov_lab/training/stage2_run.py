@@ -12,12 +12,14 @@ import torch
 from transformers import Qwen2Config
 
 from anomaly_ov.configuration import to_mapping
-from anomaly_ov.errors import DataError
+from anomaly_ov.errors import DataError, WeightsError
 from anomaly_ov.images.views import ViewsConfig
+from anomaly_ov.models import talk_model
 from anomaly_ov.models.hub import CONFIG_FILE, WEIGHTS_FILE
 from anomaly_ov.models.model import CARD_FILE, AnomalyModel
 from anomaly_ov.provenance import provenance
 from anomaly_ov.reasoning.config import AnomalyOVConfig, prompt_ids_of
+from anomaly_ov.reasoning.decoder import behind_detector
 from anomaly_ov.reasoning.folder import Reasoner, load_reasoner, save_language
 from anomaly_ov.reasoning.model import AnomalyOV
 from anomaly_ov.reasoning.processor import IMAGE_MARKER, Processor
@@ -130,7 +132,19 @@ def _whole(trained: AnomalyOV, recipe: Stage2Recipe, detector: AnomalyModel, wor
 
 
 def fresh(language: FreshLanguage, talk: TalkConfig, detector_folder: Path) -> Reasoner:
-    """A compact language side of random weights for the detector in ``detector_folder``."""
+    """A language side for the detector in ``detector_folder``: compact, of random weights, or a decoder of others.
+
+    Raises ``WeightsError`` for a decoder that is not there.
+    """
+    reading = {
+        "reading": language.reading,
+        "level_score": language.level_score,
+        "annotate": language.annotate,
+        "crop_budget": language.crop_budget,
+        "focus_pool": language.focus_pool,
+    }
+    if language.decoder:
+        return behind_detector(_decoder_folder(language.decoder), detector_folder, **reading)
     detector = AnomalyModel.from_pretrained(detector_folder)
     tokenizer = train_tokenizer(texts(language.texts, talk), language.vocabulary)
     text = Qwen2Config(
@@ -153,13 +167,18 @@ def fresh(language: FreshLanguage, talk: TalkConfig, detector_folder: Path) -> R
         image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_MARKER),
         tie_word_embeddings=True,
         prompt_ids=prompt_ids_of(tokenizer),
-        reading=language.reading,
-        level_score=language.level_score,
-        annotate=language.annotate,
-        crop_budget=language.crop_budget,
-        focus_pool=language.focus_pool,
+        **reading,
     )
     return Reasoner(AnomalyOV(config, detector), Processor(tokenizer, config, detector.encoder.grid_hw))
+
+
+def _decoder_folder(name: str) -> Path:
+    if name != talk_model.NAME:
+        return Path(name)
+    folder = talk_model.talk_folder()
+    if folder is None:
+        raise WeightsError(f"{talk_model.PUBLISHED_AS} is not on this machine", hint=f"run '{talk_model.HOW_TO_GET}'")
+    return folder
 
 
 def texts(pictures: int, talk: TalkConfig) -> Iterator[str]:

@@ -121,7 +121,7 @@ async def completions(request: Request) -> Response:
         stream = _stream(reply, events, _anomaly(begun.records, None, ignored))
         return StreamingResponse(stream, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
     told = await unless_gone(request, service.speaker.answer(asked))
-    anomaly = _anomaly(told.records, told.answer.p_yes, ignored)
+    anomaly = _anomaly(told.records, told.answer.p_yes, ignored) | {"contradiction": told.answer.contradiction}
     return JSONResponse(reply.whole(told.answer, anomaly))
 
 

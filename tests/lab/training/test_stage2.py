@@ -17,7 +17,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from anomaly_ov.errors import CheckpointMismatch
+from anomaly_ov.errors import CheckpointMismatch, WeightsError
 from anomaly_ov.reasoning.folder import Reasoner, load_reasoner
 from anomaly_ov_lab.training import stage2 as module
 from anomaly_ov_lab.training import stage2_run
@@ -27,7 +27,7 @@ from anomaly_ov_lab.training.recipe import Stage2Recipe, read_recipe
 from anomaly_ov_lab.training.stage2 import Stage2, Stage2Config, prepare, token_loss
 from anomaly_ov_lab.training.stage2_run import train_stage2
 from anomaly_ov_lab.training.tracker import METRICS
-from model_fixtures import small_reasoner
+from model_fixtures import small_decoder, small_reasoner
 from talk_fixtures import recipe_of, small_talker, talk_data
 
 
@@ -227,6 +227,19 @@ def test_only_what_should_learn_does_and_the_folder_loads(place: Path, tmp_path:
         assert all("_proj." in name for name in of_language)
     assert (tmp_path / "run/model/model.safetensors").read_bytes() == (place / "model/model.safetensors").read_bytes()
     assert not reasoner.model.training
+
+
+def test_another_decoder_learns_behind_the_detector(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANOMALY_OV_CACHE", str(tmp_path))
+    changes: dict[str, Any] = {"stage2": {"train": "lora", "lora_rank": 2}, "language": {"decoder": "talk"}}
+    with pytest.raises(WeightsError, match="SmolLM2-135M-Instruct is not on this machine"):
+        train(place, tmp_path / "none", **changes)
+    small_decoder(tmp_path / "talk")
+    curve = losses(train(place, tmp_path / "run", loop={"steps": 8}, **changes))
+    assert np.mean(curve[-2:]) < 0.99 * curve[0]
+    assert load_reasoner(tmp_path / "run/model").model.config.text_config.model_type == "llama"
 
 
 @pytest.mark.parametrize("how", ["full", "lora"])

@@ -175,9 +175,10 @@ class TestBuiltIn:
         assert first.endswith("; P(yes) 0.88")
         assert rest[0] == "  Yes."
         assert rest[1].startswith("  A [31mscratch, long")
-        assert len(rest) == 4
+        assert len(rest) == 5
         assert all(len(line) <= spoken.MAX_WIDTH and line.startswith("  ") for line in rest)
-        assert rest[-1].endswith("[...]")
+        assert rest[-2].endswith("[...]")
+        assert rest[-1].startswith("  [This contradicts the record: the image is not anomalous (score 0.")
         assert "may be wrong" in captured.err
 
     def test_missing_picture_is_a_record(self, ask: Any, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -287,11 +288,11 @@ class TestFromRecord:
     def test_it_is_said_once_where_answers_come_from(
         self, ask_record: Any, pictures: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert ask_record(pictures, "What should be done?", "--context", "none") == 0
+        assert ask_record(pictures, "Who won the cup?", "--context", "none") == 0
         captured = capsys.readouterr()
         lines = captured.out.splitlines()
         assert sum(line.startswith(f"{pictures}") for line in lines) == 6
-        assert sum("This model measures and does not name" in line for line in lines) == 6
+        assert sum("The record of this image does not answer that" in line for line in lines) == 6
         assert captured.err.count("answers are taken from the record") == 1
         assert "--endpoint URL" in captured.err
         assert "may be wrong" not in captured.err

