@@ -67,7 +67,7 @@ class MetricPlan:
     steps: int = 300
     rate: float = 1e-3
     decay: float = 3e-3
-    learned: float = 0.7
+    learned: float = 0.3
     per_label: int = 10
     slope: float = 4.0
     seed: int = 0
