@@ -343,7 +343,7 @@ def test_a_picture_whose_file_is_gone_fails_by_itself(store: Store) -> None:
 
 
 def test_unknown_ids(store: Store) -> None:
-    for ask in (store.item, store.files, store.source, store.undo, store.batch, store.delete_batch, store.reviewed):
+    for ask in (store.item, store.files, store.picture_of, store.undo, store.batch, store.delete_batch, store.reviewed):
         with pytest.raises(Fault) as raised:
             ask("x' OR 1=1 --")
         assert raised.value.status == 404

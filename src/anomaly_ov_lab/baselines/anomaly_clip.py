@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -42,15 +41,11 @@ class AnomalyClipJudge:
     def __init__(self, towers: ClipTowers, prompts: LearnedPrompts, config: AnomalyClipConfig) -> None:
         require_fit(config, towers)
         self.towers, self.config = towers, config
+        self.revision = revision_of(towers.revision, replace(config, clip=""))  # where the CLIP lies is no matter
         self.side, self.smoothing = config.image_size, config.smoothing
         self._layers = config.layers or (towers.layers,)
         with torch.inference_mode():
             self._states_2E = F.normalize(learned_states(towers, prompts), dim=-1)
-
-    @cached_property
-    def revision(self) -> str:
-        """Of weights and settings; where the CLIP lies makes no difference."""
-        return revision_of(self.towers.revision, replace(self.config, clip=""))
 
     def judge(self, pixels_B3SS: Tensor, objects: Sequence[str]) -> ClipScores:
         """Scores and maps, see the module's text; what the objects are called plays no part."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import torch
@@ -39,13 +38,9 @@ class ClipJudge:
 
     def __init__(self, towers: ClipTowers, config: ClipConfig | None = None) -> None:
         self.towers, self.config = towers, config or ClipConfig()
+        self.revision = revision_of(towers.revision, self.config)
         self.side, self.fit = towers.side, self.config.fit
         self.name = "clip" if self.config.sentences == "two" else "clip-ensemble"
-
-    @cached_property
-    def revision(self) -> str:
-        """Of weights and settings."""
-        return revision_of(self.towers.revision, self.config)
 
     def judge(self, pixels_B3SS: Tensor, objects: Sequence[str]) -> ClipScores:
         """Scores and maps, see the module's text."""

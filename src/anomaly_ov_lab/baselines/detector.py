@@ -42,37 +42,19 @@ class ClipScores:
 
 
 class ClipMethod(Protocol):
-    """One method. ``side``: S of the square it reads; ``smoothing``: sigma in its pixels, 0 = none."""
+    """One method on the CLIP in ``towers``.
 
-    @property
-    def name(self) -> str:
-        """Of the method."""
-        ...
+    ``revision`` changes with anything that scores depend on, but for the objects' names. ``side``: S of the square it
+    reads; ``fit``: how an image is fitted into that; ``smoothing``: sigma of a Gaussian over the map, in pixels of the
+    square, 0 = none.
+    """
 
-    @property
-    def towers(self) -> ClipTowers:
-        """The CLIP it runs on."""
-        ...
-
-    @property
-    def revision(self) -> str:
-        """Changes with anything that scores depend on, but for the objects' names."""
-        ...
-
-    @property
-    def side(self) -> int:
-        """S."""
-        ...
-
-    @property
-    def fit(self) -> Fit:
-        """How a picture is fitted into the square."""
-        ...
-
-    @property
-    def smoothing(self) -> float:
-        """Sigma of a Gaussian over the map, in pixels of the square; 0 for none."""
-        ...
+    name: str
+    towers: ClipTowers
+    revision: str
+    side: int
+    fit: Fit
+    smoothing: float
 
     def judge(self, pixels_B3SS: Tensor, objects: Sequence[str]) -> ClipScores:
         """What the method says of normalised pictures; ``objects``: what each shows, in words."""

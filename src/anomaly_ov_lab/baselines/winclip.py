@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -54,20 +53,15 @@ class WinClipConfig:
 class WinClipJudge:
     """WinCLIP without references, a ``detector.ClipMethod``. Raises ``ConfigError`` if a window exceeds the grid."""
 
-    name = "winclip"
-    smoothing = 0.0
+    name, smoothing = "winclip", 0.0
 
     def __init__(self, towers: ClipTowers, config: WinClipConfig | None = None) -> None:
         self.towers, self.config = towers, config or WinClipConfig()
+        self.revision = revision_of(towers.revision, self.config)
         self.side, self.fit = towers.side, self.config.fit
         cells = towers.side // towers.patch
         self._grid_hw = (cells, cells)
         self._windows = [window_patches(self._grid_hw, size).to(towers.device) for size in self.config.windows]
-
-    @cached_property
-    def revision(self) -> str:
-        """Of weights and settings."""
-        return revision_of(self.towers.revision, self.config)
 
     def judge(self, pixels_B3SS: Tensor, objects: Sequence[str]) -> ClipScores:
         """Scores and maps, see the module's text."""

@@ -9,7 +9,6 @@ Remarks are for a person to judge: look-alikes above all, which aligned pictures
 from __future__ import annotations
 
 import os
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +23,6 @@ from anomaly_ov_lab.data.leakage import NEAR_DISTANCE
 from anomaly_ov_lab.data.samples import DataSet, Sample
 
 SCHEMA = "anomaly-ov.data-check/1"
-_NOTE = re.compile(r"(?s)(.*?): (\d+) \((.*)\)")
 _SHOWN = 3
 
 UNREADABLE = "picture does not decode"
@@ -153,7 +151,12 @@ def _see(data: DataSet, near: bool, workers: int, done: Callable[[], None]) -> _
 
 def _report(seen: _Seen, near: bool) -> SetReport:
     data = seen.data
-    remarks = [*(_from_note(note) for note in data.notes), *_pictures(seen, near), *_masks(seen), *_copies(seen)]
+    remarks = [
+        *(Remark(n.kind, n.count, n.examples, n.kind in FAULTS) for n in data.noted),
+        *_pictures(seen, near),
+        *_masks(seen),
+        *_copies(seen),
+    ]
     remarks += [*_leaks(seen, near), *(_look_alikes(seen) if near else ()), *_one_label(data)]
     remarks.sort(key=lambda remark: not remark.problem)
     return SetReport(data.name, data.layout, str(data.root), tuple(_counts(data)), tuple(remarks))
@@ -164,13 +167,6 @@ def _counts(data: DataSet) -> list[Count]:
     for sample in data:
         groups[sample.category, sample.split].append(sample)
     return [Count(category, split, **data.keep(samples).counts) for (category, split), samples in groups.items()]
-
-
-def _from_note(note: str) -> Remark:
-    found = _NOTE.fullmatch(note)
-    if found is None:
-        return Remark(note, 1, (), problem=False)
-    return Remark(found[1], int(found[2]), (found[3],), problem=found[1] in FAULTS)
 
 
 def _remarks(kind: str, examples: Sequence[str], problem: bool, count: int | None = None) -> list[Remark]:

@@ -83,7 +83,7 @@ def convert(
                 masks += 1
         if progress is not None:
             progress(index + 1, len(data))
-    return Converted(pictures, masks, notes.lines())
+    return Converted(pictures, masks, tuple(map(str, notes.all())))
 
 
 @dataclass(frozen=True)

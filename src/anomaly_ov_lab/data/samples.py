@@ -44,14 +44,32 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Note:
+    """``count`` cases of something odd or left out, the first few in ``examples``; as text, one line."""
+
+    kind: str
+    count: int
+    examples: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        more = ", ..." if self.count > len(self.examples) else ""
+        return f"{self.kind}: {self.count}" + (f" ({', '.join(self.examples)}{more})" if self.examples else "")
+
+
+@dataclass(frozen=True)
 class DataSet:
-    """The samples under ``root``, in natural order, with ``notes``: one line per thing that was odd or left out."""
+    """The samples under ``root``, in natural order, with what was odd or left out."""
 
     name: str
     layout: str
     root: Path
     samples: tuple[Sample, ...]
-    notes: tuple[str, ...] = ()
+    noted: tuple[Note, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """One line per thing that was odd or left out."""
+        return tuple(map(str, self.noted))
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -13,7 +13,7 @@ import numpy as np
 
 from anomaly_ov.errors import DataError
 from anomaly_ov_lab.data.hashing import sha256_file
-from anomaly_ov_lab.data.samples import DataSet, Sample
+from anomaly_ov_lab.data.samples import DataSet, Note, Sample
 
 
 def measured(dataset: DataSet, include_train: bool = False) -> DataSet:
@@ -28,8 +28,8 @@ def measured(dataset: DataSet, include_train: bool = False) -> DataSet:
     train = len([s for s in kept if s.split == "train"])
     if not train:
         return dataset.keep(tested)
-    note = f"pictures of the train split, {'counted in' if include_train else 'not measured'}: {train}"
-    return replace(dataset, samples=tuple(tested), notes=(*dataset.notes, note))
+    note = Note(f"pictures of the train split, {'counted in' if include_train else 'not measured'}", train)
+    return replace(dataset, samples=tuple(tested), noted=(*dataset.noted, note))
 
 
 def draw_references(
@@ -59,9 +59,8 @@ def without(dataset: DataSet, references: Mapping[str, Sequence[Sample]]) -> Dat
                 f"no normal picture of {category} is left to measure once its references are taken out",
                 hint="use fewer references",
             )
-    left_out = len(dataset) - len(kept)
-    note = f"references and copies of them, not measured: {left_out}"
-    return replace(dataset, samples=tuple(kept), notes=(*dataset.notes, note))
+    note = Note("references and copies of them, not measured", len(dataset) - len(kept))
+    return replace(dataset, samples=tuple(kept), noted=(*dataset.noted, note))
 
 
 def _drawn(dataset: DataSet, tested: DataSet, category: str, count: int, seed: int) -> tuple[Sample, ...]:

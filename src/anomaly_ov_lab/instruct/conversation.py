@@ -43,40 +43,33 @@ class Conversation:
     turns: tuple[Turn, ...]
 
 
-def from_facts(
-    facts: Facts,
+def conversation_about(
+    about: Facts | Known,
     rng: np.random.Generator,
     turns: int = 6,
     split: Split = "train",
     short_first: bool = False,
     form: Form | None = None,
 ) -> Conversation:
-    """``turns`` >= 1 turns about a synthetic picture (fewer only if there is less to ask).
+    """``turns`` >= 1 turns about a synthetic picture, or a labelled real one (fewer only if there is less to ask).
 
-    ``split``: the wordings to ask in, those of training, those held out from it, or those as people type. Equal state
-    of ``rng``, equal conversation. ``short_first`` puts the short detection question first. ``form``: only questions of
-    that form.
+    Of a real one only what its label and mask tell is asked. ``split``: the wordings to ask in, those of training,
+    those held out from it, or those as people type. Equal state of ``rng``, equal conversation. ``short_first`` puts
+    the short detection question first. ``form``: only questions of that form.
     """
-    return _conversation(seen_in(facts), rng, turns, split, short_first, form)
-
-
-def from_label(
-    known: Known,
-    rng: np.random.Generator,
-    turns: int = 6,
-    split: Split = "train",
-    short_first: bool = False,
-    form: Form | None = None,
-) -> Conversation:
-    """``from_facts`` for a labelled real picture: only what its label and mask tell is asked."""
-    return _conversation(seen_by(known), rng, turns, split, short_first, form)
+    if turns < 1:
+        raise UsageError(f"a conversation of {turns} turns", hint="ask for at least 1")
+    seen = _seen(about)
+    teller = Teller(seen, rng)
+    plan = _plan(seen, rng, turns, short_first, form)
+    return Conversation(tuple(teller.turn(_worded(seen, intent, form, split, rng)) for intent, form in plan))
 
 
 def ask(
     about: Facts | Known, intent: str, rng: np.random.Generator, form: Form = "sentence", split: Split = "train"
 ) -> Turn:
     """One question of ``intent`` with its answer. Raises ``UsageError`` where it has no answer or no such form."""
-    seen = seen_in(about) if isinstance(about, Facts) else seen_by(about)
+    seen = _seen(about)
     if intent not in askable(seen) or form not in forms(intent):
         raise UsageError(
             f"no question of intent {intent!r} in form {form!r} can be asked about this picture",
@@ -97,14 +90,8 @@ def askable(seen: Seen) -> tuple[str, ...]:
     return tuple(intent for intent in INTENTS if allowed.get(intent, True))
 
 
-def _conversation(
-    seen: Seen, rng: np.random.Generator, turns: int, split: Split, short_first: bool, form: Form | None
-) -> Conversation:
-    if turns < 1:
-        raise UsageError(f"a conversation of {turns} turns", hint="ask for at least 1")
-    teller = Teller(seen, rng)
-    plan = _plan(seen, rng, turns, short_first, form)
-    return Conversation(tuple(teller.turn(_worded(seen, intent, form, split, rng)) for intent, form in plan))
+def _seen(about: Facts | Known) -> Seen:
+    return seen_in(about) if isinstance(about, Facts) else seen_by(about)
 
 
 def _plan(

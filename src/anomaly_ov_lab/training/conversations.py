@@ -24,7 +24,7 @@ from anomaly_ov.reasoning.processor import IGNORED, Encoded, LabelMask, Message,
 from anomaly_ov_lab.data.samples import DataSet, Sample
 from anomaly_ov_lab.data.synthetic import generate, normal
 from anomaly_ov_lab.data.synthetic.generator import MAX_SIZE, MIN_SIZE
-from anomaly_ov_lab.instruct.conversation import Conversation, from_facts, from_label
+from anomaly_ov_lab.instruct.conversation import Conversation, conversation_about
 from anomaly_ov_lab.instruct.labels import known_of
 from anomaly_ov_lab.instruct.questions import Form
 from anomaly_ov_lab.instruct.seen import is_held_out
@@ -127,7 +127,7 @@ class Synthetic:
             except UsageError:  # no defect shows on this photo: another seed may
                 continue
             if not is_held_out(made.facts):
-                told = from_facts(made.facts, rng, turns_of(config, rng), form=form_of(config, rng))
+                told = conversation_about(made.facts, rng, turns_of(config, rng), form=form_of(config, rng))
                 return [made.image_HW3], messages_of(told)
         return self.draw(rng)
 
@@ -146,7 +146,7 @@ class Labelled:
         group = of_set[int(rng.integers(len(of_set)))]
         sample = group[int(rng.integers(len(group)))]
         turns, form = turns_of(self._config, rng), form_of(self._config, rng)
-        told = from_label(known_of(sample), rng, turns, form=form)
+        told = conversation_about(known_of(sample), rng, turns, form=form)
         return [read(sample.image).pixels_HW3], messages_of(told)
 
 

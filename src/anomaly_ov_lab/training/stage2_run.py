@@ -25,7 +25,7 @@ from anomaly_ov.reasoning.model import AnomalyOV
 from anomaly_ov.reasoning.processor import IMAGE_MARKER, Processor
 from anomaly_ov.reasoning.tokenizer import train_tokenizer
 from anomaly_ov_lab.data.synthetic import generate, normal
-from anomaly_ov_lab.instruct.conversation import from_facts
+from anomaly_ov_lab.instruct.conversation import conversation_about
 from anomaly_ov_lab.instruct.seen import is_held_out
 from anomaly_ov_lab.training.checkpoint import write_run
 from anomaly_ov_lab.training.conversations import (
@@ -187,7 +187,7 @@ def texts(pictures: int, talk: TalkConfig) -> Iterator[str]:
     for seed in range(pictures):
         facts = (normal if seed % 5 < 2 else generate)(seed, TEXT_SIZE).facts
         if not is_held_out(facts):
-            for turn in from_facts(facts, rng, 2 * talk.turns).turns:
+            for turn in conversation_about(facts, rng, 2 * talk.turns).turns:
                 yield turn.question
                 yield turn.answer
 

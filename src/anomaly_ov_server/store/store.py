@@ -144,12 +144,11 @@ class Store:
             items = [read_item(connection, item) for item in dict.fromkeys(ids)]
         return [item for item in items if item is not None], rejected
 
-    def source(self, item: str) -> Source:
-        """The picture of ``item`` as it was sent, to be read under its own name. Raises ``Fault`` 404."""
-        return self.picture_of(item)[0]
-
     def picture_of(self, item: str) -> tuple[Source, str]:
-        """As ``source``, with the digest that tells pictures and pages apart."""
+        """The picture of ``item`` as it was sent, to be read under its own name, and the digest of picture and page.
+
+        Raises ``Fault`` 404.
+        """
         with self._database.reading() as connection:
             row = require_item(connection, item)
         return self.task_source(Task(item, row["name"], row["sha256"], row["page"], 0)), row["digest"]

@@ -10,7 +10,7 @@ import pytest
 
 from anomaly_ov.errors import UsageError
 from anomaly_ov_lab.data.synthetic import Facts, generate, normal
-from anomaly_ov_lab.instruct import Turn, ask, from_facts, from_label, reading
+from anomaly_ov_lab.instruct import Turn, ask, conversation_about, reading
 from anomaly_ov_lab.instruct.answers import Teller
 from anomaly_ov_lab.instruct.conversation import askable
 from anomaly_ov_lab.instruct.knowledge import KINDS
@@ -30,7 +30,7 @@ def all_turns(seeds: range = SEEDS, turns: int = 12) -> list[tuple[Facts, Turn]]
     made = []
     for seed in seeds:
         about = random_facts(seed)
-        conversation = from_facts(about, rng(seed), turns, "held_out" if seed % 3 == 0 else "train")
+        conversation = conversation_about(about, rng(seed), turns, "held_out" if seed % 3 == 0 else "train")
         made += [(about, turn) for turn in conversation.turns]
     return made
 
@@ -73,7 +73,7 @@ def test_answers_read_back_are_the_facts() -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_drawn_pictures_too(seed: int) -> None:
     about = (generate if seed % 2 else normal)(seed, 64).facts
-    for turn in from_facts(about, rng(seed), 20).turns:
+    for turn in conversation_about(about, rng(seed), 20).turns:
         check_against(about, turn)
 
 
@@ -114,7 +114,7 @@ def test_detection_is_as_balanced_as_the_pictures() -> None:
 def test_every_conversation_asks_once_for_yes_or_no_alone() -> None:
     first = Counter[str]()
     for seed in SEEDS:
-        turns = from_facts(random_facts(seed), rng(seed)).turns
+        turns = conversation_about(random_facts(seed), rng(seed)).turns
         detect = [turn for turn in turns if turn.intent == "detect"]
         assert 1 <= len(detect) <= 2
         assert sum(turn.answer in ("Yes.", "No.") for turn in detect) == 1
@@ -128,15 +128,15 @@ def test_every_conversation_asks_once_for_yes_or_no_alone() -> None:
 def test_short_first_puts_the_short_detection_question_first() -> None:
     for seed in range(40):
         about = random_facts(seed)
-        first = from_facts(about, rng(seed), short_first=True).turns[0]
+        first = conversation_about(about, rng(seed), short_first=True).turns[0]
         assert (first.intent, first.answer) == ("detect", "Yes." if about.defects else "No.")
 
 
 def test_one_turn_is_the_short_detection_question_and_none_is_refused() -> None:
     about = facts(defect())
-    assert [turn.answer for turn in from_facts(about, rng(0), turns=1).turns] == ["Yes."]
+    assert [turn.answer for turn in conversation_about(about, rng(0), turns=1).turns] == ["Yes."]
     with pytest.raises(UsageError, match="0 turns"):
-        from_facts(about, rng(0), turns=0)
+        conversation_about(about, rng(0), turns=0)
 
 
 def test_the_most_obvious_defect_is_the_largest_contrast_times_area() -> None:
@@ -176,7 +176,7 @@ def test_cause_and_action_belong_to_the_kind_and_stay_the_same() -> None:
     for seed in range(200):
         about = random_facts(seed, True)
         main = KINDS[seen_in(about).defects[0].kind or ""]
-        turns = {turn.intent: turn.answer for turn in from_facts(about, rng(seed), 28).turns}
+        turns = {turn.intent: turn.answer for turn in conversation_about(about, rng(seed), 28).turns}
         (cause,) = [cause for cause in main.causes if cause in turns["cause"]]
         assert cause in turns["report"]
         assert any(action in turns["action"].lower() for action in main.actions)
@@ -184,8 +184,8 @@ def test_cause_and_action_belong_to_the_kind_and_stay_the_same() -> None:
 
 def test_equal_state_gives_an_equal_conversation_and_another_state_another() -> None:
     about = random_facts(3, True)
-    assert from_facts(about, rng(1)) == from_facts(about, rng(1))
-    assert from_facts(about, rng(1)) != from_facts(about, rng(2))
+    assert conversation_about(about, rng(1)) == conversation_about(about, rng(1))
+    assert conversation_about(about, rng(1)) != conversation_about(about, rng(2))
 
 
 def test_wordings_are_many_short_and_of_few_words() -> None:
@@ -211,7 +211,7 @@ def test_a_photo_is_not_named() -> None:
     assert not {"surface", "surface_check"} & set(askable(seen_in(about)))
     with pytest.raises(UsageError, match="surface"):
         ask(about, "surface", rng(0))
-    assert all("photo" not in turn.answer for turn in from_facts(about, rng(0), 30).turns)
+    assert all("photo" not in turn.answer for turn in conversation_about(about, rng(0), 30).turns)
 
 
 def test_a_form_that_an_intent_does_not_have_is_refused() -> None:
@@ -221,11 +221,11 @@ def test_a_form_that_an_intent_does_not_have_is_refused() -> None:
 
 def test_labels_are_asked_only_what_they_tell() -> None:
     fruit = Known("banana", True, "rot", places_known=False)
-    turns = from_label(fruit, rng(0), 40).turns
+    turns = conversation_about(fruit, rng(0), 40).turns
     assert not {turn.intent for turn in turns} & {"place", "place_check", "size", "count", "severity", "colours"}
     assert {"kind", "cause", "action", "report"} <= {turn.intent for turn in turns}
     assert not any(reading.severity(turn.answer) or reading.places(turn.answer) for turn in turns)
-    same = from_label(Known("banana", False, places_known=False), rng(0), 40).turns
+    same = conversation_about(Known("banana", False, places_known=False), rng(0), 40).turns
     assert {turn.intent for turn in same} == {turn.intent for turn in turns}
 
 
@@ -251,7 +251,7 @@ def test_one_part_of_a_mask_is_not_told_as_all_of_it() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_short_conversations_ask_only_for_words(seed: int) -> None:
     about = random_facts(seed)
-    told = from_facts(about, rng(seed), 30, form="word").turns
+    told = conversation_about(about, rng(seed), 30, form="word").turns
     known = {(turn.intent, turn.question) for turn in told}
     assert len(known) == len(told) > 5
     assert all(len(turn.answer.split()) <= 3 * max(1, len(about.defects)) + 2 for turn in told)

@@ -78,11 +78,13 @@ def discover(path: str | Path, check_masks: bool = True) -> DataSet:
         layout, folders = _find_categories(root, notes)
         samples = [sample for folder in folders for sample in LAYOUTS[layout].read(folder)]
     if not samples:
-        raise DataError(f"{path} is laid out as '{layout}' but holds no pictures", hint="; ".join(notes.lines()))
+        raise DataError(
+            f"{path} is laid out as '{layout}' but holds no pictures", hint="; ".join(map(str, notes.all()))
+        )
     refuse_conflicts(samples, root)
     if check_masks:
         samples = checked_masks(samples, root, notes)
-    return DataSet(name=name, layout=layout, root=root, samples=tuple(samples), notes=notes.lines())
+    return DataSet(name=name, layout=layout, root=root, samples=tuple(samples), noted=notes.all())
 
 
 def discover_all(path: str | Path, check_masks: bool = True) -> list[DataSet]:

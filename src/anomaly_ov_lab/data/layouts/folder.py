@@ -18,6 +18,7 @@ from anomaly_ov_lab.data.layouts.kinds import (
     OUTSIDE,
     PICTURE_MISSING,
 )
+from anomaly_ov_lab.data.samples import Note
 
 MASK_TYPES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg", ".webp")
 _SHOWN = 3
@@ -33,9 +34,9 @@ class Notes:
         """One more of ``kind``, met at ``example``."""
         self._by_kind.setdefault(kind, []).append(printable(example))
 
-    def lines(self) -> tuple[str, ...]:
-        """One line per kind: "<kind>: <count> (<first examples>, ...)"."""
-        return tuple(f"{kind}: {len(found)} ({first(found)})" for kind, found in self._by_kind.items())
+    def all(self) -> tuple[Note, ...]:
+        """One note per kind."""
+        return tuple(Note(kind, len(found), tuple(found[:_SHOWN])) for kind, found in self._by_kind.items())
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def _sample(values: Any, folder: Folder) -> Sample | None:
             raise ValueError(f"'{key}' must be text or null")
     if texts["split"] not in (None, "train", "test"):
         raise ValueError("'split' must be train, test or null")
-    label, probability = _label(values.get("label")), _probability(values.get("probability"))
+    label, probability = label_of(values.get("label")), _probability(values.get("probability"))
     image = folder.listed(values["image"])
     if image is None:
         return None
@@ -56,14 +56,15 @@ def _sample(values: Any, folder: Folder) -> Sample | None:
     )
 
 
-def _label(value: Any) -> int | None:
+def label_of(value: Any) -> int | None:
+    """0, 1 or None (unknown) from what a list says. Raises ``ValueError``."""
     if value is None:
         return None
     if isinstance(value, (bool, int)) and value in (0, 1):
         return int(value)
     if isinstance(value, str) and value.lower() in _WORDS:
         return _WORDS[value.lower()]
-    raise ValueError(f"'label' must be 0, 1, true, false, null or a word such as normal, anomalous; got {value!r}")
+    raise ValueError(f"a label must be 0, 1, true, false, null or a word such as normal, anomalous; got {value!r}")
 
 
 def _probability(value: Any) -> float | None:

@@ -26,7 +26,7 @@ from typing import Any, cast
 
 from anomaly_ov.errors import DataError, UsageError
 from anomaly_ov_lab.data.layouts import discover
-from anomaly_ov_lab.data.layouts.good_bad import ANOMALOUS_NAMES, NORMAL_NAMES
+from anomaly_ov_lab.data.layouts.jsonl import label_of
 from anomaly_ov_lab.data.layouts.lists import json_of, lines
 from anomaly_ov_lab.evaluation.selection import measured
 from anomaly_ov_lab.evaluation.text.questions import (
@@ -42,7 +42,6 @@ from anomaly_ov_lab.evaluation.text.questions import (
 
 SKIPPED_CLASSES = ("pcb2", "pcb4")
 MAX_OPTIONS = 26
-_WORDS = dict.fromkeys(NORMAL_NAMES, 0) | dict.fromkeys(ANOMALOUS_NAMES, 1)
 
 
 @dataclass(frozen=True)
@@ -158,7 +157,7 @@ def _root(path: Path, images: str | Path | None, names: Sequence[str]) -> Path:
 
 def _test_data(entry: Any, source: _List) -> list[ImageQuestions]:
     name = _text(entry, "image")
-    label = _label(entry.get("anomaly"))
+    label = label_of(entry.get("anomaly"))
     if label is None:
         raise ValueError("'anomaly' must be true or false")
     return [_conversation(source, name, _second(name), label, ())]
@@ -198,7 +197,7 @@ def _own(entry: Any, source: _List) -> list[ImageQuestions]:
     if category is not None and not isinstance(category, str):
         raise ValueError("'category' must be text or null")
     category = category or (Path(name).parts[0] if len(Path(name).parts) > 1 else source.path.stem)
-    label, asked = _label(entry.get("label")), entry.get("questions", [])
+    label, asked = label_of(entry.get("label")), entry.get("questions", [])
     if not isinstance(asked, list) or not all(isinstance(one, dict) for one in asked):
         raise ValueError("'questions' must be a list of objects")
     made = []
@@ -278,13 +277,3 @@ def _text(entry: Any, key: str) -> str:
 
 def _texts(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(one, str) and one.strip() for one in value)
-
-
-def _label(value: Any) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, (bool, int)) and value in (0, 1):
-        return int(value)
-    if isinstance(value, str) and value.lower() in _WORDS:
-        return _WORDS[value.lower()]
-    raise ValueError(f"a label must be 0, 1, true, false, null or a word such as normal, anomalous; got {value!r}")
