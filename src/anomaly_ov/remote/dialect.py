@@ -1,8 +1,9 @@
-"""How a request is worded: the chat-completions format, and the two places where servers disagree about it.
+"""How a request is worded: the chat-completions format, and the three places where servers disagree about it.
 
-Newer models call the longest answer's field otherwise, and older servers do not know the option that makes a stream
-end with its usage. An endpoint that complains about one of these is asked again in its own words, from then on:
-nothing is lost by it. Complaints about any other field are passed on, for leaving that out would change the answer.
+Newer models call the longest answer's field otherwise, older servers do not know the option that makes a stream end
+with its usage, and some give no token probabilities. An endpoint that complains about one of these is asked again in
+its own words, from then on: the answer is the same, in the last case without P(yes). Complaints about any other field
+are passed on, for leaving that out would change the answer.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ class Dialect:
         self._config = config
         self._length_field = "max_tokens"
         self._asks_usage = True
+        self._asks_logprobs = config.logprobs
 
     def body(self, messages: list[dict[str, Any]], stream: bool) -> dict[str, Any]:
         """The request's fields."""
@@ -28,7 +30,7 @@ class Dialect:
         body: dict[str, Any] = {"model": config.model, "messages": messages, self._length_field: config.max_tokens}
         if config.temperature is not None:
             body["temperature"] = config.temperature
-        if config.logprobs:
+        if self._asks_logprobs:
             body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
         if stream:
             body |= {"stream": True}
@@ -43,5 +45,8 @@ class Dialect:
             return True
         if "stream_options" in complaint and "stream_options" in sent:
             self._asks_usage = False
+            return True
+        if "logprobs" in complaint and "logprobs" in sent:
+            self._asks_logprobs = False
             return True
         return False

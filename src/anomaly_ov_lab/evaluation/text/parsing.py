@@ -1,4 +1,4 @@
-"""What an answer says: yes or no, or which letter.
+"""What an answer says: yes or no, or which letter. Of thoughts and boxes what is meant in the end is read.
 
 Two rules for yes and no. ``strict``: the first word is "yes" or "no" (``instruct.reading``); anything else is unread.
 ``official``: yes if the text holds "Yes" or "yes" anywhere, else no, which is the rule of the released evaluation
@@ -12,6 +12,7 @@ import re
 from collections.abc import Collection
 from typing import Literal
 
+from anomaly_ov.words.final import final_answer
 from anomaly_ov_lab.instruct import reading
 
 Parser = Literal["strict", "official"]
@@ -27,7 +28,7 @@ def says_yes(text: str, parser: Parser = "strict") -> bool | None:
     """Whether the answer is yes; None where ``strict`` reads neither yes nor no."""
     if parser == "official":
         return "Yes" in text or "yes" in text
-    return reading.yes_no(text)
+    return reading.yes_no(final_answer(text))
 
 
 def letter(text: str, letters: Collection[str]) -> str | None:
@@ -36,6 +37,7 @@ def letter(text: str, letters: Collection[str]) -> str | None:
     Read are a letter by itself ("b" too), with marks ("(B)", "**B**"), before its option ("B. a dent") and after
     "Answer:" or "The right option is"; not a letter that could be an article ("A dent is there").
     """
+    text = final_answer(text)
     bare = text.strip("()[]*_.:\"' \t\r\n")
     if len(bare) == 1:
         return bare.upper() if bare.upper() in letters else None
