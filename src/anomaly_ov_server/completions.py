@@ -5,10 +5,11 @@ ways. Three kinds of fields:
 
 * read: model, messages (text and image_url parts), max_tokens, max_completion_tokens, temperature (default 0, the most
   likely answer), stream, stream_options.include_usage, anomaly;
-* refused, because an answer without them would be another one than asked for: tools, functions, audio, logprobs, n
+* refused, because an answer without them would be another one than asked for: tools, functions, audio, n
   above 1, logit_bias, a response_format other than text (``unsupported``);
 * anything else is accepted and not used. Those that would have changed the answer elsewhere (``WITHOUT_EFFECT``) are
   named in the reply, in ``anomaly.ignored``; system messages too: the model was taught with one fixed system message.
+  ``logprobs`` stay null: P(yes) is ``anomaly.p_yes``.
 
 In a stream the first piece brings ``anomaly`` with the finding, before a word is said; the piece that ends the answer
 brings ``anomaly`` with ``p_yes``, which is null until then, and ``contradiction`` if there is one.
@@ -36,9 +37,9 @@ Message = tuple[str, str]
 
 WITHOUT_EFFECT = (
     "top_p", "top_k", "min_p", "seed", "stop", "presence_penalty", "frequency_penalty", "repetition_penalty",
-    "reasoning_effort", "verbosity", "prediction",
+    "reasoning_effort", "verbosity", "prediction", "logprobs", "top_logprobs",
 )  # fmt: skip
-REFUSED = ("tools", "functions", "audio", "logprobs", "top_logprobs", "logit_bias", "web_search_options")
+REFUSED = ("tools", "functions", "audio", "logit_bias", "web_search_options")
 _NOTHING: tuple[Any, ...] = (None, False, 0, "", [], {})
 _MOST_MESSAGES, _MOST_PARTS, _MOST_TEXT = 1000, 256, 100_000
 

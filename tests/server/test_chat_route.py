@@ -167,7 +167,6 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
         ({"model": "gpt-9"}, openai.NotFoundError, "model_not_found", "model"),
         ({"tools": [TOOL]}, openai.BadRequestError, "unsupported", "tools"),
         ({"n": 2}, openai.BadRequestError, "unsupported", "n"),
-        ({"logprobs": True}, openai.BadRequestError, "unsupported", "logprobs"),
         ({"messages": [user(FIRST)]}, openai.BadRequestError, "no_picture", "messages"),
         ({"messages": [user(" ", picture())]}, openai.BadRequestError, "bad_request", "messages"),
         ({"messages": [user("<image>?", picture())]}, openai.BadRequestError, "bad_request", "messages"),

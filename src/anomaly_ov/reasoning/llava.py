@@ -78,7 +78,8 @@ _LIMITS = {
     "num_attention_heads": 2**10,
     "num_key_value_heads": 2**10,
 }
-SUPPORTED = "one of: llava_onevision (Hugging Face), llava_qwen or qwen2 (LLaVA-NeXT)"
+NEXT_CLASS = "LlavaQwenForCausalLM"
+SUPPORTED = f"one of: llava_onevision (Hugging Face), llava_qwen, qwen2 or llava with {NEXT_CLASS} (LLaVA-NeXT)"
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,8 @@ def read_llava(folder: Path, encoder: str | Path | None) -> Llava:
     kind = values.get("model_type")
     if kind == "llava_onevision":
         return _hugging_face(path, values)
-    if kind in ("llava_qwen", "qwen2"):
+    # The checkpoints of LLaVA-OneVision's authors call themselves llava and name their class.
+    if kind in ("llava_qwen", "qwen2") or (kind == "llava" and values.get("architectures") == [NEXT_CLASS]):
         return _llava_next(path, values, encoder)
     raise ConfigError(f"{path}: model_type = {kind!r} is no LLaVA-OneVision model", hint=SUPPORTED)
 

@@ -5,10 +5,11 @@
 Any server that speaks the OpenAI chat-completions format will do. The key comes from the environment and goes nowhere
 but into the request's header. An ``Endpoint`` may be shared between threads, which then share its limits and its cap.
 
-A request is worded in the chat-completions format, and there are two places where servers disagree about it. Newer
-models call the longest answer's field otherwise, and older servers do not know the option that makes a stream
-end with its usage. An endpoint that complains about one of these is asked again in its own words, from then on:
-nothing is lost by it. Complaints about any other field are passed on, for leaving that out would change the answer.
+A request is worded in the chat-completions format, and there are three places where servers disagree about it. Newer
+models call the longest answer's field otherwise, older servers do not know the option that makes a stream end with its
+usage, and some give no token probabilities. An endpoint that complains about one of these is asked again in its own
+words, from then on: the answer is the same, in the last case without P(yes). Complaints about any other field are
+passed on, for leaving that out would change the answer.
 """
 
 from __future__ import annotations
@@ -230,6 +231,7 @@ class Dialect:
         self._config = config
         self._length_field = "max_tokens"
         self._asks_usage = True
+        self._asks_logprobs = config.logprobs
 
     def body(self, messages: list[dict[str, Any]], stream: bool) -> dict[str, Any]:
         """The request's fields."""
@@ -237,7 +239,7 @@ class Dialect:
         body: dict[str, Any] = {"model": config.model, "messages": messages, self._length_field: config.max_tokens}
         if config.temperature is not None:
             body["temperature"] = config.temperature
-        if config.logprobs:
+        if self._asks_logprobs:
             body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
         if stream:
             body |= {"stream": True}
@@ -252,5 +254,8 @@ class Dialect:
             return True
         if "stream_options" in complaint and "stream_options" in sent:
             self._asks_usage = False
+            return True
+        if "logprobs" in complaint and "logprobs" in sent:
+            self._asks_logprobs = False
             return True
         return False

@@ -16,6 +16,7 @@ from dataclasses import replace
 from anomaly_ov.images.places import PLACE_WORDS
 from anomaly_ov.records import Answer, Finding
 from anomaly_ov.words.beyond import KINDS
+from anomaly_ov.words.final import final_answer
 from anomaly_ov.words.from_record import most_anomalous
 from anomaly_ov.words.picking import one_of
 from anomaly_ov.words.question import understood
@@ -44,7 +45,7 @@ def verdict_said(text: str, question: str = "") -> bool | None:
 
     A leading yes or no counts where ``question`` asks whether something is wrong, or whether nothing is.
     """
-    low = " ".join(text.lower().replace("\u2019", "'").split())
+    low = " ".join(final_answer(text).lower().replace("\u2019", "'").split())
     asked = understood(question)
     leading = re.match(r"\W*(yes|no)\b(?! (?:single )?regions?\b)", low)
     if leading and asked is not None and asked.topics in (("detect",), ("fine",)):

@@ -1,7 +1,7 @@
 """What an answer says, read strictly: whole words only, longest name first, nothing read into it.
 
 Reads the answers of ``answers.Teller`` and those of any other model that answers in plain English. A name that is
-denied ("no scratch", "without any dent") is not said.
+denied ("no scratch", "without any dent") is not said. Of thoughts and boxes what is meant in the end is read.
 
 Two rules for yes and no. ``strict``: the first word is "yes" or "no" (``yes_no``); anything else is unread.
 ``official``: yes if the text holds "Yes" or "yes" anywhere, else no, which is the rule of the released evaluation
@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable
 from typing import Literal
 
 from anomaly_ov.images.places import PLACE_WORDS
+from anomaly_ov.words.final import final_answer
 from anomaly_ov_lab.instruct.knowledge import KINDS
 from anomaly_ov_lab.instruct.seen import SEVERITIES, SIZES
 
@@ -112,7 +113,7 @@ def says_yes(text: str, parser: Parser = "strict") -> bool | None:
     """Whether the answer is yes; None where ``strict`` reads neither yes nor no."""
     if parser == "official":
         return "Yes" in text or "yes" in text
-    return yes_no(text)
+    return yes_no(final_answer(text))
 
 
 def letter(text: str, letters: Collection[str]) -> str | None:
@@ -121,6 +122,7 @@ def letter(text: str, letters: Collection[str]) -> str | None:
     Read are a letter by itself ("b" too), with marks ("(B)", "**B**"), before its option ("B. a dent") and after
     "Answer:" or "The right option is"; not a letter that could be an article ("A dent is there").
     """
+    text = final_answer(text)
     bare = text.strip("()[]*_.:\"' \t\r\n")
     if len(bare) == 1:
         return bare.upper() if bare.upper() in letters else None

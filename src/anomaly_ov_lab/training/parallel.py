@@ -77,7 +77,7 @@ def joined(parallel: Parallel, device: str) -> Iterator[World]:
     if "RANK" not in os.environ:
         raise UsageError(
             f"loop.parallel is {parallel}, but no processes were started for it",
-            hint="torchrun --nproc-per-node=2 -m anomaly_ov.cli.main train stage2 ..., or set it to none",
+            hint="torchrun --nproc-per-node=2 -m -- anomaly_ov.cli.main train stage2 ..., or set it to none",
         )
     where = torch.device(device)
     if where.type == "cuda":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from transformers import Qwen2Config
 
 from anomaly_ov.configuration import to_mapping
 from anomaly_ov.errors import DataError, WeightsError
+from anomaly_ov.files import write_atomic
 from anomaly_ov.images.views import ViewsConfig
 from anomaly_ov.models import talk_model
 from anomaly_ov.models.hub import CONFIG_FILE, WEIGHTS_FILE
@@ -91,7 +93,7 @@ def train_stage2(
             say(f"conversations: {SkipLog(out / SKIPPED).settle()}")
         final = _whole(trained, recipe, detector, world)
         if final is not None:
-            export(final, reasoner.tokenizer, start, out / "model")
+            export(final, reasoner.tokenizer, start, out / "model", recipe.name)
         world.wait()
     return out / "model"
 
@@ -212,11 +214,18 @@ def conversations(
     return Conversations(talk, sources, processor, views, seed, recipe.loop.batch, epochs)
 
 
-def export(model: AnomalyOV, tokenizer: Any, detector_folder: Path, folder: Path) -> Path:
-    """The detector's files as they are, and the language side beside them."""
+def export(model: AnomalyOV, tokenizer: Any, detector_folder: Path, folder: Path, name: str) -> Path:
+    """The detector's weights as they are under the run's own ``name``, and the language side beside them."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (WEIGHTS_FILE, CARD_FILE, CONFIG_FILE):
-        if (detector_folder / name).is_file() and detector_folder.resolve() != folder.resolve():
-            shutil.copyfile(detector_folder / name, folder / name)
+    if detector_folder.resolve() != folder.resolve():
+        shutil.copyfile(detector_folder / WEIGHTS_FILE, folder / WEIGHTS_FILE)
+    config = json.loads((detector_folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    card = detector_folder / CARD_FILE
+    told = card.read_text(encoding="utf-8") if card.is_file() else ""
+    made = (
+        f"# {name}\n\nThe detector is `{config.get('name')}`; its language side was tuned by `train stage2`.\n\n{told}"
+    )
+    write_atomic(folder / CARD_FILE, made.encode())
+    write_atomic(folder / CONFIG_FILE, f"{json.dumps(config | {'name': name}, indent=2)}\n".encode())
     save_language(model, tokenizer, folder, torch.float16)
     return folder

@@ -227,6 +227,9 @@ def test_only_what_should_learn_does_and_the_folder_loads(place: Path, tmp_path:
         assert all("_proj." in name for name in of_language)
     assert (tmp_path / "run/model/model.safetensors").read_bytes() == (place / "model/model.safetensors").read_bytes()
     assert not reasoner.model.training
+    config = json.loads((tmp_path / "run/model/config.json").read_text())
+    assert config == json.loads((place / "model/config.json").read_text()) | {"name": "told"}
+    assert (tmp_path / "run/model/README.md").read_text().startswith("# told\n")
 
 
 def test_another_decoder_learns_behind_the_detector(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -55,6 +56,35 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return folder
+
+
+def test_the_guides_line_starts_two_processes(tmp_path: Path) -> None:
+    """argparse takes ``--start`` for torchrun's ``--start-method`` unless ``--`` stands before the module."""
+    talk_data(tmp_path / "data")
+    small_talker(tmp_path / "start")
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe_of(loop={"steps": 2, "batch": 2, "parallel": "ddp"})))
+    guide = (Path(__file__).parents[3] / "docs/guides/full-size.md").read_text()
+    (line,) = (line for line in guide.splitlines() if line.startswith("torchrun "))
+    values = {
+        "--nproc-per-node=8": "--nproc-per-node=2",
+        "recipes/ov-7b.yaml": str(tmp_path / "recipe.yaml"),
+        "DATA": str(tmp_path / "data"),
+        "runs/start": str(tmp_path / "start"),
+        "runs/ov-7b": str(tmp_path / "out"),
+    }
+    words = [values.pop(word, word) for word in shlex.split(line)[1:]]
+    assert not values, "the line has changed"
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", *words],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=550,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert len(curve(tmp_path / "out")) == 2
+    record = json.loads((tmp_path / "out" / METRICS).read_text().splitlines()[0])
+    assert record["loss"] > 0
 
 
 def curve(folder: Path) -> list[float]:

@@ -58,12 +58,12 @@ def test_hugging_face_layouts_give_the_stock_models_numbers(
     assert all(torch.equal(expert[key], given[key]) for key in given)
 
 
-@pytest.mark.parametrize("model_type", ["llava_qwen", "qwen2"])
+@pytest.mark.parametrize("model_type", ["llava_qwen", "qwen2", "llava"])
 @pytest.mark.parametrize("sharded", [False, True])
 def test_llava_next_layout_gives_the_stock_models_numbers(
     stock: Stock, folder: Path, tmp_path: Path, model_type: str, sharded: bool
 ) -> None:
-    make_next(folder, model_type)
+    make_next(folder, model_type, architectures=["LlavaQwenForCausalLM"])
     if sharded:
         shard(folder)
     ours = converted(stock, folder, tmp_path / "out", encoder=stock.siglip)

@@ -165,7 +165,7 @@ def test_values_must_be_finite(stock: Stock, folder: Path, value: float, dtype: 
 
 
 @pytest.mark.parametrize(("fields", "expected"), [
-    ({"model_type": "llava"}, "model_type = 'llava' is no LLaVA-OneVision"),
+    ({"model_type": "llava", "architectures": ["LlavaLlamaForCausalLM"]}, "model_type = 'llava' is no LLaVA-OneVision"),
     ({"text_config": None}, "text_config is missing"),
     ({"text_config": TEXT | {"model_type": "qwen2", "hidden_size": 10**9}}, "hidden_size = 1000000000 is out of range"),
     ({"text_config": TEXT | {"model_type": "no-such"}}, "refuses it"),

@@ -41,11 +41,15 @@ def test_it_learns_what_loses_nothing_once() -> None:
     sent = dialect.body(MESSAGES, stream=True)
     assert "stream_options" not in sent
     assert not dialect.learn("unknown field stream_options", sent)
+    assert dialect.learn("'logprobs' is not supported", sent)
+    sent = dialect.body(MESSAGES, stream=True)
+    assert not {"logprobs", "top_logprobs"} & sent.keys()
+    assert not dialect.learn("'logprobs' is not supported", sent)
 
 
 def test_it_does_not_change_what_is_asked() -> None:
     dialect = Dialect(EndpointConfig(URL, "m"))
     sent = dialect.body(MESSAGES, stream=False)
-    for complaint in ("max_tokens is too large", "logprobs are not supported", "temperature must be 1", ""):
+    for complaint in ("max_tokens is too large", "temperature must be 1", ""):
         assert not dialect.learn(complaint, sent)
     assert dialect.body(MESSAGES, stream=False) == sent

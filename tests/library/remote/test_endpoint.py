@@ -73,6 +73,22 @@ def test_happy_path(connect: Connect) -> None:
     assert time.slept == []
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_endpoint_without_probabilities_is_asked_again_without(connect: Connect, stream: bool) -> None:
+    replies = [streamed(chunk("Yes."), chunk(None, "stop")) if stream else ok("Yes.") for _ in range(2)]
+    endpoint, server, time = connect(failing(400, "'logprobs' is not supported"), *replies)
+    for _ in range(2):
+        if stream:
+            said = endpoint.ask_stream(finding(), PIXELS_HW3, QUESTION)
+            assert "".join(said) == "Yes."
+            answer = said.answer
+        else:
+            answer = endpoint.ask(finding(), PIXELS_HW3, QUESTION)
+        assert (answer.text, answer.p_yes) == ("Yes.", None)
+    assert ["logprobs" in body for body in server.bodies] == [True, False, False]
+    assert time.slept == []
+
+
 def test_what_is_sent(connect: Connect) -> None:
     endpoint, server, _ = connect(ok(), max_tokens=33, temperature=0.5)
     endpoint.ask(finding(), PIXELS_HW3, "And now?", [("First?", "One."), ("Second?", "Two.")])

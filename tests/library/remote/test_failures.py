@@ -92,7 +92,6 @@ def error_of(*script: Scripted, stream: bool = False, requests: int = 1, **confi
         (failing(400, "x", "context_length_exceeded"), EndpointError, "too long for 'brain-1'", "image_side"),
         (failing(400, "exceeds the maximum context length"), EndpointError, "too long", "max_tokens"),
         (failing(413, "big"), EndpointError, "too long", "image_side"),
-        (failing(400, "logprobs are not supported"), EndpointError, "rejects the request", "logprobs to false"),
         (failing(422, "temperature must be 1"), EndpointError, "(status 422)", "temperature to null"),
         (failing(418, f"{KEY} teapot"), EndpointError, "*** teapot", "check"),
         (Scripted(b"<html>\n<b>Bad</b>", 400, {"Content-Type": "text/html"}), EndpointError, "<html> <b>Bad", "check"),

@@ -30,7 +30,9 @@ def test_a_whole_reply() -> None:
     answer = whole(completion("Yes.", logprobs=[token("Yes", log(0.6), ("No", log(0.2)))]))
     assert answer.p_yes == pytest.approx(0.75)
     assert (answer.text, answer.finish, answer.tokens_in, answer.tokens_out) == ("Yes.", "stop", 120, 7)
-    assert set(answer.to_json()) == {"text", "p_yes", "finish", "tokens_in", "tokens_out", "timing_ms"}
+    assert set(answer.to_json()) == {
+        *("text", "p_yes", "finish", "tokens_in", "tokens_out", "timing_ms", "contradiction")
+    }
 
 
 def test_a_reply_in_pieces() -> None:

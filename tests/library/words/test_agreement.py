@@ -21,6 +21,7 @@ ASK = "Is there a defect?"
         ("No, it looks fine.", ASK, False),
         ("Yes.", "Is it ok?", False),
         ("No.", "Is it ok?", True),
+        ("<think>No defect is to be seen.</think>Yes.", ASK, True),
         ("Yes.", "Is it a scratch?", None),
         ("The part is damaged.", "", True),
         ("There is a small defect on the left.", "", True),
