@@ -25,10 +25,8 @@ from anomaly_ov.scoring.evidence import References
 NEAR = 48
 """References that an image is compared with."""
 
-VALUE_BUDGET = Scales(NEAR * 64 * 448, NEAR * 128 * 448)
-"""Values of all tokens that an image is compared with, by scale: few references keep more tokens each than many do, and
-more of narrow tokens than of wide ones, so that comparing costs the same.
-"""
+TOKEN_BUDGET = Scales(NEAR * 64, NEAR * 128)
+"""Tokens that an image is compared with; few references keep more tokens each than many do."""
 
 MOST_TOKENS = 2048
 AGREE = 0.3
@@ -207,10 +205,9 @@ def unrepeated(tokens_TD: Floats) -> int:
     return len(tokens_TD)
 
 
-def tokens_each(references: int, width: int) -> Scales[int]:
-    """How many tokens of ``width`` values each of so many references keeps, by scale."""
-    compared = max(1, min(references, NEAR))
-    return VALUE_BUDGET.map(lambda budget: min(MOST_TOKENS, max(1, budget // (compared * width))))
+def tokens_each(references: int) -> Scales[int]:
+    """How many tokens of each scale each of so many references keeps."""
+    return TOKEN_BUDGET.map(lambda budget: min(MOST_TOKENS, budget // max(1, min(references, NEAR))))
 
 
 def _drawn(available: int, digest: str, count: int) -> npt.NDArray[np.int64]:

@@ -75,7 +75,7 @@ class Builder:
                 unreadable += 1
             elif one.tokens.digest not in {known.digest for known in found}:  # a stream's is known only now
                 # How many can be read shows at the end only; the first tokens of a larger draw are the smaller draw.
-                each = tokens_each(len(found) + 1, one.tokens.tokens.whole.shape[-1])
+                each = tokens_each(len(found) + 1)
                 found = [*(cut(known, each) for known in found), reference(one.tokens, each)]
                 whole += [one] if len(whole) < MEASURED else []
         if not found:
@@ -110,12 +110,11 @@ class Builder:
 
     def _candidates(self, sources: Sequence[Source]) -> tuple[list[Reference], list[Encoded]]:
         """Those of a folder that are readable and distinct, and the first of them whole."""
-        drawn = choose.drawn(self._digests(sources))
+        drawn, each = choose.drawn(self._digests(sources)), tokens_each(choose.CANDIDATES)
         found: dict[str, Reference] = {}
         whole: list[Encoded] = []
         for one in self.encode([sources[i] for i in drawn]):
             if one is not None and one.tokens.digest not in found:  # a stream's digest is known only now
-                each = tokens_each(choose.CANDIDATES, one.tokens.tokens.whole.shape[-1])
                 found[one.tokens.digest] = reference(one.tokens, each)
                 whole += [one] if len(whole) < MEASURED else []
         return list(found.values()), whole

@@ -152,7 +152,7 @@ def extended(old: Context, new: Context) -> Context:
     found = {one.digest: one for context in (new, old) for one in _references(context.bank)}
     suspicion = {d: s for context in (new, old) for d, s in zip(context.bank.digests, context.suspicion_R, strict=True)}
     digests = sorted(found)[:MOST_REFERENCES]
-    tokens = tokens_each(len(digests), old.bank.tokens.whole.shape[-1])
+    tokens = tokens_each(len(digests))
     chosen = [cut(found[digest], tokens) for digest in digests]
     bank = Bank.of(chosen, kinds_of_references(stacked([one.tokens for one in chosen]).whole), drop_twins=False)
     suspicion_R = np.array([suspicion[digest] for digest in digests], np.float32)

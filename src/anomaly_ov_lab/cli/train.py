@@ -82,10 +82,13 @@ def metric(
     ] = None,
     images: Annotated[int, typer.Option("--images", min=8, help="Most images of a label in a category.")] = 36,
     categories: Annotated[int, typer.Option("--categories", min=1, help="Most categories of a set.")] = 2,
+    learned: Annotated[
+        float, typer.Option("--learned", min=0, max=1, help="Share of directions learned on pairs; 0 = principal ones.")
+    ] = 0.0,
     steps: Steps = None,
     seed: Seed = None,
 ) -> None:
-    """Learn in which directions tokens may differ; with --folds also without each set, for 'train scoring'."""
+    """Find the directions in which tokens are compared; with --folds also without each set, for 'train scoring'."""
     from anomaly_ov.cli.console import Bar
     from anomaly_ov.models.hub import resolve
     from anomaly_ov_lab.training.metric_fit import MetricPlan, learn_metrics
@@ -94,7 +97,7 @@ def metric(
     from anomaly_ov_lab.training.scoring_fit import ScoringPlan
 
     sets = labelled_sets([data / folder for folder in read_recipe(ExpertRecipe, recipe).sets])
-    plan = MetricPlan(steps=steps or MetricPlan.steps, seed=seed or 0)
+    plan = MetricPlan(learned=learned, steps=steps or MetricPlan.steps, seed=seed or 0)
     drawn = ScoringPlan(images, categories, seed or 0)
     with Bar(None, "") as bar:
 

@@ -1,10 +1,10 @@
-"""Learns in which directions tokens may differ: the linear map in which a detector compares them.
+"""The linear map in which a detector compares tokens: their principal directions and, on wish, learned ones.
 
-Good and bad images of labelled sets are judged as ``inspect`` does it, by the most suspicious cells of the base view,
+The principal directions of labelled sets' tokens lose nothing and make comparing cheaper. Beyond them, good and bad images of labelled sets are judged as ``inspect`` does it, by the most suspicious cells of the base view,
 once against their own other patches and once against one to four good images of their category; the map is moved until
-bad ones come out above good ones (pairwise logistic loss). It starts from the principal directions of all sets' tokens,
-is held near them, and what comes out is mixed with them again: with seventeen sets a free map learns the sets
-(``docs/log.md``).
+bad ones come out above good ones (pairwise logistic loss). It starts from the principal directions, is held near them,
+and what comes out is mixed with them again. With seventeen sets it learns what the expert learns from them, and costs on
+some kinds (``docs/log.md``), so by default nothing is learned.
 
 Legend: D width of an encoder's unit token, M of a compared one, Q cells of a base view that show image.
 """
@@ -59,7 +59,7 @@ REFERENCES = (1, 2, 4)
 class MetricPlan:
     """``width``: M. ``steps``: of Adam at ``rate``, falling to zero, each on one category: ``per_label`` images of each
     label. ``decay``: weight of the squared distance from the principal directions. ``learned``: share of the learned
-    map in the mixture, the principal directions have the rest. ``slope``: of the loss in suspicion. ``seed``: of all
+    map in the mixture, the principal directions have the rest; 0 = these alone. ``slope``: of the loss in suspicion. ``seed``: of all
     draws.
     """
 
@@ -67,7 +67,7 @@ class MetricPlan:
     steps: int = 300
     rate: float = 1e-3
     decay: float = 3e-3
-    learned: float = 0.3
+    learned: float = 0.0
     per_label: int = 10
     slope: float = 4.0
     seed: int = 0
@@ -189,7 +189,7 @@ def fit_metric(groups: Sequence[Group], top: float, plan: MetricPlan, progress: 
     change_DM = torch.zeros_like(start_DM, requires_grad=True)
     optimiser = torch.optim.Adam([change_DM], plan.rate)
     random = np.random.RandomState(plan.seed)
-    for step in range(plan.steps):
+    for step in range(plan.steps if plan.learned else 0):
         optimiser.param_groups[0]["lr"] = plan.rate * (1 - step / plan.steps)
         own = of_set[names[random.randint(len(names))]]
         loss = _loss(own[random.randint(len(own))], start_DM + change_DM, top, plan, random)

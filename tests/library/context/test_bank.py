@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import product
 
 import numpy as np
 import pytest
@@ -332,16 +331,13 @@ def test_a_reference_is_cut_to_its_first_tokens_and_lets_go_of_the_rest(world: W
 
 def test_tokens_each_keeps_the_work_constant() -> None:
     most = Scales(module.MOST_TOKENS, module.MOST_TOKENS)
-    assert tokens_each(0, 448) == tokens_each(1, 448) == most
-    assert tokens_each(module.NEAR, 448) == tokens_each(10_000, 448) == Scales(64, 128)
-    for references, width in product(range(1, 300), (16, 128, 448, 1024)):
-        each = tokens_each(references, width)
-        found = each.map(lambda count: count * min(references, module.NEAR) * width)  # noqa: B023
-        assert found.whole <= module.VALUE_BUDGET.whole
-        assert found.detail <= module.VALUE_BUDGET.detail
-    assert tokens_each(module.NEAR, 448).whole < tokens_each(module.NEAR, 448).detail
-    assert tokens_each(module.NEAR, 128) == Scales(224, 448)
-    assert tokens_each(module.NEAR, 10**9) == Scales(1, 1)
+    assert tokens_each(0) == tokens_each(1) == most
+    assert tokens_each(module.NEAR) == tokens_each(10_000) == module.TOKEN_BUDGET.map(lambda all_: all_ // module.NEAR)
+    for references in range(1, 300):
+        found = tokens_each(references).map(lambda each_: each_ * min(references, module.NEAR))  # noqa: B023
+        assert found.whole <= module.TOKEN_BUDGET.whole
+        assert found.detail <= module.TOKEN_BUDGET.detail
+    assert tokens_each(module.NEAR).whole < tokens_each(module.NEAR).detail
 
 
 # ---- counterparts ---------------------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from anomaly_ov.context import bank as bank_module
 from anomaly_ov.context import build as module
 from anomaly_ov.context import choose
 from anomaly_ov.context import kinds as kinds_module
@@ -263,22 +262,12 @@ def large_world(names: Iterable[str], cells: int = 140) -> World:
     return world
 
 
-@pytest.fixture
-def small_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tokens of 8 values are as many as those of 448 are otherwise: many references keep a part of theirs."""
-    monkeypatch.setattr(bank_module, "VALUE_BUDGET", Scales(NEAR * 64 * 8, NEAR * 128 * 8))
-
-
-@pytest.mark.usefixtures("small_budget")
 @pytest.mark.parametrize("count", [1, 24, NEAR - 1, NEAR, NEAR + 20])
 def test_broken_files_among_references_change_no_score(count: int) -> None:
     names = [f"p{i}" for i in range(count)]
     world = large_world(names)
     alone = world.builder().references(sources(names), "shelf")
-    kept, most = (
-        alone.bank.tokens.map(lambda tokens_RTD: tokens_RTD.shape[1]),
-        tokens_each(count, alone.bank.tokens.whole.shape[-1]),
-    )
+    kept, most = alone.bank.tokens.map(lambda tokens_RTD: tokens_RTD.shape[1]), tokens_each(count)
     assert kept == Scales(min(140, most.whole), min(190, most.detail))
     for broken in (1, 30):
         among = world.builder().references(sources([*(f"broken {i}" for i in range(broken)), *names]), "shelf")
@@ -288,7 +277,6 @@ def test_broken_files_among_references_change_no_score(count: int) -> None:
         assert not among.bank.drop_twins
 
 
-@pytest.mark.usefixtures("small_budget")
 def test_no_more_is_held_than_references_keep(monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"p{i}" for i in range(60)]
     seen: list[Scales[int]] = []
@@ -301,7 +289,7 @@ def test_no_more_is_held_than_references_keep(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(module, "cut", watched)
     large_world(names).builder().references(sources(names), "shelf")
-    assert set(seen[-59:]) == {tokens_each(60, 8)}
+    assert set(seen[-59:]) == {tokens_each(60)}
 
 
 def test_references_in_any_order_and_at_most_so_many() -> None:
