@@ -1,10 +1,11 @@
 """The linear map in which a detector compares tokens: their principal directions and, on wish, learned ones.
 
-The principal directions of labelled sets' tokens lose nothing and make comparing cheaper. Beyond them, good and bad images of labelled sets are judged as ``inspect`` does it, by the most suspicious cells of the base view,
-once against their own other patches and once against one to four good images of their category; the map is moved until
-bad ones come out above good ones (pairwise logistic loss). It starts from the principal directions, is held near them,
-and what comes out is mixed with them again. With seventeen sets it learns what the expert learns from them, and costs on
-some kinds (``docs/log.md``), so by default nothing is learned.
+The principal directions of labelled sets' tokens lose nothing and make comparing cheaper. Beyond them, good and bad
+images of the sets are judged as ``inspect`` does it, by the most suspicious cells of the base view, once against their
+own other patches and once against one to four good images of their category; the map is moved until bad ones come out
+above good ones (pairwise logistic loss). It starts from the principal directions, is held near them, and what comes out
+is mixed with them again. With seventeen sets it learns what the expert learns from them, and costs on some kinds
+(``docs/log.md``), so by default nothing is learned.
 
 Legend: D width of an encoder's unit token, M of a compared one, Q cells of a base view that show image.
 """
@@ -59,8 +60,8 @@ REFERENCES = (1, 2, 4)
 class MetricPlan:
     """``width``: M. ``steps``: of Adam at ``rate``, falling to zero, each on one category: ``per_label`` images of each
     label. ``decay``: weight of the squared distance from the principal directions. ``learned``: share of the learned
-    map in the mixture, the principal directions have the rest; 0 = these alone. ``slope``: of the loss in suspicion. ``seed``: of all
-    draws.
+    map in the mixture, the principal directions have the rest; 0 = these alone. ``slope``: of the loss in suspicion.
+    ``seed``: of all draws.
     """
 
     width: int = 128

@@ -27,7 +27,7 @@ from training_fixtures import labelled_folder
 
 TOP = 0.05
 SIDE, WIDTH = 6, 16
-PLAN = MetricPlan(width=12, steps=100, rate=0.05, decay=1e-3)
+PLAN = MetricPlan(width=12, steps=100, rate=0.05, decay=1e-3, learned=0.7)
 
 
 def group(name: str, seed: int, images: int = 16) -> Group:
