@@ -32,13 +32,8 @@ class Regression:
     def __init__(self, interrupt_at: int | None = None, scale: float = 1.0) -> None:
         torch.manual_seed(5)
         self.module: nn.Module = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.2), nn.Linear(8, 1))
+        self.samples, self.collate = Points(), torch.stack
         self._interrupt_at, self._scale, self._steps = interrupt_at, scale, 0
-
-    def samples(self) -> Dataset[Tensor]:
-        return Points()
-
-    def collate(self, items: list[Tensor]) -> Tensor:
-        return torch.stack(items)
 
     def losses(self, batch: Tensor) -> dict[str, Tensor]:
         self._steps += 1
