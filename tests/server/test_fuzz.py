@@ -58,7 +58,7 @@ class Target:
     def __init__(self, address: str, service: Any) -> None:
         self.address, self.service = address, service
         self.session = requests.Session()
-        self.schema = schemathesis.openapi.from_url(f"{address}/openapi.json")
+        self.schema = schemathesis.openapi.from_url(f"{address}/openapi.json", timeout=60)
         self.batch = service.store.create_batch("real").id
         (item,) = self._post(f"/v1/batches/{self.batch}/pictures", png(40, 30))["items"]
         self.item = item["id"]

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -31,6 +31,8 @@ from anomaly_ov_lab.training.checkpoint import RunCheckpoint, load_checkpoint, s
 from anomaly_ov_lab.training.parallel import Losses, Parallel, World, held_back, spread
 from anomaly_ov_lab.training.passes import Measured, Passes
 from anomaly_ov_lab.training.tracker import Quiet, Tracker
+
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -89,17 +91,17 @@ class LoopConfig:
         return self.batch * self.accumulate
 
 
-class TrainingTask(Protocol):
-    """What a run learns."""
+class TrainingTask(Protocol[M]):
+    """What a run learns.
 
-    module: nn.Module
-    """Everything that is saved; parameters with ``requires_grad`` are trained."""
+    ``module``: everything that is saved; parameters with ``requires_grad`` are trained. ``samples``: map-style and
+    endless, item ``i`` depends on (seed, i) only.
+    """
 
-    def samples(self) -> Dataset[Any]:
-        """Map-style and endless: item ``i`` depends on (seed, i) only."""
-        ...
+    module: M
+    samples: Dataset[Any]
 
-    def collate(self, items: list[Any]) -> Any:
+    def collate(self, items: list[Any], /) -> Any:
         """Items of one batch, stacked."""
         ...
 
@@ -144,8 +146,8 @@ def learning_rate(config: LoopConfig, step: int) -> float:
 
 
 def run(
-    task: TrainingTask, config: LoopConfig, out: Path, provenance: dict[str, Any], world: World | None = None
-) -> nn.Module:
+    task: TrainingTask[M], config: LoopConfig, out: Path, provenance: dict[str, Any], world: World | None = None
+) -> M:
     """Trains ``task.module`` for ``config.steps`` steps into folder ``out``; resumes from its checkpoint if there.
 
     Returns the module with its final (averaged, if ``ema``) weights, which are shards under ``fsdp``. Ctrl-C ends the
@@ -193,7 +195,7 @@ def run(
             if is_over:
                 tracker.say(f"stopped after step {step} of {config.steps}; the same command resumes from {out}")
                 raise KeyboardInterrupt
-    return task.module if average is None else average.module
+    return task.module if average is None else cast(M, average.module)
 
 
 @contextmanager
@@ -219,7 +221,7 @@ def _finish_the_step_first() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _spread(task: TrainingTask, config: LoopConfig, world: World) -> Losses:
+def _spread(task: TrainingTask[Any], config: LoopConfig, world: World) -> Losses:
     if config.parallel == "none":
         return task.losses
     if not isinstance(task, Weighed):
@@ -229,7 +231,7 @@ def _spread(task: TrainingTask, config: LoopConfig, world: World) -> Losses:
 
 
 def _step(
-    task: TrainingTask,
+    task: TrainingTask[Any],
     losses: Losses,
     passes: Sequence[Any],
     optimiser: torch.optim.Optimizer,
@@ -290,9 +292,9 @@ def _averaged(module: nn.Module, decay: float) -> torch.optim.swa_utils.Averaged
     return torch.optim.swa_utils.AveragedModel(module, multi_avg_fn=average, use_buffers=True)
 
 
-def _steps(task: TrainingTask, config: LoopConfig, start: int, world: World) -> Iterator[list[Any]]:
+def _steps(task: TrainingTask[Any], config: LoopConfig, start: int, world: World) -> Iterator[list[Any]]:
     """This process's batches of each step."""
-    samples = task.samples()
+    samples = task.samples
     measured = samples if config.group_by_length and isinstance(samples, Measured) else None
     if config.group_by_length and measured is None:
         raise ConfigError("the lengths of these samples are not known", hint="set loop.group_by_length to false")

@@ -23,7 +23,6 @@ from anomaly_ov.models.expert import Expert, ExpertOutput
 from anomaly_ov.models.features import Features
 from anomaly_ov_lab.training import defect_samples, multi_view_samples
 from anomaly_ov_lab.training.defect_samples import DefectSample
-from anomaly_ov_lab.training.multi_view_samples import MultiViewBatch
 
 
 @dataclass(frozen=True)
@@ -72,18 +71,12 @@ class LiveStage1:
         samples: Dataset[DefectSample],
         device: str = "cpu",
     ) -> None:
-        self._config, self._samples, self._device = config, samples, torch.device(device)
+        self._config, self._device = config, torch.device(device)
         prepare_encoder(encoder, config)
-        self.module: nn.Module = EncoderAndExpert(encoder, expert.train()).to(self._device)
-
-    def samples(self) -> Dataset[DefectSample]:
-        return self._samples
-
-    def collate(self, items: list[DefectSample]) -> DefectSample:
-        return defect_samples.collate(items)
+        self.module = EncoderAndExpert(encoder, expert.train()).to(self._device)
+        self.samples, self.collate = samples, defect_samples.collate
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
-        assert isinstance(self.module, EncoderAndExpert)
         view_NHW3, label_B, target_Nhw = (part.to(self._device) for part in batch)
         encoder = self.module.encoder
         with torch.set_grad_enabled(self._config.train_encoder != "none" and torch.is_grad_enabled()):
@@ -96,14 +89,9 @@ class CachedStage1:
     """Every sample is the cached features of all views of one picture."""
 
     def __init__(self, expert: Expert, config: Stage1Config, samples: Dataset[Any], device: str = "cpu") -> None:
-        self._config, self._samples, self._device = config, samples, torch.device(device)
-        self.module: nn.Module = expert.to(self._device).train()
-
-    def samples(self) -> Dataset[Any]:
-        return self._samples
-
-    def collate(self, items: list[Any]) -> MultiViewBatch:
-        return multi_view_samples.collate(items)
+        self._config, self._device = config, torch.device(device)
+        self.module = expert.to(self._device).train()
+        self.samples, self.collate = samples, multi_view_samples.collate
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
         features = move(batch.features, self._device)

@@ -53,17 +53,11 @@ class Stage2:
         samples: Dataset[Encoded],
         device: str = "cpu",
     ) -> None:
-        self._processor, self._samples, self._device = processor, samples, torch.device(device)
-        self.module: nn.Module = prepare(model, config).to(self._device).train()
-
-    def samples(self) -> Dataset[Encoded]:
-        return self._samples
-
-    def collate(self, items: list[Encoded]) -> dict[str, Tensor]:
-        return self._processor.collate(items)
+        self._device = torch.device(device)
+        self.module: AnomalyOV = prepare(model, config).to(self._device).train()
+        self.samples, self.collate = samples, processor.collate
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
-        assert isinstance(self.module, AnomalyOV)
         return {"loss": token_loss(self.module, {name: value.to(self._device) for name, value in batch.items()})}
 
     def weigh(self, batch: Any) -> float:
@@ -72,7 +66,6 @@ class Stage2:
 
     def blocks(self) -> Sequence[nn.Module]:
         """The language model's layers."""
-        assert isinstance(self.module, AnomalyOV)
         return list(self.module.model.language_model.layers)
 
 

@@ -88,7 +88,6 @@ def train_stage2(
         samples = conversations(plan, sets, photos, reasoner.processor, views, talk)
         task = Stage2(reasoner.model, reasoner.processor, recipe.stage2, samples, str(world.device))
         trained = run(task, plan.loop, out, record, world)
-        assert isinstance(trained, AnomalyOV)
         if talk is not None and world.first:
             say(f"conversations: {SkipLog(out / SKIPPED).settle()}")
         final = _whole(trained, recipe, detector, world)
