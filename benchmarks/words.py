@@ -23,13 +23,14 @@ from anomaly_ov.files import write_atomic
 from anomaly_ov.images.places import PLACES, place_of
 from anomaly_ov.images.sources import expand
 from anomaly_ov.provenance import provenance
-from anomaly_ov.records import Finding
+from anomaly_ov.records import Answer, Finding
 from anomaly_ov.words.agreement import verdict_said
 from anomaly_ov.words.from_record import REFUSAL, UNTOLD, answer
 from anomaly_ov_lab.data.synthetic import generate, normal
 
 RESULT = Path(__file__).resolve().parents[1] / "results" / "words.json"
 SIDE = 256
+EXAMPLES = ("blister_burnt", "connector_rusty", "flange_scratched", "connector_bent", "blister_missing", "flange_good")
 QUESTIONS = (
     "Is there a defect?", "is it ok", "Can you see any damage?", "what's wrong with it", "where's the problem",
     "which side is damaged", "Show me the defects.", "How many defects are there?", "how big is it?",
@@ -124,13 +125,52 @@ def against_truth(found: Finding, facts: Any) -> Counter[str]:
     )
 
 
+def page(inspector: Any, folder: Path) -> str:
+    """Markdown: the questions of ``QUESTIONS`` to six images in turn, and those of ``BEYOND`` to the first."""
+    found = {name: inspector.inspect(folder / f"{name}.jpg") for name in EXAMPLES}
+    rows = [
+        f"| {name} | {question} | {_told(answer(found[name], question))} |"
+        for number, question in enumerate(QUESTIONS)
+        for name in [EXAMPLES[number % len(EXAMPLES)]]
+    ]
+    rest = [f"| {question} | {_told(answer(found[EXAMPLES[0]], question))} |" for question in BEYOND]
+    return "\n".join(
+        [
+            "# Answers from the record",
+            "",
+            "Written by `benchmarks/words.py --page`, unedited: forty questions as people type them, to six of the",
+            "images in `examples/`, each inspected alone by `tiny`; then forty that the image does not answer. Whether",
+            "the verdict itself is right is another matter: [Benchmarks](benchmarks.md).",
+            "",
+            "| image | question | answer |",
+            "|-|-|-|",
+            *rows,
+            "",
+            f'Forty questions beyond it, to `{EXAMPLES[0]}`. "Declined" stands for: {REFUSAL}',
+            "",
+            "| question | answer |",
+            "|-|-|",
+            *rest,
+            "",
+        ]
+    )
+
+
+def _told(given: Answer) -> str:
+    chance = "" if given.p_yes is None else f" [P(yes) {given.p_yes:.2f}]"
+    return "Declined." if given.text == REFUSAL else f"{given.text}{chance}"
+
+
 def main(
     folders: Annotated[list[Path], typer.Argument(exists=True, help="Folders of real images.")],
     images: Annotated[int, typer.Option(help="Real images in all, and synthetic ones.")] = 300,
     out: Annotated[Path, typer.Option()] = RESULT,
+    page_out: Annotated[Path | None, typer.Option("--page", help="Write the page of answers.")] = None,
 ) -> None:
     """Counts contradictions."""
     inspector = anomaly_ov.load("tiny")
+    if page_out is not None:
+        page_out.write_text(page(inspector, RESULT.parents[1] / "examples"), encoding="utf-8")
     counts: dict[str, Counter[str]] = {"real": Counter(), "synthetic": Counter()}
     examples: list[str] = []
     truth: Counter[str] = Counter()

@@ -385,8 +385,8 @@ A language model of 134.5 million parameters (Llama; 30 layers, width 576, 9 hea
 - Licence: Apache License 2.0 (https://www.apache.org/licenses/LICENSE-2.0).
 - Taken from {origin}; stored as {dtype}.
 - Format: config.json, model.safetensors and tokenizer.json as transformers loads them (LlamaForCausalLM).
-- Use here: the decoder that `train stage2` puts behind a detector (recipe: `language: {{decoder: talk}}`). As it comes it
-  has seen no image and answers no question about one.
+- Use here: the decoder that `train stage2` puts behind a detector (recipe: `language: {{decoder: talk}}`). As it comes
+  it has seen no image and answers no question about one.
 - Limits, from its authors: mainly English; what it says may be untrue, inconsistent or biased.
 """
 _NOTICE = """SmolLM2-135M-Instruct
