@@ -1,11 +1,10 @@
-"""Whether answers from the record keep to it: ``python benchmarks/words.py DATA/eval/elpv ... [--phrase]``.
+"""Whether answers from the record keep to it: ``python benchmarks/words.py DATA/eval/elpv ...``.
 
-Each image of the sets (their first ``--images`` in all, drawn evenly) and as many synthetic ones are inspected alone and
-asked every question of ``QUESTIONS`` and ``BEYOND``. By rule: the verdict in words is the record's; every number stands
-in the record, is counted in it, or follows by one subtraction or division; every place is that of a region; P(yes) is
-there exactly for plain yes/no questions about a defect and on the verdict's side. Of ``BEYOND`` is counted how many are
-declined. Of synthetic images, place, number and size are also compared with the truth. ``--phrase``: the first so many
-answers are also put into other words. Writes ``results/words.json``.
+Real images of the sets, drawn evenly, and as many synthetic ones are inspected alone and asked every question of
+``QUESTIONS`` and ``BEYOND``. By rule: the verdict in words is the record's; every number stands in the record, is
+counted in it, or follows by one subtraction or division; every place is that of a region; P(yes) lies on the verdict's
+side. Of ``BEYOND`` is counted how many are declined. Of synthetic images, place, number and size are also compared with
+the truth. Writes ``results/words.json``.
 """
 
 from __future__ import annotations
@@ -24,21 +23,22 @@ from anomaly_ov.files import write_atomic
 from anomaly_ov.images.places import PLACES, place_of
 from anomaly_ov.images.sources import expand
 from anomaly_ov.provenance import provenance
-from anomaly_ov.records import Finding
+from anomaly_ov.records import Answer, Finding
 from anomaly_ov.words.agreement import verdict_said
 from anomaly_ov.words.from_record import REFUSAL, UNTOLD, answer
 from anomaly_ov_lab.data.synthetic import generate, normal
 
 RESULT = Path(__file__).resolve().parents[1] / "results" / "words.json"
 SIDE = 256
+EXAMPLES = ("blister_burnt", "connector_rusty", "flange_scratched", "connector_bent", "blister_missing", "flange_good")
 QUESTIONS = (
     "Is there a defect?", "is it ok", "Can you see any damage?", "what's wrong with it", "where's the problem",
     "which side is damaged", "Show me the defects.", "How many defects are there?", "how big is it?",
     "What percentage of the image is affected?", "how sure are you", "What's the score?", "Why?",
     "Why is it marked anomalous?", "what was it compared to", "give me a summary", "the second one?",
-    "how big is the largest region", "Is there a defect in the upper left?", "pass or fail?", "Is the part free of defects?",
+    "how big is the largest region", "Is there a defect in the upper left?", "pass or fail?", "Is it free of defects?",
     "What does the defect look like?", "What colour is the defect?", "Is it darker than the rest?", "Is it a scratch?",
-    "Is there a crack?", "Is something missing?", "is it broken", "What kind of defect is it?", "What is at the top left?",
+    "Is there a crack?", "Is something missing?", "is it broken", "What kind of defect is it?", "What is at the top?",
     "What caused it?", "what happened here", "Why did it break?", "What should I do with this part?", "Can I ship it?",
     "should i throw it away", "How bad is it?", "Is it dangerous?", "What is shown?", "Describe the finding.",
 )  # fmt: skip
@@ -125,18 +125,55 @@ def against_truth(found: Finding, facts: Any) -> Counter[str]:
     )
 
 
+def page(inspector: Any, folder: Path) -> str:
+    """Markdown: the questions of ``QUESTIONS`` to six images in turn, and those of ``BEYOND`` to the first."""
+    found = {name: inspector.inspect(folder / f"{name}.jpg") for name in EXAMPLES}
+    rows = [
+        f"| {name} | {question} | {_told(answer(found[name], question))} |"
+        for number, question in enumerate(QUESTIONS)
+        for name in [EXAMPLES[number % len(EXAMPLES)]]
+    ]
+    rest = [f"| {question} | {_told(answer(found[EXAMPLES[0]], question))} |" for question in BEYOND]
+    return "\n".join(
+        [
+            "# Answers from the record",
+            "",
+            "Written by `benchmarks/words.py --page`, unedited: forty questions as people type them, to six of the",
+            "images in `examples/`, each inspected alone by `tiny`; then forty that the image does not answer. Whether",
+            "the verdict itself is right is another matter: [Benchmarks](benchmarks.md).",
+            "",
+            "| image | question | answer |",
+            "|-|-|-|",
+            *rows,
+            "",
+            f'Forty questions beyond it, to `{EXAMPLES[0]}`. "Declined" stands for: {REFUSAL}',
+            "",
+            "| question | answer |",
+            "|-|-|",
+            *rest,
+            "",
+        ]
+    )
+
+
+def _told(given: Answer) -> str:
+    chance = "" if given.p_yes is None else f" [P(yes) {given.p_yes:.2f}]"
+    return "Declined." if given.text == REFUSAL else f"{given.text}{chance}"
+
+
 def main(
     folders: Annotated[list[Path], typer.Argument(exists=True, help="Folders of real images.")],
     images: Annotated[int, typer.Option(help="Real images in all, and synthetic ones.")] = 300,
-    phrase: Annotated[int, typer.Option(help="Answers that are also put into other words.")] = 0,
     out: Annotated[Path, typer.Option()] = RESULT,
+    page_out: Annotated[Path | None, typer.Option("--page", help="Write the page of answers.")] = None,
 ) -> None:
     """Counts contradictions."""
     inspector = anomaly_ov.load("tiny")
+    if page_out is not None:
+        page_out.write_text(page(inspector, RESULT.parents[1] / "examples"), encoding="utf-8")
     counts: dict[str, Counter[str]] = {"real": Counter(), "synthetic": Counter()}
     examples: list[str] = []
     truth: Counter[str] = Counter()
-    asked: list[tuple[str, Any]] = []
 
     def take(kind: str, found: Finding) -> None:
         for question in (*QUESTIONS, *BEYOND):
@@ -147,8 +184,6 @@ def main(
             if question in BEYOND:
                 counts[kind]["beyond"] += 1
                 counts[kind]["declined"] += declined(given.text)
-        for question in QUESTIONS[:: max(1, len(QUESTIONS) // 4)]:
-            asked.append((question, answer(found, question)))
 
     for _, source in real_images(folders, images):
         found = next(iter(inspector.stream([source])))
@@ -161,33 +196,14 @@ def main(
         counts["synthetic"]["images"] += 1
         take("synthetic", found)
         truth += against_truth(found, made.facts)
-    phrased = phrasings(asked[:: max(1, len(asked) // phrase)][:phrase]) if phrase else {}
     result = {
         "counts": {kind: dict(found) for kind, found in counts.items()},
         "against_truth": dict(truth),
-        "phrased": phrased,
         "examples": examples[:20],
         "provenance": provenance(0),
     }
     write_atomic(out, f"{json.dumps(result, indent=1)}\n".encode())
-    print(json.dumps({name: result[name] for name in ("counts", "against_truth", "phrased", "examples")}, indent=1))
-
-
-def phrasings(asked: list[tuple[str, Any]]) -> dict[str, Any]:
-    """How many of the language model's wordings may be used, and how long they take."""
-    from anomaly_ov.models.talk_model import talk_folder
-    from anomaly_ov.reasoning.phrasing import Phraser
-
-    folder = talk_folder()
-    assert folder is not None, "anomaly-ov models pull talk"
-    phraser, used, ms, shown = Phraser(folder), 0, [], []
-    for question, plain in asked:
-        said = phraser.phrase(question, plain)
-        used += said.text != plain.text
-        ms += [said.timing_ms["phrase"]] if "phrase" in said.timing_ms else []
-        shown.append([question, plain.text, said.text])
-    middle = sorted(ms)[len(ms) // 2] if ms else None
-    return {"answers": len(asked), "used": used, "median_ms": middle, "shown": shown[:10]}
+    print(json.dumps({name: result[name] for name in ("counts", "against_truth", "examples")}, indent=1))
 
 
 if __name__ == "__main__":

@@ -23,8 +23,7 @@ from anomaly_ov.words.from_record import answer
 if TYPE_CHECKING:
     from anomaly_ov.images.sources import Source
     from anomaly_ov.inspector import Inspector
-    from anomaly_ov.reasoning.phrasing import Phraser
-    from anomaly_ov.records import Answer, Finding
+    from anomaly_ov.records import Finding
     from anomaly_ov.remote.endpoint import Endpoint, EndpointConfig
 
 app = typer.Typer(add_completion=False)
@@ -81,7 +80,6 @@ def ask(
     ] = False,
     reading: brain.Reading = None,
     max_tokens: brain.MaxTokens = None,
-    phrase: brain.Phrase = False,
     context: Annotated[
         list[str] | None,
         typer.Option(
@@ -143,11 +141,10 @@ def ask(
     asked = _endpoint(remote)
     inspector = load(model, device=device, dtype=dtype)
     speaks = asked is None and brain.speaks(inspector, reading)
-    phraser = brain.phraser(phrase, others_speak=speaks or asked is not None)
     if asked is None and not speaks:
         note(brain.FROM_RECORD)
     if views:
-        _ask_views(inspector, sources, question, reading, max_tokens, phraser, as_json=as_json)
+        _ask_views(inspector, sources, question, reading, max_tokens, as_json=as_json)
         return
     chosen = contexts.of_run(inspector, wanted, given, batch_size, None, [], quiet=as_json)
     results = inspector.stream_with_previews(sources, batch_size, chosen.context, previews=False, talk=speaks)
@@ -157,14 +154,8 @@ def ask(
         pairs = brain.answered(inspector, results, question, batch_size, reading=reading, max_tokens=max_tokens)
         findings = (finding for finding, _ in pairs)
     else:
-        tell = partial(_told, question=question, phraser=phraser)
-        findings = (finding for finding, _ in brain.told(results, tell))
+        findings = (finding for finding, _ in brain.told(results, partial(answer, question=question)))
     _run(findings, len(sources), inspector, asked, as_json=as_json)
-
-
-def _told(finding: Finding, question: str, phraser: Phraser | None) -> Answer:
-    told = answer(finding, question)
-    return told if phraser is None else phraser.phrase(question, told)
 
 
 def _checked(paths: list[str], question: str) -> str:
@@ -251,13 +242,12 @@ def _ask_views(
     question: str,
     reading: str | None,
     max_tokens: int | None,
-    phraser: Phraser | None,
     *,
     as_json: bool,
 ) -> None:
     """One answer for all; in JSON every view's record holds it."""
     findings = inspector.inspect_views(sources)
-    speaker: brain.Speaker = brain.FromRecord(findings, phraser)
+    speaker: brain.Speaker = brain.FromRecord(findings)
     if inspector.speaks:
         speaker = brain.BuiltIn(inspector, findings, reading, max_tokens)
     together = speaker.ask(question, lambda text: None)

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from anomaly_ov.errors import AnomalyOVError, DeviceError, UsageError, WeightsError
+from anomaly_ov.errors import AnomalyOVError, DeviceError, UsageError
 from anomaly_ov.records import Answer, Finding
 from anomaly_ov.words.agreement import checked
 from anomaly_ov.words.from_record import answer_together
@@ -24,7 +24,6 @@ from anomaly_ov.words.from_record import answer_together
 if TYPE_CHECKING:
     from anomaly_ov.images.sources import Source
     from anomaly_ov.inspector import Inspector
-    from anomaly_ov.reasoning.phrasing import Phraser
     from anomaly_ov.remote.endpoint import EndpointConfig
 
 With = TypeVar("With")
@@ -32,8 +31,8 @@ OnText = Callable[[str], None]
 Tell = Callable[[Finding], Answer]
 
 FROM_RECORD = (
-    "answers are taken from the record: the model has no language side; --phrase puts them into other words, "
-    "--endpoint URL asks a language model"
+    "answers are taken from the record: the model has no language side; 'anomaly-ov ask' with --endpoint URL asks a "
+    "language model"
 )
 """Said once, before the first answer."""
 
@@ -41,14 +40,6 @@ Model = Annotated[str, typer.Option(help="Name of a shipped model, or a model fo
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 ReadingMode = Literal["full", "focus", "highlight"]
-Phrase = Annotated[
-    bool,
-    typer.Option(
-        "--phrase",
-        help="Let the small language model of 'anomaly-ov models pull talk' put answers from the record into other "
-        "words; where it would add to them, the record's own stand.",
-    ),
-]
 Reading = Annotated[
     ReadingMode | None,
     typer.Option(
@@ -249,30 +240,6 @@ def told(
         yield replace(finding, answer=tell(finding) if wanted else None), other
 
 
-def phraser(wanted: bool, *, others_speak: bool) -> Phraser | None:
-    """What puts the record's answers into other words, if that is wanted.
-
-    Raises ``UsageError`` where the record does not answer, ``WeightsError`` (not fetched) and ``MissingExtra``.
-    """
-    if not wanted:
-        return None
-    if others_speak:
-        raise UsageError("--phrase is for answers from the record, here a language model answers", hint="leave it out")
-    from anomaly_ov.cli.extras import require_modules
-    from anomaly_ov.models import talk_model
-
-    folder = talk_model.talk_folder()
-    if folder is None:
-        raise WeightsError(
-            f"--phrase needs {talk_model.PUBLISHED_AS}, which is not on this machine",
-            hint=f"run '{talk_model.HOW_TO_GET}'",
-        )
-    require_modules(("torch", "transformers"), "torch")
-    from anomaly_ov.reasoning.phrasing import Phraser
-
-    return Phraser(folder)
-
-
 class Speaker(Protocol):
     """One conversation about one picture, or several views of one thing."""
 
@@ -308,13 +275,11 @@ class BuiltIn:
 class FromRecord:
     """What the records of the picture, or the views, say."""
 
-    def __init__(self, findings: Sequence[Finding], phraser: Phraser | None = None) -> None:
-        self._findings, self._phraser = findings, phraser
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        self._findings = findings
 
     def ask(self, question: str, on_text: OnText) -> Answer:
         answer = answer_together(self._findings, question)
-        if self._phraser is not None:
-            answer = self._phraser.phrase(question, answer)
         on_text(answer.text)
         return answer
 

@@ -40,7 +40,6 @@ def chat(
     views: Annotated[bool, typer.Option("--views", help="The pictures (or a folder's) show one thing.")] = False,
     reading: brain.Reading = None,
     max_tokens: brain.MaxTokens = None,
-    phrase: brain.Phrase = False,
     context: Annotated[
         list[str] | None,
         typer.Option(
@@ -98,9 +97,8 @@ def chat(
         )
     inspector = load(model, device=device, dtype=dtype)
     speaks = remote is None and brain.speaks(inspector, reading)
-    phraser = brain.phraser(phrase, others_speak=speaks or remote is not None)
     findings = _look(inspector, sources, wanted, views=views)
-    speaker: brain.Speaker = brain.FromRecord(findings, phraser)
+    speaker: brain.Speaker = brain.FromRecord(findings)
     if remote is not None:
         speaker = brain.Remote(remote, findings[0], sources[0])
     elif speaks:

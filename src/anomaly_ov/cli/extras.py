@@ -36,11 +36,6 @@ def require_extra(args: Sequence[str]) -> None:
     if {"-h", "--help"} & set(args):
         return
     extra, modules = _of_verb(args)
-    require_modules(modules, extra)
-
-
-def require_modules(modules: Sequence[str], extra: str) -> None:
-    """Raises ``MissingExtra`` for the first of ``modules``, which ``extra`` would bring, that is not there."""
     for module in modules:
         if find_spec(module) is None:
             raise MissingExtra(_PACKAGE.get(module, module), extra)

@@ -198,7 +198,7 @@ def export(
 
 @app.command()
 def pull(
-    name: Annotated[str, typer.Argument(help="talk: the small language model that may phrase answers.")],
+    name: Annotated[str, typer.Argument(help="talk: a small language model that stage 2 can put behind a detector.")],
     source: Annotated[
         str,
         typer.Option(

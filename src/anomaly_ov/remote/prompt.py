@@ -20,6 +20,7 @@ from typing import Any
 from PIL import Image
 
 from anomaly_ov.errors import UsageError
+from anomaly_ov.images.looks import shade_of, shape_of
 from anomaly_ov.images.read import Picture
 from anomaly_ov.records import Finding, Region
 from anomaly_ov.remote.config import EndpointConfig
@@ -150,11 +151,17 @@ def _regions(regions: tuple[Region, ...], image_wh: tuple[int, int]) -> list[str
         share = 100 * region.area / (image_wh[0] * image_wh[1])
         lines.append(
             f"  {number}. {_place((x0 + x1) / 2, (y0 + y1) / 2)}: x {x0:.1f} to {x1:.1f}, y {y0:.1f} to {y1:.1f}; "
-            f"{share:.2g} % of the picture; score {region.score:.2f}"
+            f"{share:.2g} % of the picture; score {region.score:.2f}{_looks(region)}"
         )
     if len(regions) > MAX_REGIONS:
         lines.append(f"  and {len(regions) - MAX_REGIONS} more with lower scores")
     return lines
+
+
+def _looks(region: Region) -> str:
+    if region.contrast is None:
+        return ""
+    return f"; {shape_of(region.elongation)}{shade_of(region.contrast)}"
 
 
 def _place(x: float, y: float) -> str:

@@ -1,8 +1,4 @@
-"""Where the words of a language model contradict a record, by rule.
-
-``checked`` is for models that answer by themselves: their verdict is compared with the record's, and a contradiction
-is told beside the answer. ``added`` is for a model that only puts a plain answer into other words: whatever number,
-place, size, kind, cause or advice its words hold has to stand in the plain answer.
+"""Where the words of a language model contradict a record, by rule: its verdict is compared with the record's.
 
 A rule reads words and not meaning: it may miss a contradiction that is put in unusual words.
 """
@@ -13,12 +9,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from anomaly_ov.images.places import PLACE_WORDS
 from anomaly_ov.records import Answer, Finding
-from anomaly_ov.words.beyond import KINDS
 from anomaly_ov.words.final import final_answer
 from anomaly_ov.words.from_record import most_anomalous
-from anomaly_ov.words.picking import one_of
 from anomaly_ov.words.question import understood
 from anomaly_ov.words.sentences import Sentences
 
@@ -50,25 +43,14 @@ def verdict_said(text: str, question: str = "") -> bool | None:
     leading = re.match(r"\W*(yes|no)\b(?! (?:single )?regions?\b)", low)
     if leading and asked is not None and asked.topics in (("detect",), ("fine",)):
         return (leading[1] == "yes") == (asked.topics == ("detect",))
+    low = _OPEN.sub(" ", low)
     normal = bool(_NORMAL.search(low))
     anomalous = bool(_ANOMALOUS.search(_NORMAL.sub(" ", low)))
     return None if normal == anomalous else anomalous
 
 
-def added(plain: str, text: str) -> tuple[str, ...]:
-    """What ``text`` says that the ``plain`` answer does not, in words; empty where it only says it otherwise."""
-    faults = []
-    if verdict_said(text) not in (None, verdict_said(plain)):
-        faults.append("another verdict")
-    for what, pattern in _CLAIMS.items():
-        new = set(pattern.findall(text.lower())) - set(pattern.findall(plain.lower()))
-        if what == "number":
-            new = {one for one in new if float(one) not in {float(other) for other in pattern.findall(plain)}}
-        if new:
-            faults.append(f"{what}: {', '.join(sorted(new))}")
-    return tuple(faults)
-
-
+_OPEN = re.compile(r"\b(?:whether|if) [^,.;:?!]*")
+"""What is left open is not said."""
 _BAD = r"(?:anomal\w+|defect\w*|damage\w*|fault\w*|flaw\w*|abnormal\w*|problems?|issues?|irregular\w*)"
 _BE = r"(?:is|are|looks?|appears?|seems?|counts as|remains?)"
 _NORMAL = re.compile(
@@ -82,17 +64,3 @@ _ANOMALOUS = re.compile(
     r"(?:anomalous|defective|damaged|faulty|flawed|abnormal|broken|bad|not ok|not normal)\b|"
     rf"\b(?:there (?:is|are)|has|have|shows?|contains?|see)(?: \w+){{0,3}} {_BAD}\b|\bsomething(?: \w+){{0,2}} wrong\b"
 )
-_CLAIMS: dict[str, re.Pattern[str]] = {
-    "number": re.compile(r"\d+(?:\.\d+)?"),
-    "number word": re.compile(r"\b(?:two|three|four|five|six|seven|eight|nine|ten|dozen|hundred|several|many|few)\b"),
-    "place": re.compile(rf"\b{one_of(PLACE_WORDS)}\b|\b(?:corner|edge|side|inside|outside|front|back)\b"),
-    "size": re.compile(r"\b(?:tiny|small|little|large|big|huge|wide|medium|minor|major|slight|massive)\b"),
-    "kind": re.compile(rf"\b(?:{'|'.join(KINDS.split())})\b"),
-    "look": re.compile(
-        r"\b(?:dark\w*|bright\w*|red\w*|green\w*|blue\w*|yellow\w*|black|white|brown|narrow|elongated)\b"
-    ),
-    "cause or advice": re.compile(
-        r"\b(?:caus\w+|due to|result of|should|must|recommend\w*|repair\w*|replace\w*|clean\w*|danger\w*|safe\w*|"
-        r"urgent\w*|doctor|physician|likely|probably|certain\w*)\b"
-    ),
-}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from anomaly_ov.images.looks import shade_of, shape_of
 from anomaly_ov.images.messages import counted, printable
 from anomaly_ov.images.places import place_of, ways_to_place
 from anomaly_ov.records import Finding, Region
@@ -14,10 +15,6 @@ from anomaly_ov.words.picking import MOST, Which
 FEWEST_DIGITS, MOST_DIGITS = 3, 17
 MOST_LISTED = 5
 MOST_SEEN = 2
-ELONGATED, NARROW = 2.0, 4.0
-"""Long over short axis of regions that are called so."""
-VISIBLE, MUCH = 0.03, 0.15
-"""Differences of brightness or colour, of 1, that are named; grey levels of 8 and 38."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +48,12 @@ class Sentences:
         found = self.finding.regions
         if not found:
             return f"{self.verdict()} No region stands out."
-        told = [f"{_capital(self._place(one))}: {self._looks(one)}, {self._area(one)}." for one in found[:MOST_SEEN]]
+        told = [
+            f"{_capital(self._place(one))}: {shape_of(one.elongation)}{shade_of(one.contrast)}, {self._area(one)}."
+            for one in found[:MOST_SEEN]
+        ]
         more = len(found) - MOST_SEEN
         return " ".join([self.verdict(), *told, *([f"{counted(more, 'more region')}."] if more > 0 else [])])
-
-    def _looks(self, region: Region) -> str:
-        shape = "a region"
-        if region.elongation is not None and region.elongation >= ELONGATED:
-            shape = "a narrow region" if region.elongation >= NARROW else "an elongated region"
-        return f"{shape}{_shade(region)}"
 
     def count(self) -> str:
         """How many regions stand out."""
@@ -240,25 +234,6 @@ class Sentences:
     def _image_wh(self) -> tuple[int, int] | None:
         width, height = self.finding.image.width, self.finding.image.height
         return None if width is None or height is None else (width, height)
-
-
-def _shade(region: Region) -> str:
-    """How its colour differs from that around it: brightness first, then hue."""
-    if region.contrast is None:
-        return ""
-    red, green, blue = region.contrast
-    light = 0.299 * red + 0.587 * green + 0.114 * blue
-    warm, yellow = red - green, (red + green) / 2 - blue
-    words = []
-    if abs(light) >= VISIBLE:
-        much = "much " if abs(light) >= MUCH else ""
-        words.append(f"{much}{'brighter' if light > 0 else 'darker'}")
-    if max(abs(warm), abs(yellow)) >= VISIBLE:
-        pair, by = (("redder", "greener"), warm) if abs(warm) >= abs(yellow) else (("yellower", "bluer"), yellow)
-        words.append(pair[by < 0])
-    if not words:
-        return " of about the brightness and colour around it"
-    return f" {' and '.join(words)} than what is around it"
 
 
 def _box(region: Region) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -152,6 +153,13 @@ def test_many_regions_are_cut_short() -> None:
     assert " 10. " in told
     assert " 11. " not in told
     assert "and 3 more" in told
+
+
+def test_looks_are_told_where_they_were_measured() -> None:
+    measured = replace(region(), contrast=(-0.2, -0.2, -0.2), elongation=5.0)
+    told = describe(finding(regions=(measured, region())), (100, 80))
+    assert told.count("what is around it") == 1
+    assert "score 0.91; a narrow region much darker than what is around it" in told
 
 
 def test_more_to_read_is_more_tokens() -> None:

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from anomaly_ov.records import Answer, Finding
-from anomaly_ov.words.agreement import added, checked, contradiction, verdict_said
-from anomaly_ov.words.from_record import answer
-from words_fixtures import BROKEN, NORMAL, ONE, THREE
+from anomaly_ov.words.agreement import checked, contradiction, verdict_said
+from anomaly_ov.words.from_record import REFUSAL
+from words_fixtures import BROKEN, NORMAL, ONE
 
 ASK = "Is there a defect?"
 
@@ -37,6 +37,9 @@ ASK = "Is there a defect?"
         ("The left is normal, but the right is damaged.", "", None),
         ("It was compared with no other image.", "", None),
         ("A green bottle.", "", None),
+        ("I cannot tell whether it is damaged.", "", None),
+        ("Look if there is a defect. It is fine.", "", False),
+        (REFUSAL, "", None),
         ("", "", None),
     ],
 )
@@ -71,28 +74,3 @@ def test_p_yes_stays_only_where_yes_or_no_was_asked_for() -> None:
     assert checked(said, ONE, ASK).p_yes == 0.9
     for question in ("Where is it?", "What is the capital of France?", "Which one?"):
         assert checked(said, ONE, question).p_yes is None
-
-
-@pytest.mark.parametrize(
-    ("text", "faults"),
-    [
-        ("Yes. Its score of 0.812 lies above the threshold of 0.5, so the image is anomalous.", ()),
-        ("It is anomalous.", ()),
-        ("No, the image is normal.", ("another verdict",)),
-        ("Yes, score 0.9.", ("number: 0.9",)),
-        ("Yes, there are two defects.", ("number word: two",)),
-        ("Yes, on the left.", ("place: left",)),
-        ("Yes, a large one.", ("size: large",)),
-        ("Yes, a scratch.", ("kind: scratch",)),
-        ("Yes, it is dark.", ("look: dark",)),
-        ("Yes, you should repair it.", ("cause or advice: repair, should",)),
-    ],
-)
-def test_what_a_phrasing_adds_is_named(text: str, faults: tuple[str, ...]) -> None:
-    assert added(answer(ONE, ASK).text, text) == faults
-
-
-def test_places_and_numbers_of_the_plain_answer_may_be_said() -> None:
-    plain = answer(THREE, "Where?").text
-    assert added(plain, "There are 3: the strongest is in the upper left, one at the bottom, one on the right.") == ()
-    assert added(plain, "One is in the lower left.") == ("place: lower left",)
