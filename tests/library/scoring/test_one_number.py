@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from anomaly_ov import inspector as inspector_module
 from anomaly_ov.context.context import Context
@@ -15,8 +17,11 @@ from anomaly_ov.images.read import Limits
 from anomaly_ov.inspector import Inspector
 from anomaly_ov.look import look, score_alone
 from anomaly_ov.models.config import ModeConfig
+from anomaly_ov.models.engines.torch import TensorFeatures
+from anomaly_ov.models.model import AnomalyModel
+from anomaly_ov.reasoning.evidence import evidence_of
 from anomaly_ov.scoring.score import expected, judge
-from model_fixtures import small_model
+from model_fixtures import small_config, small_model, with_random_weights
 
 WEIGHTS = {
     "alone": ModeConfig(own=0.8, expert=0.3, head=0.2, usual=-3.0, spread=2.0),
@@ -104,18 +109,29 @@ def test_batches_change_the_last_digits_only(monkeypatch: pytest.MonkeyPatch) ->
     assert one == pytest.approx(many, abs=5e-3)
 
 
-def test_the_score_alone_is_an_inspections_where_mirror_images_are_off() -> None:
-    inspector = Inspector(small_model(mirror=False, **WEIGHTS), device="cpu")
-    config, patch = inspector.engine.config, inspector.engine.patch
+@pytest.mark.parametrize("metric", [0, 5])
+def test_the_score_alone_is_an_inspections_where_mirror_images_are_off(metric: int) -> None:
+    """Also where the language side makes it."""
+    model = with_random_weights(AnomalyModel(replace(small_config(mirror=False, **WEIGHTS), metric=metric)))
+    inspector = Inspector(model, device="cpu")
+    config, patch, metric_DM = inspector.engine.config, inspector.engine.patch, inspector.engine.metric
+    assert (metric_DM is None) == (metric == 0)
     for picture in pictures(7):
         views = prepare_one(picture, config.views, Limits()).views
         assert views is not None
         encoded = inspector.engine.encode(views.pixels_NHW3)
         (part,) = inspector.engine.expert(encoded, [len(views)])
-        found = score_alone(encoded.levels_NPD, part.map_Nhw, part.score_raw, views.geometry, config.scoring, patch)
+        found = score_alone(
+            encoded.levels_NPD, part.map_Nhw, part.score_raw, views.geometry, config.scoring, patch, metric_DM
+        )
         finding = inspector.inspect(picture)
         assert finding.score == pytest.approx(found, abs=1e-5)
         assert finding.score_expert == finding.score
+        assert isinstance(encoded, TensorFeatures)
+        with torch.no_grad():
+            output = model.expert(encoded.tensors, [len(views)])
+        (read,) = evidence_of(encoded.tensors, output, [views.geometry], config.scoring, patch, model.metric)
+        assert read.score == pytest.approx(found, abs=1e-4)
 
 
 def test_a_look_at_several_images_is_a_look_at_each() -> None:
