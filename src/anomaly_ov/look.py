@@ -56,7 +56,6 @@ def look(engine: Engine, images: Sequence[Prepared], config: ScoringConfig) -> l
             one.geometry,
             prepared.digest,
             patch=engine.patch,
-            metric_DM=engine.metric,
             own_patches=config.own_patches,
             mirrored_FPL=mirrors,
             flips=own,
@@ -72,12 +71,11 @@ def score_alone(
     geometry: Geometry,
     config: ScoringConfig,
     patch: float | None,
-    metric_DM: Floats | None = None,
 ) -> float:
     """The score of an image by itself, 0..1, without its mirror images; arguments as in ``image_tokens``."""
     grid_hw = (map_Nhw.shape[1], map_Nhw.shape[2])
     own_patches = config.own_patches and bool(config.alone.own)
-    tokens = image_tokens(levels_NPL, grid_hw, geometry, "", patch=patch, metric_DM=metric_DM, own_patches=own_patches)
+    tokens = image_tokens(levels_NPL, grid_hw, geometry, "", patch=patch, own_patches=own_patches)
     evidence = Evidence(tokens.own if own_patches else None, map_Nhw, head)
     return judge(evidence, tokens.cells, config.alone, config, Usual()).score
 

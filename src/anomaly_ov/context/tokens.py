@@ -51,18 +51,16 @@ def image_tokens(
     digest: str,
     *,
     patch: float | None = None,
-    metric_DM: Floats | None = None,
     own_patches: bool = True,
     mirrored_FPL: Sequence[Floats] = (),
     flips: Sequence[Flip] = (),
 ) -> ImageTokens:
     """``levels_NPL``: the encoder's, of all views of one image, base view first; cells row-major over ``grid_hw``.
 
-    ``metric_DM``: the detector's learned map of tokens, if it has one. ``mirrored_FPL``: levels of the base view
-    mirrored as each of ``flips`` says, if it was looked at.
+    ``mirrored_FPL``: the same of the base view mirrored as each of ``flips`` says, if it was looked at.
     """
     cells = Cells.of(geometry, grid_hw, patch)
-    tokens_NPD = unit_tokens(levels_NPL, metric_DM)
+    tokens_NPD = unit_tokens(levels_NPL)
     shape = (*grid_hw, tokens_NPD.shape[-1])
     tokens = cells.split(tokens_NPD.reshape(-1, *shape))
     own, symmetric = tokens.map(lambda one_PD: np.zeros(len(one_PD), np.float32)), 0.0
@@ -70,7 +68,7 @@ def image_tokens(
         distance = own_patch_distances(tokens, cells)
         own = distance.map(log_distance)
         if len(mirrored_FPL):
-            mirrored_FhwD = unit_tokens(mirrored_FPL, metric_DM).reshape(-1, *shape)
+            mirrored_FhwD = unit_tokens(mirrored_FPL).reshape(-1, *shape)
             mirror_Q = mirror_distance(tokens_NPD[0].reshape(shape), mirrored_FhwD, flips)[cells.shown_Nhw[0]]
             symmetric = symmetry(distance.whole, mirror_Q)
             own = _with_mirror(own, log_distance(mirror_Q), MIRROR_SHARE * symmetric, cells)

@@ -132,11 +132,7 @@ RELEASED_SCORING = ScoringConfig(
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything a model folder's ``config.json`` says; ``format`` is the version of the folder's layout.
-
-    ``metric``: width of the tokens that images are compared by, after the learned map; 0 = they are compared as the
-    encoder gives them.
-    """
+    """Everything a model folder's ``config.json`` says; ``format`` is the version of the folder's layout."""
 
     name: str = "anomaly-ov"
     revision: str = ""
@@ -144,5 +140,4 @@ class ModelConfig:
     expert: ExpertConfig = field(default_factory=ExpertConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
-    metric: int = 0
     format: Literal["anomaly-ov/2"] = "anomaly-ov/2"

@@ -11,18 +11,12 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from anomaly_ov.configuration import MAX_CONFIG_BYTES, parse
 from anomaly_ov.errors import CheckpointMismatch, ConfigError, WeightsError
 from anomaly_ov.models.config import ModelConfig
 from anomaly_ov.models.hub import CONFIG_FILE, WEIGHTS_FILE
 
 MAX_HEADER_BYTES = 100 * 2**20  # the format's own limit
-METRIC = "metric"
-"""Name of the learned map of tokens among a detector's weights."""
-
 _DERIVED = re.compile(r"[0-9a-f]{12}")
 
 
@@ -62,29 +56,6 @@ def with_own_weights(folder: Path, config: ModelConfig) -> tuple[ModelConfig, st
             hint="copy both files again, or save the model again",
         )
     return replace(config, revision=config.revision or found), found
-
-
-def read_metric(folder: Path, config: ModelConfig) -> npt.NDArray[np.float32] | None:
-    """The learned map of tokens (D, M) among the folder's weights, None where ``config`` has none.
-
-    Raises ``CheckpointMismatch`` when there is none of that width.
-    """
-    if not config.metric:
-        return None
-    from safetensors import SafetensorError, safe_open
-
-    path = folder / WEIGHTS_FILE
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metric_DM = np.asarray(file.get_tensor(METRIC), np.float32)
-    except SafetensorError as error:
-        raise CheckpointMismatch(f"{path} holds no {METRIC}: {error}", hint="copy both files again") from None
-    if metric_DM.ndim != 2 or metric_DM.shape[1] != config.metric or not np.isfinite(metric_DM).all():
-        raise CheckpointMismatch(
-            f"{path}: {METRIC} has shape {metric_DM.shape}, {CONFIG_FILE} wants {config.metric} finite columns",
-            hint="copy both files again",
-        )
-    return metric_DM
 
 
 def digest(path: Path) -> str:

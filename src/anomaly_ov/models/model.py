@@ -31,14 +31,12 @@ from anomaly_ov.models.expert import Expert, ExpertOutput
 from anomaly_ov.models.features import Features
 from anomaly_ov.models.folder import digest, is_derived, read_config, with_own_weights
 from anomaly_ov.models.hub import CONFIG_FILE, GRAPH_FILES, WEIGHTS_FILE
-from anomaly_ov.models.token_maps import unit_width
 
 CARD_FILE = "README.md"
 
 
 class AnomalyModel(nn.Module):
-    """``encoder`` and ``expert`` of one ``config``, in eval mode; ``metric``: the learned map in which tokens are
-    compared (``token_maps``), if the configuration has one.
+    """``encoder`` and ``expert`` of one ``config``, in eval mode.
 
     Weights are random unless an encoder is given.
 
@@ -51,8 +49,6 @@ class AnomalyModel(nn.Module):
         self.encoder = Encoder(config.encoder) if encoder is None else encoder
         _check(config, self.encoder)
         self.expert = Expert(config.expert)
-        shape = (unit_width(self.encoder.level_widths), config.metric)
-        self.metric = nn.Parameter(torch.eye(*shape), requires_grad=False) if config.metric else None
         self.eval()
 
     def forward(self, pixels: Tensor, views_per_image: Sequence[int]) -> ExpertOutput:

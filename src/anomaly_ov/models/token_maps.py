@@ -20,17 +20,9 @@ RANDOM_WIDTH = 256
 """Levels wider than this are brought down to it."""
 
 
-def unit_tokens(levels_NPL: Sequence[Floats], metric_DM: Floats | None = None) -> Floats:
-    """Unit tokens (N, P, D) of an encoder's levels (N, P, L), float32; (N, P, M) given a detector's learned
-    ``metric_DM``, in which some directions count more than others.
-    """
-    tokens_NPD = _joined([_narrow(level) for level in levels_NPL])
-    return tokens_NPD if metric_DM is None else unit(tokens_NPD @ metric_DM)
-
-
-def unit_width(level_widths: Sequence[int]) -> int:
-    """D of the unit tokens of levels of such widths."""
-    return sum(min(width, RANDOM_WIDTH) for width in level_widths)
+def unit_tokens(levels_NPL: Sequence[Floats]) -> Floats:
+    """Unit tokens (N, P, D) of an encoder's levels (N, P, L), float32."""
+    return _joined([_narrow(level) for level in levels_NPL])
 
 
 def descriptors(levels_NPL: Sequence[Floats]) -> Floats:

@@ -63,10 +63,9 @@ def evidence_of(
     geometries: Sequence[Geometry],
     scoring: ScoringConfig | None = None,
     patch: float | None = None,
-    metric: Tensor | None = None,
 ) -> list[Evidence]:
     """One per picture. The score is the head's or, given a ``scoring``, that of the picture alone (``scoring.score``),
-    its mirror images left out. ``metric``: the detector's.
+    its mirror images left out.
     """
     ends = torch.tensor(output.views_per_image).cumsum(0).tolist()
     found = []
@@ -75,8 +74,7 @@ def evidence_of(
         map_Nhw, score = output.map_Nhw[own], float(output.score_B[index])
         if scoring is not None:
             levels = [level[own].float().cpu().numpy() for level in features.levels_NPD]
-            metric_DM = None if metric is None else metric.float().cpu().numpy()
-            score = score_alone(levels, map_Nhw.float().cpu().numpy(), score, geometry, scoring, patch, metric_DM)
+            score = score_alone(levels, map_Nhw.float().cpu().numpy(), score, geometry, scoring, patch)
         final_NPD = features.final_NPD[own]
         found.append(Evidence(final_NPD, map_Nhw, output.local_NQD[own], output.global_BD[index], score, geometry))
     return found

@@ -87,8 +87,7 @@ class AnomalyOVModel(LlavaOnevisionModel):  # type: ignore[misc]
             output = detector.expert(features, [geometry.views for geometry in geometries])
         fused = self.config.level_score == "fused"
         patch = float(encoder.patch) if encoder.patch and encoder.config.grid_hw is None else None
-        scoring = detector.config.scoring if fused else None
-        return evidence_of(features, output, geometries, scoring, patch, detector.metric)
+        return evidence_of(features, output, geometries, detector.config.scoring if fused else None, patch)
 
     def picture_tokens(self, evidence: Sequence[Evidence], readings: Sequence[str] | None = None) -> list[Tensor]:
         """(T, E) embeddings of each picture; ``readings``: one per picture, default the configuration's."""

@@ -71,44 +71,6 @@ def expert(
 
 
 @app.command()
-def metric(
-    recipe: Recipe,
-    data: Data,
-    model: Annotated[str, typer.Option("--model", help="Name or folder of the model whose tokens are compared.")],
-    out: Out,
-    folds: Annotated[
-        Path | None,
-        typer.Option("--folds", help="What 'train leave-one-out' wrote; each fold gets its own metric."),
-    ] = None,
-    images: Annotated[int, typer.Option("--images", min=8, help="Most images of a label in a category.")] = 36,
-    categories: Annotated[int, typer.Option("--categories", min=1, help="Most categories of a set.")] = 2,
-    learned: Annotated[
-        float, typer.Option("--learned", min=0, max=1, help="Share of directions learned on pairs; 0 = principal ones.")
-    ] = 0.0,
-    steps: Steps = None,
-    seed: Seed = None,
-) -> None:
-    """Find the directions in which tokens are compared; with --folds also without each set, for 'train scoring'."""
-    from anomaly_ov.cli.console import Bar
-    from anomaly_ov.models.hub import resolve
-    from anomaly_ov_lab.training.metric_fit import MetricPlan, learn_metrics
-    from anomaly_ov_lab.training.recipe import ExpertRecipe, read_recipe
-    from anomaly_ov_lab.training.runs import labelled_sets
-    from anomaly_ov_lab.training.scoring_fit import ScoringPlan
-
-    sets = labelled_sets([data / folder for folder in read_recipe(ExpertRecipe, recipe).sets])
-    plan = MetricPlan(learned=learned, steps=steps or MetricPlan.steps, seed=seed or 0)
-    drawn = ScoringPlan(images, categories, seed or 0)
-    with Bar(None, "") as bar:
-
-        def named(name: str) -> Callable[[int, int], None]:
-            return lambda done, total: bar.at(done, total)
-
-        folder = learn_metrics(sets, resolve(model), out, plan, drawn, folds, named)
-    note(f"model written to {folder}" + ("" if folds is None else f", the folds' to {out / 'folds'}"))
-
-
-@app.command()
 def scoring(
     recipe: Recipe,
     data: Data,

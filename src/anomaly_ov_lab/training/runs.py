@@ -81,8 +81,7 @@ def train_expert(
     if recipe.warm_start:
         require_same(shapes_of(expert.state_dict()), shapes_of(base.expert.state_dict()), f"the expert of {start}")
         expert.load_state_dict(base.expert.state_dict())
-    # A metric that saw sets which this expert must not see would pass for unseen: it is learned anew, or not at all.
-    config = replace(base.config, name=recipe.name, revision="", views=recipe.views, expert=expert.config, metric=0)
+    config = replace(base.config, name=recipe.name, revision="", views=recipe.views, expert=expert.config)
     if engine is not None:
         if recipe.synthetic_pictures:
             made = f"synthetic-{recipe.synthetic_pictures}-{recipe.loop.seed}-{hashes['photos'][:8]}"

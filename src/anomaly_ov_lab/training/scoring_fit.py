@@ -92,7 +92,7 @@ def trials_of(
     dataset: DataSet, engine: Engine, experts: Engine | None, plan: ScoringPlan, progress: Progress = nobody
 ) -> Iterator[Trial]:
     """All trials on one set. ``engine`` encodes; ``experts``: whose expert looks, default the same."""
-    wanted = dict(drawn_categories(dataset, plan))
+    wanted = dict(_categories(dataset, plan))
     total, done = sum(len(samples) for samples in wanted.values()), 0
     for category, samples in wanted.items():
         found = {}
@@ -194,8 +194,6 @@ def fit_scoring(
 
     ``experts``: by set, the engine whose expert never saw it; without any the expert's map does not count.
     """
-    if any((fold.metric is None) != (engine.metric is None) for fold in experts.values()):
-        raise DataError("the model or its folds have no metric", hint="run 'anomaly-ov train metric --folds' first")
     trials: list[Trial] = []
     for one in sets:
         trials += trials_of(one, engine, experts.get(one.name), plan, progress(one.name))
@@ -235,7 +233,7 @@ def with_scoring(model: Path, config: ScoringConfig, out: Path) -> Path:
     return out
 
 
-def drawn_categories(dataset: DataSet, plan: ScoringPlan) -> Iterator[tuple[str, list[Sample]]]:
+def _categories(dataset: DataSet, plan: ScoringPlan) -> Iterator[tuple[str, list[Sample]]]:
     """Labelled images of the first categories that have both labels, drawn by seed."""
     found = 0
     for category in dataset.categories:
@@ -250,10 +248,10 @@ def drawn_categories(dataset: DataSet, plan: ScoringPlan) -> Iterator[tuple[str,
 
 
 class _WithExpert:
-    """One engine's encoder with another's expert and metric."""
+    """One engine's encoder with another's expert."""
 
     def __init__(self, engine: Engine, experts: Engine) -> None:
-        self._engine, self.expert, self.metric = engine, experts.expert, experts.metric
+        self._engine, self.expert = engine, experts.expert
         self.encode, self.patch, self.config = engine.encode, engine.patch, engine.config
 
 

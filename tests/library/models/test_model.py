@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -18,7 +17,7 @@ from anomaly_ov.errors import AnomalyOVError, CheckpointMismatch, ConfigError, U
 from anomaly_ov.images.views import ViewsConfig
 from anomaly_ov.models import weights
 from anomaly_ov.models.config import EncoderConfig, ExpertConfig, ModelConfig
-from anomaly_ov.models.folder import digest, read_config, read_metric
+from anomaly_ov.models.folder import digest, read_config
 from anomaly_ov.models.model import AnomalyModel
 
 WIDTHS = (8, 12, 16)
@@ -307,41 +306,3 @@ def test_a_residual_model_loads_without_transformers_or_the_compiler(tmp_path: P
     )
     run = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
-
-
-# ---- the learned metric ---------------------------------------------------------------------------------------------
-
-
-def _with_metric(folder: Path) -> AnomalyModel:
-    """Saved with a metric of 5 columns."""
-    model = _trained(_config(metric=5))
-    assert model.metric is not None
-    assert tuple(model.metric.shape) == (sum(WIDTHS), 5)
-    model.save_pretrained(folder)
-    return model
-
-
-def test_a_metric_is_among_the_weights_and_read_without_torch(tmp_path: Path) -> None:
-    model = _with_metric(tmp_path)
-    loaded = AnomalyModel.from_pretrained(tmp_path)
-    assert model.metric is not None
-    assert loaded.metric is not None
-    assert torch.equal(loaded.metric, model.metric)
-    found = read_metric(tmp_path, read_config(tmp_path))
-    assert found is not None
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, model.metric.numpy())
-    assert read_metric(tmp_path, replace(read_config(tmp_path), metric=0)) is None
-
-
-@pytest.mark.parametrize(("width", "told"), [(4, "wants 4"), (6, "wants 6")])
-def test_a_metric_of_another_width_is_refused(tmp_path: Path, width: int, told: str) -> None:
-    _with_metric(tmp_path)
-    with pytest.raises(CheckpointMismatch, match=told):
-        read_metric(tmp_path, replace(read_config(tmp_path), metric=width))
-
-
-def test_a_metric_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    _trained(_config()).save_pretrained(tmp_path)
-    with pytest.raises(CheckpointMismatch, match="holds no metric"):
-        read_metric(tmp_path, replace(read_config(tmp_path), metric=5))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,10 +17,9 @@ from anomaly_ov.inspector import Inspector
 from anomaly_ov.look import look, score_alone
 from anomaly_ov.models.config import ModeConfig
 from anomaly_ov.models.engines.torch import TensorFeatures
-from anomaly_ov.models.model import AnomalyModel
 from anomaly_ov.reasoning.evidence import evidence_of
 from anomaly_ov.scoring.score import expected, judge
-from model_fixtures import small_config, small_model, with_random_weights
+from model_fixtures import small_model
 
 WEIGHTS = {
     "alone": ModeConfig(own=0.8, expert=0.3, head=0.2, usual=-3.0, spread=2.0),
@@ -109,28 +107,24 @@ def test_batches_change_the_last_digits_only(monkeypatch: pytest.MonkeyPatch) ->
     assert one == pytest.approx(many, abs=5e-3)
 
 
-@pytest.mark.parametrize("metric", [0, 5])
-def test_the_score_alone_is_an_inspections_where_mirror_images_are_off(metric: int) -> None:
+def test_the_score_alone_is_an_inspections_where_mirror_images_are_off() -> None:
     """Also where the language side makes it."""
-    model = with_random_weights(AnomalyModel(replace(small_config(mirror=False, **WEIGHTS), metric=metric)))
+    model = small_model(mirror=False, **WEIGHTS)
     inspector = Inspector(model, device="cpu")
-    config, patch, metric_DM = inspector.engine.config, inspector.engine.patch, inspector.engine.metric
-    assert (metric_DM is None) == (metric == 0)
+    config, patch = inspector.engine.config, inspector.engine.patch
     for picture in pictures(7):
         views = prepare_one(picture, config.views, Limits()).views
         assert views is not None
         encoded = inspector.engine.encode(views.pixels_NHW3)
         (part,) = inspector.engine.expert(encoded, [len(views)])
-        found = score_alone(
-            encoded.levels_NPD, part.map_Nhw, part.score_raw, views.geometry, config.scoring, patch, metric_DM
-        )
+        found = score_alone(encoded.levels_NPD, part.map_Nhw, part.score_raw, views.geometry, config.scoring, patch)
         finding = inspector.inspect(picture)
         assert finding.score == pytest.approx(found, abs=1e-5)
         assert finding.score_expert == finding.score
         assert isinstance(encoded, TensorFeatures)
         with torch.no_grad():
             output = model.expert(encoded.tensors, [len(views)])
-        (read,) = evidence_of(encoded.tensors, output, [views.geometry], config.scoring, patch, model.metric)
+        (read,) = evidence_of(encoded.tensors, output, [views.geometry], config.scoring, patch)
         assert read.score == pytest.approx(found, abs=1e-4)
 
 

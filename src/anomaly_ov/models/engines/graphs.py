@@ -21,18 +21,10 @@ class GraphEngine:
     device = "cpu"
 
     def __init__(
-        self,
-        name: str,
-        config: ModelConfig,
-        info: GraphInfo,
-        encoder: Run,
-        expert: Run,
-        views_per_forward: int,
-        metric: Floats | None = None,
+        self, name: str, config: ModelConfig, info: GraphInfo, encoder: Run, expert: Run, views_per_forward: int
     ) -> None:
         self.name = name
         self.config = config
-        self.metric = metric
         self.dtype = COMPUTED[info.precision]
         self.views_per_forward = views_per_forward
         self.patch = info.patch

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from anomaly_ov.errors import DeviceError, UsageError
-from anomaly_ov.models.arrays import ExpertPart, FeatureArrays, Floats, PictureArrays, Pixels
+from anomaly_ov.models.arrays import ExpertPart, FeatureArrays, PictureArrays, Pixels
 from anomaly_ov.models.config import ModelConfig
 from anomaly_ov.streaming import cores
 
@@ -24,7 +24,7 @@ class Engine(Protocol):
     ``name``: onnx, openvino or torch. ``device``, ``dtype``: what computes, and the encoder's precision there, e.g.
     cpu and float32. ``views_per_forward``: most views that are encoded at once; halved when memory runs out.
     ``patch``: side of a map's cell in view pixels where patches are the cells, None where tokens were resampled.
-    ``config``: of the model, its revision filled in. ``metric``: its learned map of tokens (D, M), None without one.
+    ``config``: of the model, its revision filled in.
     """
 
     @property
@@ -44,9 +44,6 @@ class Engine(Protocol):
 
     @property
     def config(self) -> ModelConfig: ...
-
-    @property
-    def metric(self) -> Floats | None: ...
 
     def encode(self, pixels_NHW3: Pixels) -> FeatureArrays:
         """Features in float32 of N views, uint8 (N, S, S, 3) of the model's side S.

@@ -16,7 +16,7 @@ from anomaly_ov.models.arrays import Floats
 from anomaly_ov.models.engines.graph_info import EXPORT, KEY, GraphInfo, read_info
 from anomaly_ov.models.engines.graphs import GraphEngine, Run
 from anomaly_ov.models.engines.interface import require_count, threads
-from anomaly_ov.models.folder import read_config, read_metric, with_own_weights
+from anomaly_ov.models.folder import read_config, with_own_weights
 from anomaly_ov.models.hub import ENCODER_GRAPH, EXPERT_GRAPH
 
 VIEWS_PER_FORWARD = 8  # more gains nothing: 11 ms a view with 4 or 8, 12 with 16 (EfficientNet-Lite2, 2 cores)
@@ -34,7 +34,7 @@ def open_onnx(folder: Path, views_per_forward: int | None = None) -> GraphEngine
     expert, expert_info = _opened(folder / EXPERT_GRAPH)
     read_info(expert_info, config, weights, "expert", str(folder / EXPERT_GRAPH))
     checked: GraphInfo = read_info(info, config, weights, "encoder", str(folder / ENCODER_GRAPH))
-    return GraphEngine("onnx", config, checked, encoder, expert, most, read_metric(folder, config))
+    return GraphEngine("onnx", config, checked, encoder, expert, most)
 
 
 def _opened(path: Path) -> tuple[Run, str | None]:

@@ -12,7 +12,7 @@ from anomaly_ov.models.arrays import Floats
 from anomaly_ov.models.engines.graph_info import EXPORT, KEY, read_info
 from anomaly_ov.models.engines.graphs import GraphEngine, Run
 from anomaly_ov.models.engines.interface import require_count, threads
-from anomaly_ov.models.folder import read_config, read_metric, with_own_weights
+from anomaly_ov.models.folder import read_config, with_own_weights
 from anomaly_ov.models.hub import ENCODER_GRAPH, EXPERT_GRAPH
 
 VIEWS_PER_FORWARD = 8
@@ -35,7 +35,7 @@ def open_openvino(folder: Path, views_per_forward: int | None = None) -> GraphEn
         path = path if path.is_file() else folder / name
         runs[path.stem], told = _opened(core, path)
         infos.append(read_info(told, config, weights, path.stem, str(path)))
-    return GraphEngine("openvino", config, infos[0], runs["encoder"], runs["expert"], most, read_metric(folder, config))
+    return GraphEngine("openvino", config, infos[0], runs["encoder"], runs["expert"], most)
 
 
 def _opened(core: Any, path: Path) -> tuple[Run, str | None]:

@@ -61,7 +61,6 @@ class TorchEngine:
     ) -> None:
         self.runner = Runner(model, device, dtype, views_per_forward)
         self.config: ModelConfig = model.config
-        self.metric: Floats | None = None if model.metric is None else _array(model.metric)
 
     @property
     def device(self) -> str:

@@ -6,21 +6,17 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 from anomaly_ov.errors import CheckpointMismatch, DeviceError, UsageError, WeightsError
 from anomaly_ov.models.engines.graphs import GraphEngine
 from anomaly_ov.models.engines.interface import forward
 from anomaly_ov.models.engines.onnx import open_onnx
 from anomaly_ov.models.engines.torch import TorchEngine
-from anomaly_ov.models.export.folder import export_folder
 from anomaly_ov.models.model import AnomalyModel
 from engine_fixtures import LITE, pictures, random_detector, same_outputs
 
@@ -38,31 +34,16 @@ def in_torch(folder: Path) -> TorchEngine:
 @pytest.mark.parametrize("which", ["lite_folder", "siglip_folder"])
 def test_same_as_torch(which: str, request: pytest.FixtureRequest) -> None:
     folder = request.getfixturevalue(which)
-    graphs, engine = open_onnx(folder), in_torch(folder)
+    graphs, torch = open_onnx(folder), in_torch(folder)
     views = pictures(graphs.config.encoder.image_size)
-    found, want = forward(graphs, views, features=True), forward(engine, views, features=True)
+    found, want = forward(graphs, views, features=True), forward(torch, views, features=True)
     same_outputs(found, want)
     spread = max(float(np.ptp(output.map_Nhw)) for output in want)
     assert spread > 0.01, "a flat map would agree with anything"
     assert (graphs.device, graphs.dtype, graphs.name) == ("cpu", "float32", "onnx")
-    assert graphs.config == engine.config
-    assert graphs.patch == engine.patch
+    assert graphs.config == torch.config
+    assert graphs.patch == torch.patch
     assert (graphs.patch is None) == (which == "lite_folder")
-
-
-def test_the_same_metric_as_torch(tmp_path: Path) -> None:
-    model = random_detector(LITE)
-    width = sum(model.encoder.level_widths)
-    made = AnomalyModel(replace(model.config, metric=6), model.encoder)
-    made.expert = model.expert
-    made.metric = nn.Parameter(torch.randn(width, 6, generator=torch.Generator().manual_seed(0)), requires_grad=False)
-    made.save_pretrained(tmp_path)
-    export_folder(tmp_path, tmp_path)
-    found, want = open_onnx(tmp_path).metric, in_torch(tmp_path).metric
-    assert found is not None
-    assert want is not None
-    np.testing.assert_array_equal(found, want)
-    np.testing.assert_array_equal(want, made.metric.numpy())
 
 
 def test_a_view_does_not_depend_on_its_neighbours(lite_folder: Path) -> None:
