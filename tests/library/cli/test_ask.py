@@ -359,14 +359,14 @@ class TestEndpoint:
     def test_one_failure_does_not_stop_the_run(
         self, ask_remotely: Any, pictures: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        with serving(ok(), failing(400, "logprobs are not supported"), ok()) as server:
+        with serving(ok(), failing(400, "temperature must be 1"), ok()) as server:
             assert ask_remotely(server.url, *(pictures / f"p{i}.png" for i in range(3)), QUESTION, "--json") == 6
         captured = capsys.readouterr()
         found = records(captured.out)
         assert [record["answer"] is not None for record in found] == [True, False, True]
         assert found[1]["score"] is not None
         assert found[1]["error"]["type"] == "EndpointError"
-        assert "hint: add --no-logprobs" in captured.err
+        assert "hint: add --no-temperature" in captured.err
         assert "3 pictures: 2 answered, 1 without an answer" in captured.err
 
     def test_unreadable_pictures_are_not_sent(self, ask_remotely: Any, pictures: Path) -> None:
