@@ -75,6 +75,7 @@ results: $(STAMP)
 	$(RUN_PYTHON) benchmarks/detector.py $(EVAL) $(MORE) --measured 400 --without own_patches --without mirror --without expert --again
 	$(RUN_PYTHON) benchmarks/calibration.py --data $(DATA)/eval/elpv --data $(DATA)/eval/mtd/magnetic_tile --rows $(OUT)/calibration
 	$(BIN)/anomaly-ov eval ablation --recipe recipes/ablation-tiny.yaml --data $(DATA) $(EVAL:%=--test %) --out $(OUT)/ablation --summary results/ablation-tiny.json
+	$(RUN_PYTHON) benchmarks/words.py $(EVAL) $(MORE)
 	$(RUN_PYTHON) benchmarks/eval_overhead.py $(DATA)/eval/elpv
 	for script in pixel_metrics expert inspect_speed cold_start cache memory serve_load serve_kill serve_page; do $(RUN_PYTHON) benchmarks/$$script.py || exit; done
 	$(RUN_PYTHON) benchmarks/readme_tables.py

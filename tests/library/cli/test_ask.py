@@ -359,7 +359,7 @@ class TestEndpoint:
     def test_one_failure_does_not_stop_the_run(
         self, ask_remotely: Any, pictures: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        with serving(ok(), failing(400, "temperature is not supported"), ok()) as server:
+        with serving(ok(), failing(400, "temperature must be 1"), ok()) as server:
             assert ask_remotely(server.url, *(pictures / f"p{i}.png" for i in range(3)), QUESTION, "--json") == 6
         captured = capsys.readouterr()
         found = records(captured.out)
