@@ -105,7 +105,8 @@ Parser = Literal["strict", "official"]
 
 _LEAD = r"(?i:(?:so,? )?(?:my |the )?(?:(?:right|correct|best|final) )?(?:answer|option|choice)(?: is)?)?"
 # After a letter comes a mark or nothing: "A scratch" begins with an article, not with a choice.
-_LETTER = re.compile(rf"[\W_]*{_LEAD}[\W_]*([A-Z])(?=\s*$|\s*\n|[\W_]*[.,:;)\]*_-]|\s+(?:and|or)\b)")
+_LETTER = re.compile(rf"[\W_]*{_LEAD}[\W_]*([A-Z])(?=\s*$|\s*\n|[\W_]*[.,:;。、：；）)\]*_-]|\s+(?:and|or)\b)")
+_OPTION = re.compile(r"^[\W_]*([A-Z])[.:)]", re.MULTILINE)
 _ANOTHER = re.compile(r"\W*\b(?:and|or)\b\W*([A-Z])\b|\s*[,/&+]\s*([A-Z])\b")
 
 
@@ -132,4 +133,5 @@ def letter(text: str, letters: Collection[str]) -> str | None:
     another = _ANOTHER.match(text[found.end(1) :])
     if another is not None and (another.group(1) or another.group(2)) in letters:
         return None
-    return found.group(1)
+    # "A. Yes\nB. No" repeats the options and chooses none.
+    return None if len({line[1] for line in _OPTION.finditer(text)} & set(letters)) > 1 else found.group(1)
