@@ -8,7 +8,7 @@ picture scores does not depend on its neighbours. Importing this file loads no t
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -28,7 +28,7 @@ from anomaly_ov.images.sources import Source, named_sources, sources_of
 from anomaly_ov.look import Looked, look
 from anomaly_ov.models.hub import LANGUAGE_FOLDER
 from anomaly_ov.reasoning.session import Seen, Talk
-from anomaly_ov.records import UNLIKE, ContextInfo, Finding, MapInfo, ModelInfo, Threshold, level_beside
+from anomaly_ov.records import UNLIKE, Answer, ContextInfo, Finding, MapInfo, ModelInfo, Threshold, level_beside
 from anomaly_ov.scoring.conformal import (
     Wanted,
     require_context,
@@ -39,6 +39,7 @@ from anomaly_ov.scoring.conformal import (
 )
 from anomaly_ov.scoring.score import Judged, Usual, expert_map_score, grid_of, judge
 from anomaly_ov.streaming import Progress, Stages, cores, in_turns, nobody, overlapped
+from anomaly_ov.words.from_record import ask
 
 if TYPE_CHECKING:
     from anomaly_ov.context.build import Builder, Encoded
@@ -171,14 +172,19 @@ class Inspector:
     def inspect(self, source: Any, context: Context | None = None) -> Finding:
         """The finding on one picture: a path, bytes, an open binary file, an (H, W[, 3]) array or a PIL image.
 
-        ``context``: what else says what is normal, made by this model. With a model that speaks the finding can be
-        asked (``Finding.ask``). Raises UnreadableImage or ImageTooLarge (use ``stream`` to have them as records), and
+        ``context``: what else says what is normal, made by this model. The finding can be asked (``Finding.ask``).
+        Raises UnreadableImage or ImageTooLarge (use ``stream`` to have them as records), and
         ContextMismatch for a context of another model.
         """
         context = self._own(context)
         prepared = prepare_one(source, self.views_config, self._limits)
         (output,) = self._compared([prepared], context, self.speaks)
         return self._finish(prepared, output, context)
+
+    @property
+    def _silent(self) -> Callable[..., Answer] | None:
+        """What answers questions about findings that keep no features."""
+        return None if self.speaks else ask
 
     @property
     def speaks(self) -> bool:
@@ -347,7 +353,7 @@ class Inspector:
             timing_ms={part: round(ms, 3) for part, ms in timing.items()},
             context=context_info(context, compared, judged),
             significance_map=judged.map_HW,
-            talk=Talk(seen, lambda: self.reasoner) if looked.output.features is not None else None,
+            talk=Talk(seen, lambda: self.reasoner) if looked.output.features is not None else self._silent,
         )
 
     def _encoded(self, prepared: Prepared, looked: Looked | None) -> Encoded | None:

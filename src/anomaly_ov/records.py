@@ -199,18 +199,22 @@ class Finding:
         return {"schema": SCHEMA} | {name: _plain(value) for name, value in values.items()}
 
     def ask(self, question: str, **options: Any) -> Answer:
-        """The built-in language model's answer to one question about the picture, by itself (options: ``Chat.ask``).
+        """The answer to one question about the picture, by itself: the built-in language model's (options:
+        ``Chat.ask``) or, where the model has no language side, what the record says (from any thread).
 
         The picture is read once, whatever the number of questions. Raises ``UsageError`` for a finding that no longer
-        has its picture (from a file, or from a stream that was not told to keep it) and for an empty question,
-        ``WeightsError`` for a model without a language side.
+        has its picture (from a file, or from a stream that was not told to keep it), for an empty question, and for
+        options where the record answers.
         """
+        if callable(self.talk):  # the record answers: ``words.from_record.ask``
+            told: Answer = self.talk(self, question, **options)
+            return told
         answer: Answer = self.talk_or_raise().chat.ask(question, remember=False, **options)
         return answer
 
     def talk_or_raise(self) -> Any:
         """What is kept for questions (``anomaly_ov.reasoning.session.Talk``). Raises ``UsageError`` if nothing is."""
-        if self.talk is None:
+        if self.talk is None or callable(self.talk):
             raise UsageError(
                 f"the finding on {self.id} has not kept what questions are answered from",
                 hint="ask findings of Inspector.inspect with a model that speaks, or use Inspector.chat(picture)",

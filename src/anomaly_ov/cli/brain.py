@@ -215,10 +215,11 @@ def answered(
     ``only_anomalous`` neither has one that is normal.
     """
     from anomaly_ov.reasoning.chat import MAX_TOKENS, answer_each
+    from anomaly_ov.reasoning.session import Talk
 
     upcoming = iter(results)
     while batch := list(islice(upcoming, batch_size)):
-        asked = [f for f, _ in batch if f.talk is not None and (f.anomalous or not only_anomalous)]
+        asked = [f for f, _ in batch if isinstance(f.talk, Talk) and (f.anomalous or not only_anomalous)]
         evidence = [finding.talk.evidence for finding in asked]
         questions = [question] * len(asked)
         with _within_memory(inspector):

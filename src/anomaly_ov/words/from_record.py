@@ -7,7 +7,9 @@ package names them with a measured confidence. Questions that are not about the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from anomaly_ov.errors import UsageError
 from anomaly_ov.records import Answer, Finding
 from anomaly_ov.words.beyond import Beyond, beyond
 from anomaly_ov.words.question import Topic, Understood, understood
@@ -52,6 +54,16 @@ def answer(finding: Finding, question: str) -> Answer:
         return Answer(said, None, "stop")
     text = " ".join(_told(told, topic, asked) for topic in asked.topics)
     return Answer(f"{text} {NAMED}" if asked.named else text, _p_yes(finding, asked), "stop")
+
+
+def ask(finding: Finding, question: str, **options: Any) -> Answer:
+    """``answer``, as ``Finding.ask`` calls it. Raises ``UsageError`` for an empty question and for any option."""
+    if options:
+        what = f"the option {next(iter(options))} is a language model's"
+        raise UsageError(what, hint="ask with the question alone; the model has no language side")
+    if not question.strip():
+        raise UsageError("the question is empty", hint="ask, for example, 'Where is the defect?'")
+    return answer(finding, question)
 
 
 def answer_together(findings: Sequence[Finding], question: str) -> Answer:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from anomaly_ov.images.sources import expand
 from anomaly_ov.inspector import Inspector, load
 from anomaly_ov.models.config import ModeConfig
 from anomaly_ov.models.engines.torch import TorchEngine
+from anomaly_ov.words import from_record
 from model_fixtures import save_small_model, small_model
 from talk_fixtures import small_talker
 
@@ -144,8 +147,28 @@ class TestWithoutLanguage:
         assert not mute.speaks
         with pytest.raises(WeightsError, match="no language side"):
             mute.chat(pictures / "p1.png")
+        finding = mute.inspect(pictures / "p1.png")
         with pytest.raises(UsageError, match="has not kept"):
-            mute.inspect(pictures / "p1.png").ask(QUESTION)
+            mute.chat(finding)
+
+    def test_the_record_answers(self, small_folder: Path, pictures: Path) -> None:
+        """From any thread, after pickling, from a stream too."""
+        mute = load(str(small_folder), device="cpu")
+        finding = mute.inspect(pictures / "p1.png")
+        questions = [QUESTION, "Where is it?", "How many defects are there?", "Who won?"] * 8
+        expected = [from_record.answer(finding, question) for question in questions]
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(finding.ask, questions)) == expected
+        assert [pickle.loads(pickle.dumps(finding)).ask(question) for question in questions] == expected
+        (streamed,) = mute.stream([pictures / "p1.png"])
+        assert streamed.ask(QUESTION) == expected[0]
+
+    def test_the_record_takes_a_question_and_no_options(self, small_folder: Path, pictures: Path) -> None:
+        finding = load(str(small_folder), device="cpu").inspect(pictures / "p1.png")
+        with pytest.raises(UsageError, match="option max_tokens is a language model's"):
+            finding.ask(QUESTION, max_tokens=3)
+        with pytest.raises(UsageError, match="question is empty"):
+            finding.ask(" ")
 
     def test_without_a_folder(self, pictures: Path) -> None:
         mute = Inspector(small_model(), device="cpu")

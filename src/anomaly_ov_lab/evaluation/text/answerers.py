@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from anomaly_ov.errors import AnomalyOVError, DeviceError, EndpointError, EndpointRefused, ImageError, WeightsError
 from anomaly_ov.images.read import read
 from anomaly_ov.images.sources import Source
+from anomaly_ov.reasoning.session import Talk
 from anomaly_ov.records import Answer, ErrorInfo, Finding, ModelInfo
 from anomaly_ov.remote.endpoint import Endpoint
 from anomaly_ov.remote.limits import in_order
@@ -112,7 +113,8 @@ class InspectorAnswerer:
     def _answered(self, batch: Sequence[tuple[ImageToAsk, Finding]]) -> list[list[Reply]]:
         from anomaly_ov.reasoning.chat import answer_each
 
-        single = [(one, finding) for one, finding in batch if len(one.questions) == 1 and finding.talk is not None]
+        open_ = [(one, finding) for one, finding in batch if isinstance(finding.talk, Talk)]
+        single = [(one, finding) for one, finding in open_ if len(one.questions) == 1]
         evidence, texts = [f.talk.evidence for _, f in single], [one.questions[0] for one, _ in single]
         together = answer_each(
             self._inspector.reasoner, evidence, texts, reading=self._reading, max_tokens=self._max_tokens
@@ -121,7 +123,7 @@ class InspectorAnswerer:
         return [[of[id(f)]] if id(f) in of else self._talk(one, f) for one, f in batch]
 
     def _talk(self, one: ImageToAsk, finding: Finding) -> list[Reply]:
-        if finding.talk is None:
+        if not isinstance(finding.talk, Talk):
             return [finding.error or ErrorInfo("UnreadableImage", f"{one.image} was not read")] * len(one.questions)
         chat = finding.talk.open(self._reading)
         return [chat.ask(text, remember=one.remember, max_tokens=self._max_tokens) for text in one.questions]
