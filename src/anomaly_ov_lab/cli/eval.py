@@ -75,6 +75,10 @@ def detect(
     if summary is not None and not summary.parent.is_dir():  # said now rather than when all is measured
         raise UsageError(f"no folder {summary.parent} for --summary", hint="make it first")
     sets = [discover(path) for path in data]
+    for one in sets:
+        note(f"{one.name}: {len(one)} pictures, read as {one.layout}")
+        for left_out in one.notes:
+            note(f"  {left_out}")
     if out is not None and len({one.name for one in sets}) < len(sets):
         raise UsageError(
             f"two sets of one name: {', '.join(one.name for one in sets)}", hint="measure them in separate calls"

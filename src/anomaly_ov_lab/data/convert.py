@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,10 +61,11 @@ def convert(
     data = discover(source)
     if not any(sample.label is not None for sample in data):
         raise DataError(f"none of the {len(data)} pictures of {source} has a label", hint="give a set with labels")
-    mask_of = _masks(Path(source), data)
     notes, pictures, masks = Notes(), 0, 0
+    mask_of = _masks(Path(source), data, notes)
+    folders = _folders(data.categories, notes)
     for category in data.categories:  # by this folder, empty or not, a category is known
-        (target / _safe(category) / "test" / "good").mkdir(parents=True, exist_ok=True)
+        (target / folders[category] / "test" / "good").mkdir(parents=True, exist_ok=True)
     for index, sample in enumerate(data):
         name = data.id_of(sample)
         try:
@@ -73,7 +74,7 @@ def convert(
             notes.add("mask cannot be drawn, taken as missing", f"{name}: {error.message}")
             mask_HW = None
         for piece in _pieces(sample, mask_HW, tile, name, notes):
-            folder = target / _safe(sample.category)
+            folder = target / folders[sample.category]
             stem = f"{index:06d}-{_safe(sample.image.stem)[:80]}{piece.place}"
             part = f"{sample.split or 'test'}/{piece.kind}"
             _write(folder / part / f"{stem}{piece.suffix}", piece.data)
@@ -97,10 +98,25 @@ class _Piece:
     place: str = ""
 
 
-def _masks(source: Path, data: DataSet) -> MaskOf:
+def _folders(categories: Sequence[str], notes: Notes) -> dict[str, str]:
+    """A folder of its own for each category, however alike their names are."""
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for category in categories:
+        name, number = _safe(category), 1
+        while (folder := name if number == 1 else f"{name}-{number}").casefold() in taken:
+            number += 1
+        taken.add(folder.casefold())
+        found[category] = folder
+        if number > 1:
+            notes.add("category written under another name, its own is taken", f"{category!r} as {folder}")
+    return found
+
+
+def _masks(source: Path, data: DataSet, notes: Notes) -> MaskOf:
     """How the masks of a set's layout come to be."""
     if data.layout == "coco":
-        drawn = coco.drawn_masks([source] if source.is_file() else category_folders(source), data.root)
+        drawn = coco.drawn_masks([source] if source.is_file() else category_folders(source), data.root, notes)
         return lambda sample: drawn(sample.image)
     if data.layout == "aitex":
         return lambda sample: _joined(aitex.mask_files(sample.image))

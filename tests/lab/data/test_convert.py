@@ -71,7 +71,6 @@ def test_coco_lists_further_down_are_drawn_too(tmp_path: Path) -> None:
         [[1, 2, 3, 4, 5, 6, 7]],
         [[1, 2, 3, 4, 5, "6"]],
         [[1, 2, 3, 4, 5, 10**400]],
-        [[1, 2, 3, 4, 5, 6], 7],
         "outline",
         {"size": [9, 9], "counts": [81]},
         {"size": [24, 32], "counts": [1, 2]},
@@ -90,7 +89,47 @@ def test_damaged_outlines_are_noted_and_the_picture_stays(outline: object, tmp_p
     done = convert(root, tmp_path / "out")
     assert (done.pictures, done.masks) == (6, 2)
     assert len(done.notes) == 1
-    assert done.notes[0].startswith("mask cannot be drawn, taken as missing: 1 (test/1.jpg: ")
+    assert done.notes[0].startswith("outline left out: 1 (test/1.jpg: ")
+
+
+@pytest.mark.parametrize("bad", [[1, 2, 3, 4], 7, [1, 2, "x", 4, 5, 6]])
+def test_one_bad_polygon_takes_no_other_with_it(bad: object, tmp_path: Path) -> None:
+    root = FAKES["roboflow"].write(tmp_path / "set")
+    path = root / "test/_annotations.coco.json"
+    content = json.loads(path.read_text())
+    masks = convert(root, tmp_path / "sound").masks
+    content["annotations"][0]["segmentation"] = [[1, 2, 9, 2, 9, 9], bad]
+    path.write_text(json.dumps(content))
+    done = convert(root, tmp_path / "out")
+    assert done.masks == masks
+    assert done.notes[0].startswith("outline left out: 1 (test/1.jpg: ")
+
+
+@pytest.mark.parametrize("sizes", [{}, {"width": 32.0, "height": 24.0}, {"width": None, "height": 24}])
+def test_a_list_need_not_state_sizes_as_whole_numbers(sizes: dict[str, object], tmp_path: Path) -> None:
+    root = FAKES["roboflow"].write(tmp_path / "set")
+    path = root / "test/_annotations.coco.json"
+    content = json.loads(path.read_text())
+    expected = convert(root, tmp_path / "sound")
+    for image in content["images"]:
+        del image["width"], image["height"]
+        image.update(sizes)
+    path.write_text(json.dumps(content))
+    assert convert(root, tmp_path / "out") == expected
+    for sound in (tmp_path / "sound").rglob("*_mask.png"):
+        assert (tmp_path / "out" / sound.relative_to(tmp_path / "sound")).read_bytes() == sound.read_bytes()
+
+
+def test_categories_whose_names_are_alike_stay_apart(tmp_path: Path) -> None:
+    for index, category in enumerate(("A B", "A_B", "a_b", "A/B")):
+        for kind in ("good", "bad"):
+            folder = tmp_path / "set" / category / kind
+            folder.mkdir(parents=True)
+            Image.new("RGB", (20, 20), (10 * index, 0, 0)).save(folder / "0.png")
+    done = convert(tmp_path / "set", tmp_path / "out")
+    assert done.pictures == 8
+    assert len(discover(tmp_path / "out").categories) == 4
+    assert "A_B" in " ".join(done.notes)
 
 
 def test_an_outline_for_a_gigantic_picture_is_not_drawn(tmp_path: Path) -> None:

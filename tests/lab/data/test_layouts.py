@@ -348,3 +348,23 @@ def test_several_data_sets_are_not_mixed_silently(tmp_path: Path) -> None:
         discover(tmp_path / "all")
     assert [(d.name, d.layout) for d in discover_all(tmp_path / "all")] == [("first", "mvtec"), ("second", "folders")]
     assert [d.name for d in discover_all(tmp_path / "all/second")] == ["second"]
+
+
+@pytest.mark.parametrize(
+    ("name", "splits"),
+    [
+        ("drivetrain.json", {None}),
+        ("contest.json", {None}),
+        ("invalidated.json", {None}),
+        ("instances_train2017.json", {"train"}),
+        ("Training.json", {"train"}),
+        ("test-set.json", {"test"}),
+        ("validation.json", {"test"}),
+    ],
+)
+def test_a_coco_list_belongs_to_a_split_by_whole_words(name: str, splits: set[str | None], tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    _image(folder / "a.png", (20, 20))
+    images = [{"id": 1, "file_name": "a.png", "width": 20, "height": 20}]
+    (folder / name).write_text(json.dumps({"images": images, "annotations": [], "categories": []}))
+    assert {sample.split for sample in discover(folder / name)} == splits

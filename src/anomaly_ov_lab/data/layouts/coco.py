@@ -1,9 +1,10 @@
 """COCO: a JSON file with images, annotations and categories; a picture with an annotation is anomalous.
 
 Read as a file, in `annotations/`, or as `_annotations.coco.json` in `train`, `valid` and `test`. Annotations of a
-category called normal, good, ... do not count. Split: "train" in the name of the file or its folder means train, "test"
-test; "val" is test unless there is a test list too. Pictures are sought beside the list, in `images/`, and in the
-folder that bears the split's name. Outlines are no mask files: ``drawn_masks`` draws them, for ``data.convert``.
+category called normal, good, ... do not count. Split: the word "train" in the name of the file or its folder means
+train, "test" test; "val", "valid" and "validation" are test unless there is a test list too. Pictures are sought beside
+the list, in `images/`, and in the folder that bears the split's name. Outlines are no mask files: ``drawn_masks`` draws
+them, for ``data.convert``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from anomaly_ov.errors import DataError
+from anomaly_ov.errors import DataError, ImageError
+from anomaly_ov.images.read import read as read_image
 from anomaly_ov_lab.data.layouts.folder import Folder, Notes, natural
 from anomaly_ov_lab.data.layouts.good_bad import NORMAL_NAMES
 from anomaly_ov_lab.data.layouts.kinds import BAD_ENTRY, NO_MASK, OUTLINES
@@ -29,6 +31,12 @@ from anomaly_ov_lab.data.samples import Sample, Split
 ANNOTATIONS = "annotations"
 _PARTS = ("train", "valid", "val", "test")
 _START = re.compile(r'"(images|annotations)"\s*:\s*\[')
+_SPLIT_WORDS = {
+    "train": {"train", "training"},
+    "test": {"test", "testing"},
+    "val": {"val", "valid", "validation"},
+}
+_WORD = re.compile(r"[a-z]+")
 _NORMAL = NORMAL_NAMES | {"none", "background"}
 
 Drawn = Callable[[Path], npt.NDArray[np.bool_] | None]
@@ -78,10 +86,11 @@ def read_lists(lists: Sequence[Path], folder: Folder) -> list[Sample]:
     return without_repeats(samples, folder.notes, folder.root)
 
 
-def drawn_masks(places: Sequence[Path], root: Path) -> Drawn:
+def drawn_masks(places: Sequence[Path], root: Path, notes: Notes) -> Drawn:
     """A function from a picture to its mask (H, W), None where there is no outline.
 
-    ``places``: lists, or folders that ``claims`` is true of, below ``root``.
+    ``places``: lists, or folders that ``claims`` is true of, below ``root``. Outlines that cannot be drawn are noted in
+    ``notes``; a list that states no size is drawn in the picture's own.
     """
     entries: dict[Path, _Entry] = {}
     for place in places:
@@ -90,7 +99,11 @@ def drawn_masks(places: Sequence[Path], root: Path) -> Drawn:
 
     def drawn(image: Path) -> npt.NDArray[np.bool_] | None:
         entry = entries.get(image)
-        return draw(entry.outlines, entry.wh) if entry and entry.wh and entry.outlines else None
+        if entry is None or not entry.outlines:
+            return None
+        name = image.relative_to(root).as_posix() if image.is_relative_to(root) else str(image)
+        wh = entry.wh or _own_size(image)
+        return draw(entry.outlines, wh, lambda what: notes.add("outline left out", f"{name}: {what}"))
 
     return drawn
 
@@ -107,12 +120,22 @@ def _entries(lists: Sequence[Path], folder: Folder) -> list[_Entry]:
 
 
 def _part(path: Path) -> str | None:
-    """``train``, ``val`` or ``test``, from the file's name or its folder's."""
-    for name in (path.stem.lower(), path.parent.name.lower()):
-        for part in ("train", "test", "val"):
-            if part in name:
+    """``train``, ``val`` or ``test``, a word of the file's name or else of its folder's ("drivetrain" is another)."""
+    for name in (path.stem, path.parent.name):
+        words = set(_WORD.findall(name.lower()))
+        for part, spellings in _SPLIT_WORDS.items():
+            if words & spellings:
                 return part
     return None
+
+
+def _own_size(image: Path) -> tuple[int, int]:
+    try:
+        picture = read_image(image)
+    except ImageError as error:
+        raise DataError(error.message, hint=error.hint) from None
+    height, width = picture.pixels_HW3.shape[:2]
+    return width, height
 
 
 def _of_list(path: Path, part: str | None, folder: Folder, has_test: bool) -> list[_Entry]:
@@ -152,7 +175,9 @@ def _is(value: Any) -> bool:
 
 def _size(listed: dict[str, Any]) -> tuple[int, int] | None:
     width, height = listed.get("width"), listed.get("height")
-    return (width, height) if isinstance(width, int) and isinstance(height, int) else None
+    if not all(isinstance(side, (int, float)) and side > 0 and side == side // 1 for side in (width, height)):
+        return None
+    return int(width or 0), int(height or 0)
 
 
 def _places(path: Path, root: Path) -> list[Path]:

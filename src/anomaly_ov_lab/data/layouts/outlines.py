@@ -6,7 +6,7 @@ from anyone: sizes are checked before anything is allocated, and what is no outl
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -22,35 +22,49 @@ _FAR = 1e6
 _HINT = "a list of polygons [x0, y0, x1, y1, x2, y2, ...] or run lengths {size, counts}"
 
 
-def draw(segmentations: Iterable[Any], image_wh: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """(H, W) union of the outlines of a picture of (width, height) ``image_wh``; parts outside it are cut off."""
+def draw(
+    segmentations: Iterable[Any], image_wh: tuple[int, int], left_out: Callable[[str], None] | None = None
+) -> npt.NDArray[np.bool_] | None:
+    """(H, W) union of the outlines of a picture of (width, height) ``image_wh``; parts outside it are cut off.
+
+    What is no outline is told to ``left_out`` and the others are drawn, None if there is none; without it, and for an
+    impossible size, it is a ``DataError``.
+    """
     width, height = image_wh
     if width < 1 or height < 1 or width * height > MAX_PIXELS:
         raise DataError(f"outlines for a picture of {width} x {height}", hint=f"1 to {MAX_PIXELS} pixels are drawn")
     canvas = Image.new("1", image_wh)
     pen = ImageDraw.Draw(canvas)
     runs_HW = np.zeros((height, width), dtype=bool)
-    for segmentation in segmentations:
-        if isinstance(segmentation, dict):
-            runs_HW |= _runs(segmentation, (height, width))
-        else:
-            for polygon in _polygons(segmentation):
-                pen.polygon(polygon, fill=1)
-    return np.asarray(canvas, dtype=bool) | runs_HW
+    count = 0
+    for part in (part for segmentation in segmentations for part in _parts(segmentation)):
+        try:
+            if isinstance(part, dict):
+                runs_HW |= _runs(part, (height, width))
+            else:
+                pen.polygon(_polygon(part), fill=1)
+            count += 1
+        except DataError as error:
+            if left_out is None:
+                raise
+            left_out(error.message)
+    return np.asarray(canvas, dtype=bool) | runs_HW if count else None
 
 
-def _polygons(segmentation: Any) -> list[list[tuple[float, float]]]:
-    if not isinstance(segmentation, list):
-        raise DataError(f"an outline is {type(segmentation).__name__}", hint=_HINT)
-    polygons = segmentation if segmentation and isinstance(segmentation[0], list) else [segmentation]
-    drawn = []
-    for values in polygons:
-        if not isinstance(values, list) or not all(isinstance(v, (int, float)) and abs(v) <= _FAR for v in values):
-            raise DataError("an outline has coordinates that are no numbers in range", hint=_HINT)
-        if len(values) < 6 or len(values) % 2:
-            raise DataError(f"an outline has {len(values)} coordinates", hint=_HINT)
-        drawn.append(list(zip(values[::2], values[1::2], strict=True)))
-    return drawn
+def _parts(segmentation: Any) -> Iterator[Any]:
+    """Its polygons one by one, or what else it is."""
+    several = isinstance(segmentation, list) and segmentation and isinstance(segmentation[0], list)
+    yield from segmentation if several else [segmentation]
+
+
+def _polygon(values: Any) -> list[tuple[float, float]]:
+    if not isinstance(values, list):
+        raise DataError(f"an outline is {type(values).__name__}", hint=_HINT)
+    if not all(isinstance(v, (int, float)) and abs(v) <= _FAR for v in values):
+        raise DataError("an outline has coordinates that are no numbers in range", hint=_HINT)
+    if len(values) < 6 or len(values) % 2:
+        raise DataError(f"an outline has {len(values)} coordinates", hint=_HINT)
+    return list(zip(values[::2], values[1::2], strict=True))
 
 
 def _runs(rle: dict[str, Any], image_hw: tuple[int, int]) -> npt.NDArray[np.bool_]:
