@@ -58,7 +58,6 @@ def look(engine: Engine, images: Sequence[Prepared], config: ScoringConfig) -> l
             patch=engine.patch,
             own_patches=config.own_patches,
             mirrored_FPL=mirrors,
-            flips=own,
         )
         found.append(Looked(output, tokens))
     return found

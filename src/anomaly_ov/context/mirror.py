@@ -6,10 +6,7 @@ roughly; what they say counts the more the more symmetric the image turns out to
 single image, known before any label. The mirrored *pixels* pass the encoder: mirrored features of a network are not
 the features of a mirrored image.
 
-A cell on the axis of the mirror image (in the middle, for a half turn) is compared with itself: there the mirror says
-nothing, and the image's other patches judge alone.
-
-Legend: h w cells of the base view, Q of them that show image, D token width, F mirror images that were looked at.
+Legend: h w cells of the base view, D token width, F mirror images that were looked at.
 """
 
 from __future__ import annotations
@@ -33,9 +30,6 @@ symmetric but a little turned, shifted or unevenly lit lie far below 1 (docs/log
 
 MOST = 2
 """Mirror images that are looked at, those that correlate best; a third never helped."""
-
-OWN_REACH = 2
-"""Cells whose mirrored place lies at most so many rows and columns away would be compared with what they see."""
 
 SIDE = 32
 SYMMETRIC, ASYMMETRIC = 0.5, 1.0
@@ -61,45 +55,21 @@ def flipped(values: npt.NDArray[np.generic], flip: Flip) -> npt.NDArray[np.gener
     return values[rows, columns]
 
 
-def mirror_distance(tokens_hwD: Floats, mirrored_FhwD: Floats, flips: Sequence[Flip]) -> Floats:
+def mirror_distance(tokens_hwD: Floats, mirrored_FhwD: Floats) -> Floats:
     """(h, w) float32, 0..2: 1 - cosine to the most similar of the 3 x 3 cells at the same place of the mirror image,
-    of the mirror image that is nearest as a whole (smallest median). NaN where that is the cell itself or beside it.
+    of the mirror image that is nearest as a whole (smallest median).
 
-    ``mirrored_FhwD``: unit tokens of the pixels mirrored as ``flips`` say, on their own grid.
+    ``mirrored_FhwD``: unit tokens of the mirrored pixels, on their own grid.
     """
     distances_Fhw = np.stack([_around(tokens_hwD, mirrored_hwD) for mirrored_hwD in mirrored_FhwD])
     best = int(np.median(distances_Fhw.reshape(len(distances_Fhw), -1), axis=1).argmin())
-    found_hw = np.asarray(distances_Fhw[best], np.float32)
-    found_hw[_meets_itself(flips[best], *found_hw.shape)] = np.nan
-    return found_hw
+    return np.asarray(distances_Fhw[best], np.float32)
 
 
 def symmetry(own: Floats, mirror: Floats) -> float:
-    """0..1: how much the mirror image counts, from the distances of the same cells; those that are NaN say nothing."""
-    said = np.isfinite(mirror)
-    if not said.any():
-        return 0.0
-    ratio = float(np.median(mirror[said])) / max(float(np.median(own[said])), 1e-6)
+    """0..1: how much the mirror image counts, from the distances of the same cells."""
+    ratio = float(np.median(mirror)) / max(float(np.median(own)), 1e-6)
     return min(max((ASYMMETRIC - ratio) / (ASYMMETRIC - SYMMETRIC), 0.0), 1.0)
-
-
-def with_mirror(own_Q: Floats, mirror_Q: Floats, share: float) -> Floats:
-    """(Q,): what to add to the logarithms ``own_Q`` so that the logarithms ``mirror_Q`` weigh ``share`` in their mean.
-
-    Cells of which the mirror says nothing (NaN) move as the middle one does, so that they keep their place among all.
-    """
-    change_Q = np.float32(share) * (mirror_Q - own_Q)
-    said = np.isfinite(change_Q)
-    return np.where(said, change_Q, np.median(change_Q[said]) if said.any() else np.float32(0))
-
-
-def _meets_itself(flip: Flip, h: int, w: int) -> npt.NDArray[np.bool_]:
-    """(h, w): cells that the mirror image shows at most ``OWN_REACH`` cells away from their own place."""
-    near = [
-        np.abs(2 * np.arange(count) - (count - 1)) <= OWN_REACH if turned else np.ones(count, bool)
-        for count, turned in zip((h, w), flip, strict=True)
-    ]
-    return np.logical_and.outer(*near)
 
 
 def _around(tokens_hwD: Floats, mirrored_hwD: Floats) -> Floats:

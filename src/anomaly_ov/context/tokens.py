@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from anomaly_ov.context.mirror import Flip, mirror_distance, symmetry, with_mirror
+from anomaly_ov.context.mirror import mirror_distance, symmetry
 from anomaly_ov.context.own_patches import own_patch_distance
 from anomaly_ov.images.geometry import Geometry
 from anomaly_ov.models.token_maps import descriptors, unit_tokens
@@ -53,11 +53,10 @@ def image_tokens(
     patch: float | None = None,
     own_patches: bool = True,
     mirrored_FPL: Sequence[Floats] = (),
-    flips: Sequence[Flip] = (),
 ) -> ImageTokens:
     """``levels_NPL``: the encoder's, of all views of one image, base view first; cells row-major over ``grid_hw``.
 
-    ``mirrored_FPL``: the same of the base view mirrored as each of ``flips`` says, if it was looked at.
+    ``mirrored_FPL``: the same of the mirrored base views that were looked at, if any.
     """
     cells = Cells.of(geometry, grid_hw, patch)
     tokens_NPD = unit_tokens(levels_NPL)
@@ -69,7 +68,7 @@ def image_tokens(
         own = distance.map(log_distance)
         if len(mirrored_FPL):
             mirrored_FhwD = unit_tokens(mirrored_FPL).reshape(-1, *shape)
-            mirror_Q = mirror_distance(tokens_NPD[0].reshape(shape), mirrored_FhwD, flips)[cells.shown_Nhw[0]]
+            mirror_Q = mirror_distance(tokens_NPD[0].reshape(shape), mirrored_FhwD)[cells.shown_Nhw[0]]
             symmetric = symmetry(distance.whole, mirror_Q)
             own = _with_mirror(own, log_distance(mirror_Q), MIRROR_SHARE * symmetric, cells)
     return ImageTokens(tokens, own, descriptors([level[:1] for level in levels_NPL])[0], cells, digest, symmetric)
@@ -87,5 +86,5 @@ def _with_mirror(own: Scales[Floats], mirror_Q: Floats, share: float, cells: Cel
     """Both as one logarithm: a mean in which the mirror image weighs ``share``. It was looked at as a whole only; what
     it changes there it changes in the crops too.
     """
-    change_Q = with_mirror(own.whole, mirror_Q, share)
+    change_Q = np.float32(share) * (mirror_Q - own.whole)
     return Scales(own.whole + change_Q, own.detail + cells.beneath(change_Q))
