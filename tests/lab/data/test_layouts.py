@@ -368,3 +368,35 @@ def test_a_coco_list_belongs_to_a_split_by_whole_words(name: str, splits: set[st
     images = [{"id": 1, "file_name": "a.png", "width": 20, "height": 20}]
     (folder / name).write_text(json.dumps({"images": images, "annotations": [], "categories": []}))
     assert {sample.split for sample in discover(folder / name)} == splits
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "test", "good", "bad"),
+    [
+        ("train", "validation", "test", "normal", "anomaly"),
+        ("train", "validation", "test_public", "good", "bad"),
+        ("Train", "Valid", "TEST", "Good", "Scratch"),
+        ("training", "val", "testing", "OK", "NG"),
+    ],
+)
+def test_splits_are_splits_however_they_are_spelt(
+    train: str, validation: str, test: str, good: str, bad: str, tmp_path: Path
+) -> None:
+    root = tmp_path / "set/can"
+    for part in (train, validation, test):
+        _image(root / part / good / "0.png")
+    _image(root / test / bad / "1.png")
+    _mask(root / test / "Ground_Truth" / bad / "1_mask.png")
+    data = discover(tmp_path / "set")
+    assert data.categories == ("can",)
+    assert sorted((s.split, s.label) for s in data) == [("test", 0), ("test", 1), ("train", 0), ("train", 0)]
+    (found,) = [s.mask for s in data if s.label == 1]
+    assert found == root / test / "Ground_Truth" / bad / "1_mask.png"
+
+
+def test_a_category_may_be_called_like_a_split(tmp_path: Path) -> None:
+    for category in ("train", "drivetrain"):
+        _image(tmp_path / "set" / category / "train/good/0.png")
+        _image(tmp_path / "set" / category / "test/good/1.png")
+        _image(tmp_path / "set" / category / "test/bent/2.png")
+    assert discover(tmp_path / "set").categories == ("drivetrain", "train")

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from anomaly_ov.errors import DataError, ImageError
 from anomaly_ov.images.read import read as read_image
-from anomaly_ov_lab.data.layouts.folder import Folder, Notes, natural
+from anomaly_ov_lab.data.layouts.folder import Folder, Notes, natural, split_of, split_word
 from anomaly_ov_lab.data.layouts.good_bad import NORMAL_NAMES
 from anomaly_ov_lab.data.layouts.kinds import BAD_ENTRY, NO_MASK, OUTLINES
 from anomaly_ov_lab.data.layouts.lists import HEAD_BYTES, head, json_of, without_repeats
@@ -31,12 +31,6 @@ from anomaly_ov_lab.data.samples import Sample, Split
 ANNOTATIONS = "annotations"
 _PARTS = ("train", "valid", "val", "test")
 _START = re.compile(r'"(images|annotations)"\s*:\s*\[')
-_SPLIT_WORDS = {
-    "train": {"train", "training"},
-    "test": {"test", "testing"},
-    "val": {"val", "valid", "validation"},
-}
-_WORD = re.compile(r"[a-z]+")
 _NORMAL = NORMAL_NAMES | {"none", "background"}
 
 Drawn = Callable[[Path], npt.NDArray[np.bool_] | None]
@@ -121,12 +115,7 @@ def _entries(lists: Sequence[Path], folder: Folder) -> list[_Entry]:
 
 def _part(path: Path) -> str | None:
     """``train``, ``val`` or ``test``, a word of the file's name or else of its folder's ("drivetrain" is another)."""
-    for name in (path.stem, path.parent.name):
-        words = set(_WORD.findall(name.lower()))
-        for part, spellings in _SPLIT_WORDS.items():
-            if words & spellings:
-                return part
-    return None
+    return split_word(path.stem) or split_word(path.parent.name)
 
 
 def _own_size(image: Path) -> tuple[int, int]:
@@ -150,9 +139,7 @@ def _of_list(path: Path, part: str | None, folder: Folder, has_test: bool) -> li
             folder.notes.add(BAD_ENTRY, f"{path.name}: annotation {index}")
         elif names.get(str(annotation.get("category_id")), "").lower() not in _NORMAL:
             found[str(annotation["image_id"])].append(annotation)
-    split: Split | None = (
-        None if part is None else ("train" if part == "train" or (part == "val" and has_test) else "test")
-    )
+    split = split_of(part, has_test)
     places = _places(path, folder.path)
     entries = []
     for index, listed in enumerate(tables["images"]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,10 +19,16 @@ from anomaly_ov_lab.data.layouts.kinds import (
     OUTSIDE,
     PICTURE_MISSING,
 )
-from anomaly_ov_lab.data.samples import Note
+from anomaly_ov_lab.data.samples import Note, Split
 
 MASK_TYPES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg", ".webp")
 _SHOWN = 3
+_SPLIT_WORDS = {
+    "train": {"train", "training"},
+    "val": {"val", "valid", "validation"},
+    "test": {"test", "testing"},
+}
+_WORD = re.compile(r"[a-z]+")
 
 
 class Notes:
@@ -111,6 +118,22 @@ def existing_mask(folder: Folder, image: Path, tried: list[Path]) -> Path | None
             return path if folder.inside(path) else None
     folder.notes.add(NO_MASK, folder.name(image))
     return None
+
+
+def split_word(name: str) -> str | None:
+    """``train``, ``val`` or ``test`` where a name has that word and no other of them, in any case: ``train2017``,
+    ``test_public`` and ``Validation``, but not ``drivetrain``.
+    """
+    words = set(_WORD.findall(name.lower()))
+    found = [part for part, spellings in _SPLIT_WORDS.items() if words & spellings]
+    return found[0] if len(found) == 1 else None
+
+
+def split_of(word: str | None, has_test: bool) -> Split | None:
+    """What a ``split_word`` stands for: validation pictures are the test where there is no other."""
+    if word is None:
+        return None
+    return "train" if word == "train" or (word == "val" and has_test) else "test"
 
 
 def plain_subfolders(folder: Path) -> list[Path]:

@@ -10,7 +10,21 @@ from anomaly_ov_lab.data.samples import Sample
 
 NORMAL_NAMES = frozenset({"good", "ok", "normal", "no"})
 ANOMALOUS_NAMES = frozenset(
-    {"bad", "defect", "defects", "defective", "anomaly", "anomalies", "anomalous", "abnormal", "ng", "ko", "yes"}
+    {
+        "bad",
+        "defect",
+        "defects",
+        "defective",
+        "anomaly",
+        "anomalies",
+        "anomalous",
+        "abnormal",
+        "ng",
+        "ko",
+        "nok",
+        "ungood",
+        "yes",
+    }
 )
 MASK_NAMES = frozenset({"masks", "mask", "ground_truth"})
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from anomaly_ov_lab.data.layouts.folder import MASK_TYPES, Folder, existing_mask, plain_subfolders
-from anomaly_ov_lab.data.layouts.mvtec import SPLITS
+from anomaly_ov_lab.data.layouts.mvtec import parts
 from anomaly_ov_lab.data.samples import Sample
 
 
@@ -21,8 +21,8 @@ def claims(folder: Path) -> bool:
 def read(folder: Folder) -> list[Sample]:
     """The pictures of all ``rgb`` folders."""
     samples: list[Sample] = []
-    for part, split in SPLITS:
-        for kind in folder.subfolders(folder.path / part):
+    for part, split in parts(folder.path):
+        for kind in folder.subfolders(part):
             defect = None if kind.name == "good" else kind.name
             for rgb in (child for child in folder.subfolders(kind) if child.name == "rgb"):
                 for image in folder.images(rgb):
