@@ -18,6 +18,13 @@ else:
     import fcntl
 
 
+def utf8(text: str) -> bytes:
+    """UTF-8. The bytes of a file name that is no text in its system's encoding become the escape ``\\udcXX``, which
+    JSON reads back as the very same name.
+    """
+    return text.encode("utf-8", "backslashreplace")
+
+
 def write_atomic(path: str | Path, data: bytes) -> None:
     """Replaces ``path`` by ``data``; see ``replacing``."""
     with replacing(path) as file:

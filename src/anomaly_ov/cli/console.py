@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import time
@@ -13,7 +14,28 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 BAR_AFTER_S = 2.0
+BLOCKS, SIGNS = ("█", "░"), ("#", ".")
+"""Filled and empty part of a bar in a table; signs where the terminal's encoding has no blocks."""
+
 PIPE_WIDTH = 160
+
+
+def prepare_streams() -> None:
+    """From now on what an encoding cannot hold is written as an escape: a name, or a terminal from before Unicode, ends
+    no run.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def bar_signs() -> tuple[str, str]:
+    """Filled and empty cell of a bar on stdout."""
+    try:
+        "".join(BLOCKS).encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return SIGNS
+    return BLOCKS
 
 
 def print_error(message: str, hint: str) -> None:
@@ -39,8 +61,9 @@ def _plain(line: str) -> str:
 
 
 def print_json_line(values: dict[str, Any]) -> None:
-    """One record, one line of stdout, at once."""
-    sys.stdout.write(json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n")
+    """One record, one line of stdout, at once; pure ASCII where stdout is not UTF-8."""
+    ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    sys.stdout.write(json.dumps(values, ensure_ascii=ascii_only, allow_nan=False) + "\n")
     sys.stdout.flush()
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from anomaly_ov.cli import brain, contexts, spoken
-from anomaly_ov.cli.console import Bar, note, print_error, print_json_line, stdout_console
+from anomaly_ov.cli.console import Bar, bar_signs, note, print_error, print_json_line, stdout_console
 from anomaly_ov.errors import UsageError
 from anomaly_ov.images.messages import counted, printable
 from anomaly_ov.records import Answer
@@ -279,7 +279,8 @@ def _row(finding: Finding) -> tuple[Any, ...]:
         return Text(finding.id), Text("unreadable", "red"), Text("-"), Text("-"), Text("-")
     filled = round(finding.score * BAR_CELLS)
     style = "bold dark_orange" if finding.anomalous else "blue"
-    bar = Text("█" * filled, style) + Text("░" * (BAR_CELLS - filled), "dim") + Text(f" {finding.score:.3f}")
+    full, empty = bar_signs()
+    bar = Text(full * filled, style) + Text(empty * (BAR_CELLS - filled), "dim") + Text(f" {finding.score:.3f}")
     verdict = Text("yes", style) if finding.anomalous else Text("no")
     return Text(finding.id), bar, verdict, Text(finding.level or "-"), Text(str(len(finding.regions)))
 

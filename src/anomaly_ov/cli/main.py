@@ -9,6 +9,7 @@ A verb's file is imported only when its verb is used (or listed by ``--help``), 
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -19,12 +20,15 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from anomaly_ov.cli.console import print_error
+from anomaly_ov.cli.console import prepare_streams, print_error
 from anomaly_ov.cli.extras import missing_extra, require_extra
 from anomaly_ov.cli.verbs import other_verbs, own_verbs, target_of
 from anomaly_ov.errors import AnomalyOVError
 
 INTERNAL, INTERRUPTED = 70, 130
+UNWRITTEN = (errno.ENOSPC, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC))
+"""What a write fails with where the place that stdout leads to is full or broken."""
+
 REPORT_HINT = "this is a bug: run again with --debug and report the traceback together with 'anomaly-ov doctor'"
 
 
@@ -53,12 +57,16 @@ class LazyGroup(TyperGroup):
             sys.stdout.flush()
             return result
         except BrokenPipeError:
-            # The reader (head, less) has what it wanted. Python's own flush at exit must not complain again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_stdout()  # the reader (head, less) has what it wanted
             raise typer.Exit(0) from None
         except KeyboardInterrupt:
             print_error("interrupted", "")
             raise typer.Exit(INTERRUPTED) from None
+
+
+def _drop_stdout() -> None:
+    """Python's own flush at exit must not complain again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 app = typer.Typer(
@@ -91,6 +99,7 @@ def _root(
 def run(args: Sequence[str]) -> int:
     """Runs one command line and returns the exit code; prints nothing but that command's output and one-line errors."""
     _silence_libraries()
+    prepare_streams()
     try:
         require_extra(args)
         result = typer.main.get_command(app)(args=list(args), prog_name="anomaly-ov", standalone_mode=False)
@@ -106,6 +115,10 @@ def run(args: Sequence[str]) -> int:
             return _usage(error)
         if isinstance(error, OSError) and error.filename is not None:  # disk full, no permission: the user's to solve
             print_error(f"{error.strerror}: {error.filename}", "check the path, its permissions and the free space")
+            return 2
+        if isinstance(error, OSError) and error.errno in UNWRITTEN:
+            _drop_stdout()
+            print_error(f"cannot write the output: {error.strerror}", "free some space there, or write it elsewhere")
             return 2
         missing = missing_extra(error, args)
         if missing is not None:

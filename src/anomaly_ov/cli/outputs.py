@@ -5,6 +5,7 @@ A picture's line is written only once its files are on disk, so a run that was s
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections import deque
@@ -19,7 +20,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from anomaly_ov.errors import UsageError
-from anomaly_ov.files import write_atomic
+from anomaly_ov.files import utf8, write_atomic
 from anomaly_ov.images.overlay import overlay, save_png
 from anomaly_ov.images.score_lines import score_lines
 from anomaly_ov.images.sources import Source
@@ -29,11 +30,16 @@ from anomaly_ov.scoring.regions import regions
 
 FINDINGS = "findings.jsonl"
 WAITING = 4
+MOST_BYTES = 200
+"""Of a file's stem; file systems take 255 with its endings."""
+
 THREADS = 2
 
 
 def unique_names(sources: Iterable[Source]) -> list[str]:
-    """One file stem per source, in order: the picture's own, with ``-2``, ``-3``... where stems collide."""
+    """One file stem per source, in order: the picture's own, with ``-2``, ``-3``... where stems collide, shortened in
+    the middle where a file system would refuse it with the endings that it gets here.
+    """
     taken: set[str] = set()
     names = []
     for source in sources:
@@ -41,12 +47,22 @@ def unique_names(sources: Iterable[Source]) -> list[str]:
         stem = "".join(c if c.isalnum() or c in "-_.+ " else "_" for c in stem) + (
             f".page{source.page + 1}" if source.page else ""
         )
+        stem = _shortened(stem)
         name, number = stem, 2
         while name.casefold() in taken:
             name, number = f"{stem}-{number}", number + 1
         taken.add(name.casefold())
         names.append(name)
     return names
+
+
+def _shortened(stem: str) -> str:
+    """At most ``MOST_BYTES`` in UTF-8; what is left out of the middle stands as a digest of the whole."""
+    if len(stem.encode()) <= MOST_BYTES:
+        return stem
+    half = (MOST_BYTES - 10) // 2
+    head, tail = stem.encode()[:half].decode(errors="ignore"), stem.encode()[-half:].decode(errors="ignore")
+    return f"{head}-{hashlib.sha256(stem.encode()).hexdigest()[:8]}-{tail}"
 
 
 class Finished(NamedTuple):
@@ -84,7 +100,7 @@ class Outputs:
     def __init__(self, folder: Path, *, overlay: bool, map_format: str, append: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self._overlay, self._map_format = folder, overlay, map_format
-        self._log = (folder / FINDINGS).open("a" if append else "w", encoding="utf-8")
+        self._log = (folder / FINDINGS).open("ab" if append else "wb")
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="anomaly-ov-write")
         self._pending: deque[tuple[Future[None], Finding]] = deque()
 
@@ -113,8 +129,14 @@ class Outputs:
         while self._pending and (len(self._pending) > down_to or self._pending[0][0].done()):
             future, finding = self._pending.popleft()
             future.result()
-            self._log.write(json.dumps(finding.to_json(), ensure_ascii=False, allow_nan=False) + "\n")
-            self._log.flush()
+            try:
+                self._log.write(utf8(json.dumps(finding.to_json(), ensure_ascii=False, allow_nan=False) + "\n"))
+                self._log.flush()
+            except OSError as error:
+                raise UsageError(
+                    f"cannot write {self.folder / FINDINGS}: {error.strerror}",
+                    hint="make room there; the same command with --resume continues",
+                ) from error
 
     def _write_files(
         self,

@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from anomaly_ov.configuration import parse, to_mapping
 from anomaly_ov.errors import DataError, UsageError, WeightsError
-from anomaly_ov.files import write_atomic
+from anomaly_ov.files import utf8, write_atomic
 from anomaly_ov.records import ContextKind, ModelInfo, Threshold
 
 SCHEMA: Literal["anomaly-ov.threshold/1"] = "anomaly-ov.threshold/1"
@@ -247,7 +247,7 @@ def save_threshold(path: str | Path, stored: StoredThreshold) -> None:
     values = to_mapping(stored)
     del values["path"]
     text = json.dumps({"schema": values.pop("schema")} | values, indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomic(path, (text + "\n").encode())
+    write_atomic(path, utf8(text + "\n"))
 
 
 def load_threshold(path: str | Path) -> StoredThreshold:

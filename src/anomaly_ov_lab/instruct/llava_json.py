@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from anomaly_ov.errors import DataError
-from anomaly_ov.files import write_atomic
+from anomaly_ov.files import utf8, write_atomic
 from anomaly_ov_lab.instruct.answers import Turn
 
 HUMAN, GPT = "human", "gpt"
@@ -84,7 +84,7 @@ def write(records: Iterable[Record], path: str | Path, images: str | Path) -> No
         text = "".join(f"{sample}\n" for sample in samples)
     else:
         text = "[\n" + ",\n".join(samples) + "\n]\n"
-    write_atomic(path, text.encode())
+    write_atomic(path, utf8(text))
 
 
 def _sample(record: Record, root: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from anomaly_ov.errors import DataError, ImageError, UnreadableImage, UsageError
-from anomaly_ov.files import replacing, write_atomic
+from anomaly_ov.files import replacing, utf8, write_atomic
 from anomaly_ov.reasoning.processor import Message, released_turns
 from anomaly_ov_lab.instruct import llava_json
 
@@ -137,7 +137,7 @@ def index_conversations(files: Sequence[Path], images: Path, folder: Path, key: 
         (folder / SKIPPED).unlink(missing_ok=True)
         with replacing(path) as file:
             for row in _usable(files, images, skips):
-                file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+                file.write(utf8(json.dumps(row, ensure_ascii=False)) + b"\n")
     talk = JsonTalk(path, images, skips)
     said = f"{len(talk)} conversations in {', '.join(file.name for file in files)}, {skips.settle()}"
     if not len(talk):
