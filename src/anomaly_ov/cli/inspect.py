@@ -122,12 +122,14 @@ def inspect(
     done = _finished(out) if resume else []
     if out is not None:
         contexts.require_same(wanted, out, done)
-    jobs = _jobs(sources, out, done)
+    inspector = load(model, device=device, dtype=dtype, threshold=limit_of_score)
+    if out is not None and done:
+        done = _still_true(out, done, sources, inspector, quiet=as_json)
+    jobs = _jobs(sources, out, done, resume=resume)
     if not jobs:
         note(f"all {len(sources)} pictures are already in {out}")
         return
     contexts.require_enough(wanted, given)
-    inspector = load(model, device=device, dtype=dtype, threshold=limit_of_score)
     if explain and not brain.speaks(inspector):
         note(brain.FROM_RECORD)
     chosen = contexts.of_run(inspector, wanted, given, batch_size, out, done, quiet=as_json)
@@ -204,14 +206,54 @@ def _finished(out: Path | None) -> list[Finished]:
     return [] if out is None else finished(out)
 
 
-def _jobs(sources: list[Source], out: Path | None, done: list[Finished]) -> list[tuple[str, Source]]:
+def _still_true(
+    out: Path, done: list[Finished], sources: list[Source], inspector: Inspector, *, quiet: bool
+) -> list[Finished]:
+    """Those of an earlier run's findings that this run would find again; the others are taken out, and that is said.
+
+    Raises ``UsageError`` where another model found them.
+    """
+    from anomaly_ov.cli.outputs import forget, place_of
+    from anomaly_ov.context.build import digest_of
+    from anomaly_ov.images.read import DEFAULT_LIMITS
+
+    info, value = inspector.info, inspector.threshold.value
+    other = next((one for one in done if one.model.get("revision") != info.revision), None)
+    if other is not None:
+        raise UsageError(
+            f"{out} holds findings of model {printable(str(other.model.get('name')))}, revision "
+            f"{printable(str(other.model.get('revision')))}; this is {info.name}, revision {info.revision}",
+            hint="use another --out folder, or leave out --resume",
+        )
+    given = {place_of(source.id): source for source in sources}
+    changed, another = set[str](), {one.id for one in done if one.threshold != value}
+    with Bar(len(done), "comparing with the earlier run", quiet=quiet) as bar:
+        for one in done:
+            source = given.get(place_of(one.id))
+            if source is not None and isinstance(source.item, str) and source.item != "-":
+                # The record's digest is the file's, whatever the page.
+                changed |= {one.id} if digest_of(replace(source, page=0), DEFAULT_LIMITS) != one.sha256 else set()
+            bar.advance()
+    if changed:
+        note(f"{counted(len(changed), 'picture')} changed since the earlier run: looked at again")
+    if another:
+        note(f"{counted(len(another), 'finding')} had another threshold than {value:.3f}: looked at again")
+    if changed or another:
+        forget(out, changed | another)
+    return [one for one in done if one.id not in changed | another]
+
+
+def _jobs(sources: list[Source], out: Path | None, done: list[Finished], *, resume: bool) -> list[tuple[str, Source]]:
     """(file stem, source) of each picture to do."""
     if out is None:
         return [("", source) for source in sources]
-    from anomaly_ov.cli.outputs import unique_names
+    from anomaly_ov.cli.outputs import NAMES, names_in, place_of
 
-    ids = {one.id for one in done}
-    return [(n, s) for n, s in zip(unique_names(sources), sources, strict=True) if s.id not in ids]
+    places = {place_of(one.id) for one in done}
+    todo = [source for source in sources if place_of(source.id) not in places]
+    if not resume:
+        (out / NAMES).unlink(missing_ok=True)
+    return list(zip(names_in(out, todo), todo, strict=True)) if todo else []
 
 
 def _results(

@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path, PurePath
@@ -29,6 +30,7 @@ from anomaly_ov.scoring.anomaly_map import to_image_pixels
 from anomaly_ov.scoring.regions import regions
 
 FINDINGS = "findings.jsonl"
+NAMES = "names.json"
 WAITING = 4
 MOST_BYTES = 200
 """Of a file's stem; file systems take 255 with its endings."""
@@ -36,11 +38,36 @@ MOST_BYTES = 200
 THREADS = 2
 
 
-def unique_names(sources: Iterable[Source]) -> list[str]:
-    """One file stem per source, in order: the picture's own, with ``-2``, ``-3``... where stems collide, shortened in
-    the middle where a file system would refuse it with the endings that it gets here.
+def place_of(identity: str) -> str:
+    """A picture's identity whatever way its path is spelt: ``./x``, ``x`` and its absolute path are one."""
+    return os.path.abspath(identity)
+
+
+def names_in(folder: Path, sources: Sequence[Source]) -> list[str]:
+    """``unique_names`` in a folder that may hold files of earlier runs; which name is whose stands in ``NAMES`` there,
+    so that a picture keeps its name and never gets another's.
     """
-    taken: set[str] = set()
+    file = folder / NAMES
+    try:
+        known = (
+            {str(name): str(place) for name, place in json.loads(file.read_bytes()).items()} if file.exists() else {}
+        )
+    except (ValueError, AttributeError):
+        raise UsageError(f"{file} is damaged", hint="use another --out folder, or leave out --resume") from None
+    own = {place: name for name, place in known.items()}
+    new = unique_names([one for one in sources if place_of(one.id) not in own], known)
+    names = [own.get(place_of(one.id)) or new.pop(0) for one in sources]
+    known |= {name: place_of(source.id) for name, source in zip(names, sources, strict=True)}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(file, utf8(json.dumps(known, ensure_ascii=False, indent=0)))
+    return names
+
+
+def unique_names(sources: Iterable[Source], taken: Iterable[str] = ()) -> list[str]:
+    """One file stem per source, in order: the picture's own, with ``-2``, ``-3``... where it is ``taken`` or stems
+    collide, shortened in the middle where a file system would refuse it with the endings that it gets here.
+    """
+    taken = {name.casefold() for name in taken}
     names = []
     for source in sources:
         stem = PurePath(source.id).stem or "picture"
@@ -66,32 +93,50 @@ def _shortened(stem: str) -> str:
 
 
 class Finished(NamedTuple):
-    """One picture that an earlier run is done with; ``context``: as in its record."""
+    """One picture that an earlier run is done with; ``context``, ``threshold``, ``model``: as in its record, ``sha256``
+    of the picture's bytes.
+    """
 
     id: str
     context: dict[str, Any]
+    sha256: str | None
+    threshold: float | None
+    model: dict[str, Any]
 
 
 def finished(folder: Path) -> list[Finished]:
     """What an earlier run's ``findings.jsonl`` holds without error; all else and a torn last line are cut off."""
+    found = [(line, done) for line, done in _lines(folder) if done is not None]
+    if found:
+        write_atomic(folder / FINDINGS, b"".join(line + b"\n" for line, _ in found))
+    return [done for _, done in found]
+
+
+def forget(folder: Path, outdated: Collection[str]) -> None:
+    """Takes the records of the pictures with such ids out of ``findings.jsonl``: they are looked at again."""
+    kept = [line for line, done in _lines(folder) if done is not None and done.id not in outdated]
+    write_atomic(folder / FINDINGS, b"".join(line + b"\n" for line in kept))
+
+
+def _lines(folder: Path) -> list[tuple[bytes, Finished | None]]:
     path = folder / FINDINGS
     if not path.is_file():
         return []
-    lines = path.read_bytes().split(b"\n")[:-1]
     try:
-        found = [(line, _finished(json.loads(line))) for line in lines]
+        return [(line, _finished(json.loads(line))) for line in path.read_bytes().split(b"\n")[:-1]]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UsageError(
             f"{path} does not hold findings", hint="use another --out folder, or leave out --resume"
         ) from None
-    write_atomic(path, b"".join(line + b"\n" for line, done in found if done is not None))
-    return [done for _, done in found if done is not None]
 
 
 def _finished(record: dict[str, Any]) -> Finished | None:
     """None where the picture could not be read. Records of earlier releases name no context: there was none."""
     context = {"kind": "none", "note": None, "source": None, "references": None} | record.get("context", {})
-    return Finished(str(record["id"]), context) if record["error"] is None else None
+    if record["error"] is not None:
+        return None
+    threshold, image = record.get("threshold") or {}, record.get("image") or {}
+    return Finished(str(record["id"]), context, image.get("sha256"), threshold.get("value"), record.get("model") or {})
 
 
 class Outputs:

@@ -75,7 +75,9 @@ def expand(
     selects nothing or is of a type that cannot be read.
     """
     sources = _Sources(limits, stdin)
-    single = isinstance(inputs, (str, Path)) or _is_in_memory(inputs)
+    if isinstance(inputs, np.ndarray) and inputs.dtype.kind in "US":  # names in an array
+        inputs = inputs.ravel().tolist()
+    single = isinstance(inputs, (str, os.PathLike)) or _is_in_memory(inputs)
     for item in cast("Iterable[Readable]", [inputs] if single else inputs):
         sources.add(item)
     return sources.found
@@ -148,8 +150,8 @@ class _Sources:
         """Everything that one input selects."""
         if isinstance(item, str) and item == "-":
             self._add_stdin()
-        elif isinstance(item, (str, Path)):
-            self._add_path(str(item), patterns=True)
+        elif isinstance(item, (str, os.PathLike)):
+            self._add_path(os.fsdecode(item), patterns=True)
         elif _is_in_memory(item):
             self._append(item, f"array-{self._arrays}")
             self._arrays += 1

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -127,7 +129,12 @@ def test_out_folder(inspect: Any, pictures: Path, tmp_path: Path, capsys: pytest
     assert inspect(pictures, "--json", "--out", out, "--map", "png") == 0
     names = {path.name for path in out.iterdir()}
     stems = [f"p{i}" for i in range(6)]
-    assert names == {"findings.jsonl", *(f"{s}.overlay.png" for s in stems), *(f"{s}.map.png" for s in stems)}
+    assert names == {
+        "findings.jsonl",
+        "names.json",
+        *(f"{s}.overlay.png" for s in stems),
+        *(f"{s}.map.png" for s in stems),
+    }
     written = records((out / "findings.jsonl").read_text())
     assert written == records(capsys.readouterr().out)
     for record in written:
@@ -140,7 +147,7 @@ def test_out_folder(inspect: Any, pictures: Path, tmp_path: Path, capsys: pytest
 def test_out_folder_without_overlays(inspect: Any, pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert inspect(pictures / "p1.png", "--out", out, "--no-overlay", "--map", "npy") == 0
-    assert {path.name for path in out.iterdir()} == {"findings.jsonl", "p1.map.npy"}
+    assert {path.name for path in out.iterdir()} == {"findings.jsonl", "names.json", "p1.map.npy"}
     map_HW = np.load(out / "p1.map.npy", allow_pickle=False)
     assert map_HW.shape == (64, 96)
     assert 0 <= map_HW.min() <= map_HW.max() <= 1
@@ -200,6 +207,79 @@ def test_resume_tries_unreadable_pictures_again(inspect: Any, pictures: Path, tm
     found = records((out / "findings.jsonl").read_text())
     assert sorted(Path(record["id"]).stem for record in found) == [f"p{i}" for i in range(6)]
     assert all(record["error"] is None for record in found)
+
+
+def test_resume_looks_again_at_what_changed(
+    inspect: Any, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert inspect(pictures, "--out", out, "--no-overlay") == 0
+    before = {one["id"]: one for one in records((out / "findings.jsonl").read_text())}
+    shutil.copyfile(pictures / "p1.png", pictures / "p0.png")
+    assert inspect(pictures, "--out", out, "--no-overlay", "--resume") == 0
+    assert "1 picture changed since the earlier run: looked at again" in capsys.readouterr().err
+    after = {one["id"]: one for one in records((out / "findings.jsonl").read_text())}
+    assert len(after) == len(before)
+    changed = str(pictures / "p0.png")
+    assert after[changed]["image"]["sha256"] == hashlib.sha256((pictures / "p0.png").read_bytes()).hexdigest()
+    assert {name: one for name, one in after.items() if name != changed} == {
+        name: one for name, one in before.items() if name != changed
+    }
+
+
+def test_resume_leaves_no_two_thresholds_in_one_folder(
+    inspect: Any, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert inspect(pictures, "--out", out, "--no-overlay", "--limit", 2) == 0
+    assert inspect(pictures, "--out", out, "--no-overlay", "--resume", "--threshold", 0.1) == 0
+    assert "2 findings had another threshold than 0.100: looked at again" in capsys.readouterr().err
+    found = records((out / "findings.jsonl").read_text())
+    assert len(found) == len({one["id"] for one in found}) == 6
+    assert {one["threshold"]["value"] for one in found} == {0.1}
+
+
+def test_resume_refuses_findings_of_another_model(
+    inspect: Any, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert inspect(pictures, "--out", out, "--no-overlay") == 0
+    path = out / "findings.jsonl"
+    path.write_text(path.read_text().replace('"revision": "test"', '"revision": "other"'))
+    kept = path.read_bytes()
+    assert inspect(pictures, "--out", out, "--no-overlay", "--resume") == 2
+    assert "revision other; this is small, revision test" in capsys.readouterr().err
+    assert path.read_bytes() == kept
+
+
+def test_a_picture_is_the_same_however_its_path_is_spelt(
+    inspect: Any, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(pictures.parent)
+    out = tmp_path / "out"
+    assert inspect(pictures.name, "--out", out, "--no-overlay") == 0
+    for spelt in (f"./{pictures.name}", str(pictures), f"{pictures.name}/../{pictures.name}"):
+        assert inspect(spelt, "--out", out, "--no-overlay", "--resume") == 0
+        assert len(records((out / "findings.jsonl").read_text())) == 6
+
+
+def test_a_resumed_run_never_writes_over_another_pictures_files(inspect: Any, pictures: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "in/b", tmp_path / "in/a"
+    first.mkdir(parents=True)
+    shutil.copyfile(pictures / "p0.png", first / "x.png")
+    out = tmp_path / "out"
+    assert inspect(tmp_path / "in", "--out", out, "--no-overlay", "--map", "npy") == 0
+    kept = (out / "x.map.npy").read_bytes()
+    second.mkdir()
+    shutil.copyfile(pictures / "p1.png", second / "x.png")
+    assert inspect(tmp_path / "in", "--out", out, "--no-overlay", "--map", "npy", "--resume") == 0
+    assert (out / "x.map.npy").read_bytes() == kept
+    maps = [one["map"]["path"] for one in records((out / "findings.jsonl").read_text())]
+    assert len(set(maps)) == 2
+    shutil.copyfile(pictures / "p2.png", first / "x.png")  # the first one again keeps its name
+    assert inspect(tmp_path / "in", "--out", out, "--no-overlay", "--map", "npy", "--resume") == 0
+    assert (out / "x.map.npy").read_bytes() != kept
+    assert sorted(path.name for path in out.glob("*.npy")) == ["x-2.map.npy", "x.map.npy"]
 
 
 def test_resume_refuses_a_file_that_is_not_ours(inspect: Any, pictures: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import struct
 import time
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import pytest
@@ -62,6 +62,14 @@ def test_one_input_may_stand_for_itself(here: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_names_of_any_kind_are_paths(here: Path) -> None:
+    """Of the standard library, or in an array."""
+    wanted = [source.id for source in expand(["b.png", "a.png"])]
+    assert [source.id for source in expand([PurePath("b.png"), PurePath("a.png")])] == wanted
+    assert [source.id for source in expand(np.array(["b.png", "a.png"]))] == wanted
+    assert [source.id for source in expand(PurePath("b.png"))] == wanted[:1]
+
+
 def test_missing_and_damaged_files_fail_on_reading_only(here: Path) -> None:
     put("ok.png")
     put("broken.tif", data=encoded("TIFF")[:30])
